@@ -1,0 +1,56 @@
+# Everything a newcomer or a machine needs, in one place. `make help` lists it.
+# Needs Python >= 3.11 with venv; a C++17 compiler is used where there is one (secateur doctor says which kernels run).
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# The package is installed in place, so Python edits need no reinstall; these files do.
+SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*.cpp native/*.h native/*.hpp)
+
+# Each pytest worker imports torch; two of them on two cores still save time on the whole suite.
+WORKERS ?= 2
+PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types docs check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(STAMP)  ## create .venv and install Secateur with its development tools into it
+
+$(STAMP): $(SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## the main job: prune before training, train, compare, print the table, draw the mask
+	$(BIN)/secateur demo
+
+test: $(STAMP)  ## run every test
+	$(PYTEST)
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## pyright over the package
+	$(BIN)/pyright
+
+docs: $(STAMP)  ## build the documentation, strictly: an undocumented public name or a dead reference fails
+	$(BIN)/sphinx-build -W -n --keep-going -q -E -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+check: lint types docs test  ## everything that must be green before a commit
+
+bench: $(STAMP)  ## the benchmarks behind the figures in the documentation
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove what was built, keep .venv
+	rm -rf build docs/_build docs/_generated .pytest_cache .ruff_cache .hypothesis

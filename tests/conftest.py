@@ -1,0 +1,61 @@
+"""What every test shares: shapes checked at run time, one seed, one thread, where the data sets are."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+# Before anything imports secateur: every annotation, tensor shapes included, is checked while the tests run.
+jaxtyping.install_import_hook("secateur", "typecheck.checked")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The arrays in tests are small: more threads than one cost more than they bring.
+torch.set_num_threads(1)
+
+
+def _process_state() -> dict[str, object]:
+    """Return the switches of torch that one test could leave changed for the next."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "gradients enabled": torch.is_grad_enabled(),
+        "number of threads": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_tidy() -> Iterator[None]:
+    """Start every test from the same random state, and fail the one that leaves a switch of torch changed."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    before = _process_state()
+    yield
+    after = _process_state()
+    assert after == before, f"the test changed {[name for name in before if after[name] != before[name]]}"
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A torch.Generator with a fixed seed, for the functions that draw."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The published data sets: $SECATEUR_DATA, or shared/datasets beside the checkout; else a skip."""
+    candidates = [Path(os.environ["SECATEUR_DATA"])] if os.environ.get("SECATEUR_DATA") else []
+    candidates.append(ROOT.parent / "shared" / "datasets")
+    for folder in candidates:
+        if (folder / "MNIST").is_dir():
+            return folder
+    looked = ", ".join(str(folder) for folder in candidates)
+    pytest.skip(f"needs the published data sets; looked in {looked}. Set SECATEUR_DATA to their folder.")
