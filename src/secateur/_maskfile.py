@@ -1,7 +1,7 @@
 """The mask file: a safetensors file with one row of packed bits per parameter and its shape in the header.
 
-safetensors, because a mask from a stranger must be safe to open; packed bits, because one bit per weight is all
-there is to know.
+safetensors, because a mask from a stranger must be safe to open; packed bits, because one bit per weight is
+all there is to know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VERSION = "1"
 
 
 def pack(mask: Tensor) -> np.ndarray:
-    """Pack a boolean tensor into bytes, first entry in the highest bit; the last byte is filled with zeros."""
+    """Pack a boolean tensor into bytes, first entry in the highest bit, the last byte filled with zeros."""
     return np.packbits(mask.cpu().reshape(-1).numpy())
 
 

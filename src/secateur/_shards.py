@@ -1,7 +1,7 @@
 """What one process stores of a parameter: all of it, or a shard where FSDP2 or tensor parallelism cut it up.
 
-A sharded parameter is a DTensor. It is recognised by what it offers, so that torch.distributed is imported only
-where it is in use already.
+A sharded parameter is a DTensor. It is recognised by what it offers, so that torch.distributed is imported
+only where it is in use already.
 """
 
 from __future__ import annotations

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from secateur import _maskfile, _shards
 from secateur.errors import MaskError, nearest
+from secateur.prunable import Only, prunable
 
 __all__ = ["LayerDensity", "Masks", "density_text"]
 
@@ -41,8 +41,8 @@ class Masks(Mapping[str, Tensor]):
     """Which weights stay (True) and which are pruned (False), one boolean tensor per parameter name.
 
     A mapping keyed by the names of `model.named_parameters()`, in the order given. It is immutable:
-    `masks[name]` hands out the stored tensor without a copy, for reading; writing into it in place is found out
-    at the next look and raises. Two are equal when names, shapes and bits are, whatever their device or order.
+    `masks[name]` hands out the stored tensor without a copy, for reading; writing into it in place is found
+    out at the next look and raises. Two are equal when names, shapes and bits are, wherever they lie.
 
     Args:
         tensors: name → boolean tensor, shaped like the parameter.
@@ -70,27 +70,22 @@ class Masks(Mapping[str, Tensor]):
         self._layers: tuple[LayerDensity, ...] | None = None
         self._hash: int | None = None
 
-    @classmethod
-    def from_zeros(
-        cls,
-        model: nn.Module,
-        only: Callable[[str, nn.Parameter], bool] | Sequence[str] | None = None,
-    ) -> Self:
+    @staticmethod
+    def from_zeros(model: nn.Module, only: Only = None) -> Masks:
         """Read the masks off a model that is pruned already: a weight that is exactly zero is pruned.
 
         Args:
             model: the pruned model.
             only: which parameters to look at, as in `prunable`; None takes all prunable weights.
         """
-        from secateur.prunable import prunable
-
+        parameters = prunable(model, only)
         with torch.no_grad():
-            return cls({name: _shards.full(p) != 0 for name, p in prunable(model, only).items()}, copy=False)
+            return Masks({name: _shards.full(p) != 0 for name, p in parameters.items()}, copy=False)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
+    @staticmethod
+    def load(path: str | Path) -> Masks:
         """Read masks written by `save`. A damaged or foreign file is a `MaskError`, never code that runs."""
-        return cls(_maskfile.read(Path(path)), copy=False)
+        return Masks(_maskfile.read(Path(path)), copy=False)
 
     def save(self, path: str | Path) -> None:
         """Write the masks to `path`: a safetensors file, one bit per weight, replaced in one step."""
@@ -143,8 +138,8 @@ class Masks(Mapping[str, Tensor]):
     def parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Find the model's parameter for every mask, or refuse.
 
-        Any name of a tied parameter will do. What DDP and `torch.compile` put into names is looked through, so
-        masks of the bare model fit the wrapped one and the reverse.
+        Any name of a tied parameter will do. What DDP and `torch.compile` put into names is looked through:
+        masks of the bare model fit the wrapped one, and the reverse.
 
         Raises:
             MaskError: an unknown name, a wrong shape, an uninitialised parameter, or two different masks for
@@ -158,7 +153,7 @@ class Masks(Mapping[str, Tensor]):
             twin = first.setdefault(id(found[name]), name)
             if twin != name and not torch.equal(mask, self[twin].to(mask.device)):
                 raise MaskError(
-                    f"{twin!r} and {name!r} are one tied parameter but have different masks; keep one of the two"
+                    f"{twin!r} and {name!r} are one tied parameter, but their masks differ; keep one of them"
                 )
         return found
 
@@ -167,19 +162,19 @@ class Masks(Mapping[str, Tensor]):
         self.parameters(model)
 
     def apply_(self, model: nn.Module) -> None:
-        """Write a zero over every pruned weight of `model`, in place, once all names and shapes are checked."""
+        """Write a zero over every pruned weight of `model`, in place, after checking names and shapes."""
         parameters = self.parameters(model)
         with torch.no_grad():
             for name, parameter in parameters.items():
                 # Filling, not multiplying: 0 · inf and 0 · NaN would be NaN.
                 _shards.local(parameter).masked_fill_(~_shards.local_mask(self[name], parameter), 0)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> Masks:
         """Return the same masks on another device (these, if they are there already)."""
         target = torch.empty(0, device=device).device
         if all(mask.device == target for mask in self._tensors.values()):
             return self
-        return type(self)({name: mask.to(target) for name, mask in self.items()}, copy=False)
+        return Masks({name: mask.to(target) for name, mask in self.items()}, copy=False)
 
     def overlap(self, other: Masks) -> float:
         """Measure how alike two masks are: intersection over union (Jaccard) of the weights kept.
@@ -198,23 +193,23 @@ class Masks(Mapping[str, Tensor]):
         either = self.kept + other.kept - both
         return both / either if either else 1.0
 
-    def __and__(self, other: Masks) -> Self:
+    def __and__(self, other: Masks) -> Masks:
         return self._pairwise(other, torch.logical_and)
 
-    def __or__(self, other: Masks) -> Self:
+    def __or__(self, other: Masks) -> Masks:
         return self._pairwise(other, torch.logical_or)
 
-    def __invert__(self) -> Self:
-        return type(self)({name: ~mask for name, mask in self.items()}, copy=False)
+    def __invert__(self) -> Masks:
+        return Masks({name: ~mask for name, mask in self.items()}, copy=False)
 
-    def _pairwise(self, other: Masks, combine: Callable[[Tensor, Tensor], Tensor]) -> Self:
+    def _pairwise(self, other: Masks, combine: Callable[[Tensor, Tensor], Tensor]) -> Masks:
         for name in [*self, *other]:
             if name not in self or name not in other:
                 raise MaskError(f"both masks must speak of the same parameters, but only one has {name!r}")
             one, two = tuple(self[name].shape), tuple(other[name].shape)
             if one != two:
                 raise MaskError(f"the masks of {name!r} have the shapes {one} and {two}")
-        return type(self)({n: combine(m, other[n].to(m.device)) for n, m in self.items()}, copy=False)
+        return Masks({n: combine(m, other[n].to(m.device)) for n, m in self.items()}, copy=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
@@ -233,14 +228,14 @@ class Masks(Mapping[str, Tensor]):
             self._hash = int.from_bytes(digest.digest(), "big") >> 3
         return self._hash
 
-    def __copy__(self) -> Self:
+    def __copy__(self) -> Masks:
         return self
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Masks:
         return self
 
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Tensor]]]:
-        return type(self), (dict(self.items()),)
+    def __reduce__(self) -> tuple[type[Masks], tuple[dict[str, Tensor]]]:
+        return Masks, (dict(self.items()),)
 
     def __repr__(self) -> str:
         tensors = "1 tensor" if len(self) == 1 else f"{len(self)} tensors"
@@ -263,7 +258,7 @@ def density_text(density: float) -> str:
 
 
 def _find(name: str, known: Mapping[str, nn.Parameter]) -> str:
-    """Return the name under which the model knows `name`: itself, or the one that differs by wrappers only."""
+    """Return the name under which the model knows `name`: itself, or the one differing by wrappers only."""
     if name in known:
         return name
     alike = [other for other in known if _bare(other) == _bare(name)]
@@ -288,7 +283,7 @@ def _require_bool(name: object, mask: object) -> None:
 
 
 def _require_fit(name: str, mask: Tensor, parameter: nn.Parameter) -> nn.Parameter:
-    if isinstance(parameter, UninitializedTensorMixin):
+    if is_lazy(parameter):
         raise MaskError(f"{name!r} has no shape yet (a lazy module); run the model once before masking it")
     if mask.shape != parameter.shape:
         raise MaskError(
