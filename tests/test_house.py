@@ -17,7 +17,7 @@ MAX_LINES = 300
 # stands for everything inside it. Private helpers (`_name`) live on floor 0 unless they are named elsewhere.
 FLOORS: list[tuple[str, str]] = [
     ("values and selection", "errors masks select prunable"),
-    ("what competes, when, on what evidence", "structure scope schedule measure measures"),
+    ("what competes, when, on what evidence", "structure scope quota schedule measure measures preserve"),
     ("the method and what runs it", "method prune hold pruner transforms"),
     ("published methods", "methods"),
     ("the conformance suite", "testing"),

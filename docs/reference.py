@@ -1,0 +1,238 @@
+"""Write the API reference and the methods page from the code, and name what is public and has no docstring.
+
+Docstrings here are Markdown: single backticks are code, an indented block is an equation or a layout, `>>>`
+an example. The pages go to `docs/_generated`, anew at every build; nothing in there is edited by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from sphinx.util.inspect import stringify_signature
+
+# Not part of the Python interface: the command line has a page of its own.
+NOT_REFERENCED = ("cli", "__main__")
+SECTIONS = "Args|Arguments|Returns|Raises|Yields|Attributes|Warns|Deviates|Source|Shapes|Note|Example"
+
+
+# ------------------------------------------------------------------ what is public
+
+
+def public_modules(package: ModuleType) -> list[ModuleType]:
+    """Import every public module of a package, the package itself first."""
+    found = [package]
+    for info in pkgutil.walk_packages(package.__path__, prefix=f"{package.__name__}."):
+        parts = info.name.removeprefix(f"{package.__name__}.").split(".")
+        if not any(part.startswith("_") for part in parts) and parts[0] not in NOT_REFERENCED:
+            found.append(importlib.import_module(info.name))
+    return found
+
+
+def public_names(module: ModuleType) -> dict[str, object]:
+    """The names a module offers: its `__all__`, else the public functions and classes that it defines."""
+    listed = getattr(module, "__all__", None)
+    if listed is not None:
+        return {name: getattr(module, name) for name in listed}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isroutine(value))
+        and getattr(value, "__module__", None) == module.__name__
+    }
+
+
+def members(cls: type) -> dict[str, object]:
+    """The public methods and properties that a class defines itself, in the order of its source."""
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod))
+    }
+
+
+def docstring(value: object) -> str:
+    """The docstring somebody wrote for a value, or "": what a dataclass makes up does not count."""
+    text = inspect.cleandoc(getattr(value, "__doc__", None) or "")
+    if inspect.isclass(value) and text.startswith(f"{value.__name__}("):
+        return ""
+    if not inspect.isclass(value) and not callable(value) and not isinstance(value, ModuleType | property):
+        # A constant has the docstring of its class, which says nothing about it.
+        return "" if text == inspect.cleandoc(type(value).__doc__ or "") else text
+    return text
+
+
+def needs_docstring(value: object) -> bool:
+    """Whether a public value can carry a docstring: a constant cannot, its module describes it."""
+    return inspect.isclass(value) or callable(value) or isinstance(value, ModuleType | property | classmethod)
+
+
+def undocumented(package: ModuleType) -> list[str]:
+    """The public names of a package, its modules and its classes that have no docstring, sorted."""
+    missing: set[str] = set()
+    for module in public_modules(package):
+        if not docstring(module):
+            missing.add(module.__name__)
+        for name, value in public_names(module).items():
+            if needs_docstring(value) and not docstring(value):
+                missing.add(f"{module.__name__}.{name}")
+            if inspect.isclass(value) and value.__module__.startswith(package.__name__):
+                own = (
+                    f"{value.__module__}.{value.__name__}.{n}"
+                    for n, v in members(value).items()
+                    if not docstring(v)
+                )
+                missing.update(own)
+    return sorted(missing)
+
+
+# ------------------------------------------------------------------ from docstring to Markdown
+
+
+def as_markdown(text: str) -> str:
+    """Turn a docstring into Markdown: examples fenced, section entries listed, equations verbatim."""
+    lines = text.splitlines()
+    out: list[str] = []
+    in_section = in_example = False
+    for index, line in enumerate(lines):
+        previous = lines[index - 1] if index else ""
+        heading = re.match(rf"({SECTIONS}):(.*)$", line)
+        if in_example and not line.strip():
+            out += ["```", ""]
+            in_example = False
+        elif in_example:
+            out.append(line.strip() if line.strip().startswith((">>>", "...")) else line.removeprefix("    "))
+        elif line.lstrip().startswith(">>>"):
+            out += ["", "```pycon", line.strip()]
+            in_example, in_section = True, False
+        elif heading:
+            out += ["", f"**{heading[1]}:**{heading[2]}"]
+            in_section = not heading[2].strip()
+        elif in_section and (entry := re.match(r"    (\*{0,2}[\w.`, ]+?): (.*)$", line)):
+            out += ["", f"* `{entry[1].strip('`')}`: {entry[2]}"]
+        elif in_section and line.startswith("    "):
+            out.append(f"  {line.strip()}")
+        else:
+            in_section = in_section and not line.strip()
+            if line.startswith("    ") and previous.strip() and not previous.startswith("    "):
+                out.append("")
+            out.append(line)
+    if in_example:
+        out.append("```")
+    return "\n".join(out).strip() + "\n"
+
+
+def signature_of(value: object) -> str:
+    """The call signature as one line, or nothing where Python knows none."""
+    try:
+        signature = inspect.signature(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    if inspect.isclass(value):
+        signature = signature.replace(return_annotation=inspect.Signature.empty)
+    return " ".join(stringify_signature(signature, unqualified_typehints=True).split())
+
+
+def directive(kind: str, heading: str, body: str, *options: str) -> str:
+    """One object of the reference in MyST's colon fences, deep enough to hold others."""
+    fence = ":" * (4 if kind in {"class", "exception"} else 3)
+    head = "".join(f":{option}:\n" for option in options)
+    return f"{fence}{{py:{kind}}} {heading}\n{head}\n{body.rstrip()}\n{fence}\n\n"
+
+
+def describe(name: str, value: object) -> str:
+    """The reference entry of one public name."""
+    if inspect.isclass(value):
+        body = as_markdown(docstring(value)) + "\n"
+        body += "".join(_member(member, got) for member, got in members(value).items())
+        kind = "exception" if issubclass(value, BaseException) else "class"
+        return directive(kind, name + ("" if kind == "exception" else signature_of(value)), body)
+    if callable(value):
+        return directive("function", name + (signature_of(value) or "()"), as_markdown(docstring(value)))
+    return directive("data", name, f"`{value!r}`")
+
+
+def _member(name: str, value: object) -> str:
+    text = as_markdown(docstring(value))
+    if isinstance(value, property):
+        return directive("property", name, text)
+    options = [
+        kind
+        for kind in ("classmethod", "staticmethod")
+        if isinstance(value, classmethod | staticmethod) and type(value).__name__ == kind
+    ]
+    function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+    signature = re.sub(r"^\((self|cls)(, )?", "(", signature_of(function))
+    return directive("method", name + signature, text, *options)
+
+
+# ------------------------------------------------------------------ the pages
+
+
+def module_page(module: ModuleType, package: ModuleType) -> str:
+    """The page of one module: its docstring, then every public name that it defines itself."""
+    text = f"# {module.__name__}\n\n{as_markdown(docstring(module))}\n"
+    text += f":::{{py:module}} {module.__name__}\n:::\n\n"
+    for name, value in public_names(module).items():
+        home = getattr(value, "__module__", module.__name__)
+        if isinstance(value, ModuleType):
+            continue
+        if module is not package and home != module.__name__ and home.startswith(package.__name__):
+            continue
+        text += describe(name, value)
+    return text
+
+
+def pages(package: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield file name and text of every reference page."""
+    modules = public_modules(package)
+    rows = "".join(
+        f"* {{py:mod}}`{module.__name__}`: {docstring(module).splitlines()[0] if docstring(module) else ''}\n"
+        for module in modules
+    )
+    entries = "".join(f"{module.__name__}\n" for module in modules)
+    intro = "# Reference\n\nEvery public name, generated from the code.\n\n"
+    yield "api/index.md", f"{intro}{rows}\n:::{{toctree}}\n:hidden:\n\n{entries}:::\n"
+    for module in modules:
+        yield f"api/{module.__name__}.md", module_page(module, package)
+
+
+def methods_page(catalogue: dict[str, object]) -> str:
+    """The table of published methods: name with signature, what it is in one line, and the paper."""
+    rows = ""
+    for name, factory in catalogue.items():
+        text = docstring(factory)
+        papers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", text))
+        links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers) or "–"
+        first = " ".join(text.split("\n\n")[0].split()).replace("|", "\\|") if text else ""
+        rows += f"| {{py:func}}`{name} <secateur.methods.{name}>` | {first} | {links} |\n"
+    signatures = "".join(f"methods.{name}{signature_of(factory)}\n" for name, factory in catalogue.items())
+    return (
+        "# Methods\n\nEvery published method that Secateur knows, generated from "
+        "`secateur.methods.catalogue()`. The same table in a terminal: `secateur methods`.\n\n"
+        "| method | what it does | paper (arXiv) |\n|---|---|---|\n" + rows + "\n"
+        "## Signatures\n\n```python\n" + signatures + "```\n"
+    )
+
+
+def write(folder: Path, package: ModuleType) -> list[str]:
+    """Write all pages under `folder`, remove stale ones, and return the undocumented names."""
+    wanted = dict(pages(package))
+    methods = importlib.import_module(f"{package.__name__}.methods")
+    wanted["methods.md"] = methods_page(methods.catalogue())
+    for name, text in wanted.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+    for old in folder.rglob("*.md"):
+        if str(old.relative_to(folder)) not in wanted:
+            old.unlink()
+    return undocumented(package)

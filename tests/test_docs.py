@@ -1,0 +1,157 @@
+"""The documentation keeps its word: pages run, links lead somewhere, every public name is described."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Its code is a method file and a test row, put through its own steps in test_contributing.py.
+NOT_A_SCRIPT = {"CONTRIBUTING.md"}
+
+
+def _python_blocks(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number and text of each ```python block, but for those under a `<!-- not run: reason -->`."""
+    text = path.read_text(encoding="utf-8")
+    for match in re.finditer(
+        r"(^<!-- not run: .+ -->\n)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    ):
+        if match[1] is None:
+            yield text.count("\n", 0, match.start(2)) + 1, match[2]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in NOT_A_SCRIPT and list(_python_blocks(p))], ids=lambda p: p.name
+)
+def test_code_on_the_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, object] = {"__name__": "page"}
+    for line, block in _python_blocks(page):
+        # Blank lines in front keep the page's own line numbers in tracebacks.
+        exec(compile("\n" * (line - 1) + block, str(page), "exec"), namespace)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    missing = [
+        target
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+        if not re.match(r"[a-z]+:", target)
+        and "_generated/" not in target
+        and not (page.parent / target).exists()
+    ]
+    assert not missing, f"{page.name} links to what does not exist: {missing}"
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The generator of the reference pages, docs/reference.py."""
+    pytest.importorskip("sphinx", reason="the reference is written with Sphinx (extra `docs`)")
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    monkeypatch.delitem(sys.modules, "reference", raising=False)
+    import reference
+
+    return reference
+
+
+def test_every_public_name_is_documented(reference: types.ModuleType) -> None:
+    import secateur
+
+    assert reference.undocumented(secateur) == []
+
+
+ROOM = '''"""A room."""
+
+from dataclasses import dataclass
+
+
+def told():
+    """Said."""
+
+
+def untold(): ...
+
+
+def _own(): ...
+
+
+@dataclass
+class Made:
+    size: int
+
+
+class Box:
+    """A box."""
+
+    @property
+    def lid(self): ...
+
+    def open(self):
+        """Open."""
+'''
+
+
+def test_an_undocumented_name_is_found(reference: types.ModuleType, tmp_path: Path) -> None:
+    package = tmp_path / "toyhouse"
+    package.mkdir()
+    (package / "__init__.py").write_text('"""A house of toys."""\n', encoding="utf-8")
+    (package / "_private.py").write_text("def hidden(): ...\n", encoding="utf-8")
+    (package / "room.py").write_text(ROOM, encoding="utf-8")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import toyhouse  # pyright: ignore[reportMissingImports]
+
+        assert reference.undocumented(toyhouse) == [
+            "toyhouse.room.Box.lid",
+            "toyhouse.room.Made",
+            "toyhouse.room.untold",
+        ]
+    finally:
+        sys.path.remove(str(tmp_path))
+        for name in [name for name in sys.modules if name.split(".")[0] == "toyhouse"]:
+            del sys.modules[name]
+
+
+DOCSTRING = """Say it plainly.
+
+The equation:
+    s = |w g|
+
+Args:
+    model: any
+        module.
+    x: a tensor.
+
+>>> 1 + 1
+2
+
+Deviates: in nothing."""
+
+
+def test_docstring_becomes_markdown(reference: types.ModuleType) -> None:
+    text = reference.as_markdown(DOCSTRING)
+    assert "\n\n    s = |w g|\n" in text
+    assert "* `model`: any\n  module.\n" in text
+    assert "* `x`: a tensor." in text
+    assert "```pycon\n>>> 1 + 1\n2\n```" in text
+    assert "**Deviates:** in nothing." in text
+
+
+def test_methods_page_has_signature_and_paper(reference: types.ModuleType) -> None:
+    def snip(*, density: float) -> None:
+        """Keep the connections the loss depends on.
+
+        Source: arXiv 1810.02340, eq. 6.
+        """
+
+    page = reference.methods_page({"snip": snip})
+    assert "Keep the connections the loss depends on." in page
+    assert "https://arxiv.org/abs/1810.02340" in page
+    assert "methods.snip(*, density: float)" in page
