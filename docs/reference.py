@@ -176,43 +176,61 @@ def _member(name: str, value: object) -> str:
 # ------------------------------------------------------------------ the pages
 
 
-def module_page(module: ModuleType, package: ModuleType) -> str:
-    """The page of one module: its docstring, then every public name that it defines itself."""
-    text = f"# {module.__name__}\n\n{as_markdown(docstring(module))}\n"
-    text += f":::{{py:module}} {module.__name__}\n:::\n\n"
-    for name, value in public_names(module).items():
-        home = getattr(value, "__module__", module.__name__)
-        if isinstance(value, ModuleType):
-            continue
-        if module is not package and home != module.__name__ and home.startswith(package.__name__):
-            continue
-        text += describe(name, value)
-    return text
+def home_of(value: object, here: str) -> str:
+    """The public module whose page describes a value; `here` for constants and private modules' things."""
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", here)
+    private = any(part.startswith("_") for part in home.split("."))
+    return here if private or home.split(".")[0] != here.split(".")[0] else home
+
+
+def link(name: str, value: object, home: str) -> str:
+    """A role that leads to the description of a value on its own module's page."""
+    if isinstance(value, ModuleType):
+        return f"{{py:mod}}`{name} <{home}>`"
+    kind = "class" if inspect.isclass(value) else "func"
+    return f"{{py:{kind}}}`{name} <{home}.{getattr(value, '__name__', name)}>`"
+
+
+def first_line(value: object) -> str:
+    """The first paragraph of a docstring on one line, fit for a table cell."""
+    return " ".join(docstring(value).split("\n\n")[0].split()).replace("|", "\\|")
+
+
+def module_page(module: ModuleType) -> str:
+    """The page of one module: its docstring, its own names described, names from elsewhere linked."""
+    here = module.__name__
+    homes = {name: home_of(value, here) for name, value in public_names(module).items()}
+    own = {name: value for name, value in public_names(module).items() if homes[name] == here}
+    rows = "".join(
+        f"| {link(name, value, homes[name])} | {first_line(value)} |\n"
+        for name, value in public_names(module).items()
+        if name not in own
+    )
+    table = f"| name | what it is |\n|---|---|\n{rows}\n" if rows else ""
+    return f"# {here}\n\n{as_markdown(docstring(module))}\n:::{{py:module}} {here}\n:::\n\n{table}" + "".join(
+        describe(name, value) for name, value in own.items()
+    )
 
 
 def pages(package: ModuleType) -> Iterator[tuple[str, str]]:
     """Yield file name and text of every reference page."""
     modules = public_modules(package)
-    rows = "".join(
-        f"* {{py:mod}}`{module.__name__}`: {docstring(module).splitlines()[0] if docstring(module) else ''}\n"
-        for module in modules
-    )
+    rows = "".join(f"* {{py:mod}}`{module.__name__}`: {first_line(module)}\n" for module in modules)
     entries = "".join(f"{module.__name__}\n" for module in modules)
     intro = "# Reference\n\nEvery public name, generated from the code.\n\n"
     yield "api/index.md", f"{intro}{rows}\n:::{{toctree}}\n:hidden:\n\n{entries}:::\n"
     for module in modules:
-        yield f"api/{module.__name__}.md", module_page(module, package)
+        yield f"api/{module.__name__}.md", module_page(module)
 
 
 def methods_page(catalogue: dict[str, object]) -> str:
-    """The table of published methods: name with signature, what it is in one line, and the paper."""
+    """The table of published methods: name, what it is in one line, and the paper; then all signatures."""
     rows = ""
     for name, factory in catalogue.items():
-        text = docstring(factory)
-        papers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", text))
+        papers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", docstring(factory)))
         links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers) or "–"
-        first = " ".join(text.split("\n\n")[0].split()).replace("|", "\\|") if text else ""
-        rows += f"| {{py:func}}`{name} <secateur.methods.{name}>` | {first} | {links} |\n"
+        home = getattr(factory, "__module__", "")
+        rows += f"| {link(name, factory, home)} | {first_line(factory)} | {links} |\n"
     signatures = "".join(f"methods.{name}{signature_of(factory)}\n" for name, factory in catalogue.items())
     return (
         "# Methods\n\nEvery published method that Secateur knows, generated from "
