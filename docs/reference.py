@@ -10,9 +10,10 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sphinx.util.inspect import stringify_signature
 
@@ -45,6 +46,8 @@ def public_names(module: ModuleType) -> dict[str, object]:
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isroutine(value))
         and getattr(value, "__module__", None) == module.__name__
+        # A method's formula: its factory, of the module's own name, says everything about it.
+        and not (name == "score" and ".methods." in module.__name__)
     }
 
 
@@ -223,28 +226,27 @@ def pages(package: ModuleType) -> Iterator[tuple[str, str]]:
         yield f"api/{module.__name__}.md", module_page(module)
 
 
-def methods_page(catalogue: dict[str, object]) -> str:
-    """The table of published methods: name, what it is in one line, and the paper; then all signatures."""
-    rows = ""
-    for name, factory in catalogue.items():
-        papers = dict.fromkeys(re.findall(r"\b\d{4}\.\d{4,5}\b", docstring(factory)))
-        links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers) or "–"
-        home = getattr(factory, "__module__", "")
-        rows += f"| {link(name, factory, home)} | {first_line(factory)} | {links} |\n"
-    signatures = "".join(f"methods.{name}{signature_of(factory)}\n" for name, factory in catalogue.items())
+def methods_page(catalogue: Mapping[str, Any]) -> str:
+    """The table of published methods: what each does, when, what it needs and cuts, and the paper."""
+    rows = signatures = ""
+    for name, entry in catalogue.items():
+        paper = f"[{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else "–"
+        cells = link(name, entry.factory, entry.factory.__module__), entry.summary, entry.family, entry.needs
+        rows += "| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, entry.cuts, paper)) + " |\n"
+        signatures += f"methods.{name}{signature_of(entry.factory)}\n"
     return (
-        "# Methods\n\nEvery published method that Secateur knows, generated from "
-        "`secateur.methods.catalogue()`. The same table in a terminal: `secateur methods`.\n\n"
-        "| method | what it does | paper (arXiv) |\n|---|---|---|\n" + rows + "\n"
-        "## Signatures\n\n```python\n" + signatures + "```\n"
+        "# Methods\n\nEvery published method that Secateur knows, generated from `secateur.catalogue`. "
+        "The same table in a terminal: `secateur methods`.\n\n"
+        "| method | what it does | when | needs | cuts | paper (arXiv) |\n|---|---|---|---|---|---|\n"
+        f"{rows}\n## Signatures\n\n```python\n{signatures}```\n"
     )
 
 
 def write(folder: Path, package: ModuleType) -> list[str]:
     """Write all pages under `folder`, remove stale ones, and return the undocumented names."""
     wanted = dict(pages(package))
-    methods = importlib.import_module(f"{package.__name__}.methods")
-    wanted["methods.md"] = methods_page(methods.catalogue())
+    listing = importlib.import_module(f"{package.__name__}.catalogue")
+    wanted["methods.md"] = methods_page(listing.catalogue())
     for name, text in wanted.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -145,13 +145,10 @@ def test_docstring_becomes_markdown(reference: types.ModuleType) -> None:
 
 
 def test_methods_page_has_signature_and_paper(reference: types.ModuleType) -> None:
-    def snip(*, density: float) -> None:
-        """Keep the connections the loss depends on.
+    from secateur.catalogue import catalogue
 
-        Source: arXiv 1810.02340, eq. 6.
-        """
-
-    page = reference.methods_page({"snip": snip})
-    assert "Keep the connections the loss depends on." in page
-    assert "https://arxiv.org/abs/1810.02340" in page
-    assert "methods.snip(*, density: float)" in page
+    page = reference.methods_page(catalogue())
+    for name, entry in catalogue().items():
+        assert f"methods.{name}(density: float" in page
+        assert f"https://arxiv.org/abs/{entry.arxiv}" in page
+        assert entry.summary.replace("|", "\\|") in page
