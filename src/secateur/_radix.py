@@ -1,0 +1,148 @@
+"""Radix selection's passes over many tensors: count one digit of the scores, then write the masks.
+
+Scores are compared by an unsigned integer key in the order of the numbers (-0.0 and +0.0 share one key),
+read in digits of 16 bits: two for float32, four for float64. Each pass reads the scores where they lie: in
+the compiled kernels for tensors on the CPU, in torch operations over parts of fixed size elsewhere. Both
+give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from secateur import _native_api
+
+DIGIT_BITS = 16
+DIGITS = 1 << DIGIT_BITS
+
+# Scores per part where a pass needs temporaries (torch passes, conversions, strided tensors). This bounds the
+# memory that a selection takes, however many scores there are.
+PART = 1 << 22
+
+# A thread for fewer scores than this costs more (its own row of counts) than it saves.
+_SCORES_PER_THREAD = 1 << 20
+
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+_NARROW_INTEGERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16}
+
+
+def key_dtype(scores: Iterable[Tensor]) -> torch.dtype:
+    """The narrower of float32 and float64 that holds every value of all `scores` exactly."""
+    for tensor in scores:
+        narrow_float = tensor.dtype.is_floating_point and tensor.dtype.itemsize <= 4
+        if not (narrow_float or tensor.dtype in _NARROW_INTEGERS):
+            return torch.float64
+    return torch.float32
+
+
+def key_bits(dtype: torch.dtype) -> int:
+    """Bits in the key of a score of this dtype."""
+    return dtype.itemsize * 8
+
+
+def shifts(dtype: torch.dtype) -> range:
+    """Where the digits of a key lie, most significant first: the passes of a selection."""
+    return range(key_bits(dtype) - DIGIT_BITS, -1, -DIGIT_BITS)
+
+
+def parts(scores: Tensor, dtype: torch.dtype, *, whole: bool = False) -> Iterator[Tensor]:
+    """The scores in index order as flat, contiguous tensors of `dtype` with at most `PART` entries each.
+
+    Only what is not contiguous or not `dtype` already is copied, one part at a time. With `whole`, a tensor
+    that the compiled kernels can read in place comes in one part of any size.
+    """
+    scores = scores.detach().resolve_neg()
+    if scores.is_contiguous():
+        flat = scores.view(-1)
+        if whole and scores.dtype == dtype and _is_native(scores):
+            yield flat
+        else:
+            yield from (part.to(dtype) for part in flat.split(PART))
+    elif scores.numel() <= PART:
+        yield scores.reshape(-1).to(dtype)
+    elif scores.shape[0] == 1:
+        yield from parts(scores[0], dtype)
+    else:
+        rows = max(1, PART * scores.shape[0] // scores.numel())
+        for block in scores.split(rows):
+            yield from parts(block, dtype)
+
+
+def count_digits(scores: Iterable[Tensor], dtype: torch.dtype, *, shift: int, prefix: int) -> Tensor:
+    """Count the values of the digit at bit `shift` among the scores whose higher digits are `prefix`.
+
+    Returns:
+        int64 counts `[DIGITS]` on the CPU; the scores may lie on several devices.
+    """
+    tensors = [tensor for tensor in scores if tensor.numel()]
+    threads = _threads_for(sum(tensor.numel() for tensor in tensors))
+    counts = torch.zeros(threads, DIGITS, dtype=torch.int64)
+    for tensor in tensors:
+        for part in parts(tensor, dtype, whole=True):
+            if (native := _native_api.native) is not None and _is_native(part):
+                native.count_digits(
+                    part.data_ptr(), part.numel(), dtype.itemsize, shift, prefix, counts.data_ptr(), threads
+                )
+            else:
+                digits, _ = matching_digits(part, shift, prefix)
+                counts[0] += torch.bincount(digits, minlength=DIGITS).cpu()
+    return counts.sum(0)
+
+
+def fill_mask(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> int:
+    """Write `mask = key > threshold`, and True for the first `keep_ties` keys equal to it; count the equal.
+
+    Args:
+        scores: one of the `parts`: flat, contiguous, float32 or float64.
+        mask: its part of the result, a flat boolean view that is written.
+    """
+    if (native := _native_api.native) is not None and _is_native(scores):
+        size, bytes_each, threads = scores.numel(), scores.itemsize, _threads_for(scores.numel())
+        return native.fill_mask(
+            scores.data_ptr(), size, bytes_each, threshold, keep_ties, mask.data_ptr(), threads
+        )
+    keys = signed_keys(scores)
+    signed_threshold = signed(threshold, scores.dtype)
+    torch.gt(keys, signed_threshold, out=mask)
+    ties = keys == signed_threshold
+    found = int(ties.sum())
+    if found > keep_ties:
+        ties &= ties.cumsum(0) <= keep_ties
+    mask |= ties
+    return found
+
+
+def signed_keys(scores: Tensor) -> Tensor:
+    """Integers in the order of the scores: keys less half of their range, as torch compares signed ones."""
+    bits = scores.view(_INTEGERS[scores.dtype])
+    limits = torch.iinfo(bits.dtype)
+    keys = torch.where(bits == limits.min, 0, bits)  # -0.0 ties with +0.0
+    # A negative number is stored as sign and magnitude: flipping the magnitude turns their order round.
+    return keys ^ ((keys >> (limits.bits - 1)) & limits.max)
+
+
+def signed(key: int, dtype: torch.dtype) -> int:
+    """The unsigned key as it stands among `signed_keys`."""
+    return key - (1 << (key_bits(dtype) - 1))
+
+
+def matching_digits(scores: Tensor, shift: int, prefix: int) -> tuple[Tensor, Tensor | None]:
+    """The digit at bit `shift` of the keys whose higher digits are `prefix`, and where (None: all)."""
+    keys = signed_keys(scores)
+    bits = key_bits(scores.dtype)
+    if shift + DIGIT_BITS == bits:
+        return (keys >> shift) + (DIGITS >> 1), None
+    signed_prefix = prefix - (1 << (bits - shift - DIGIT_BITS - 1))
+    where = (keys >> (shift + DIGIT_BITS)) == signed_prefix
+    return (keys[where] >> shift) & (DIGITS - 1), where
+
+
+def _threads_for(size: int) -> int:
+    return min(torch.get_num_threads(), 1 + size // _SCORES_PER_THREAD)
+
+
+def _is_native(tensor: Tensor) -> bool:
+    return _native_api.native is not None and tensor.device.type == "cpu"
