@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Shaped
 else:
     try:
-        from jaxtyping import Bool, Float, Int
+        from jaxtyping import Bool, Float, Int, Shaped
     except ImportError:
 
         class _AnyTensor:
@@ -22,6 +22,6 @@ else:
             def __class_getitem__(cls, item: Any) -> type[Tensor]:
                 return Tensor
 
-        Bool = Float = Int = _AnyTensor
+        Bool = Float = Int = Shaped = _AnyTensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Shaped", "Tensor"]

@@ -26,6 +26,10 @@ class EmptyLayerWarning(UserWarning):
     """A layer lost all of its weights: its output no longer depends on its input."""
 
 
+class EarlyFinishWarning(UserWarning):
+    """A Pruner was finished before its schedule had ended."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string.
 

@@ -1,0 +1,46 @@
+"""Leave no trace: run a model for measuring, and find it afterwards exactly as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def preserved(
+    model: nn.Module, params: Mapping[str, nn.Parameter], *, train: bool | None = None
+) -> Iterator[None]:
+    """Restore modes, buffers, gradients, requires_grad flags and the global random state on leaving.
+
+    Args:
+        model: the model to guard.
+        params: parameters that need a gradient inside, frozen or not.
+        train: mode of the whole model inside; None leaves each module's own.
+    """
+    modes = {module: module.training for module in model.modules()}
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    grads = {parameter: parameter.grad for parameter in model.parameters()}
+    frozen = [parameter for parameter in params.values() if not parameter.requires_grad]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices=devices):
+            if train is not None:
+                model.train(train)
+            for parameter in grads:
+                parameter.grad = None
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for parameter, grad in grads.items():
+            parameter.grad = grad
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
