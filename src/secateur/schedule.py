@@ -11,15 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from secateur.errors import SecateurError
-
-
-def check_density(density: float, *, name: str = "density") -> None:
-    """Raise SecateurError unless `density`, the fraction of weights kept, lies in (0, 1]."""
-    if not (isinstance(density, int | float) and 0 < density <= 1):
-        hint = ""
-        if isinstance(density, int | float) and 1 < density <= 100:
-            hint = f" Did you mean {name}={(100 - density) / 100:g} (keep {100 - density:g} %)?"
-        raise SecateurError(f"`{name}` must be in (0, 1], got {density!r}.{hint}")
+from secateur.select import check_density
 
 
 @dataclass(frozen=True)
