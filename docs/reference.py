@@ -66,15 +66,13 @@ def docstring(value: object) -> str:
     text = inspect.cleandoc(getattr(value, "__doc__", None) or "")
     if inspect.isclass(value) and text.startswith(f"{value.__name__}("):
         return ""
-    if not inspect.isclass(value) and not callable(value) and not isinstance(value, ModuleType | property):
-        # A constant has the docstring of its class, which says nothing about it.
-        return "" if text == inspect.cleandoc(type(value).__doc__ or "") else text
-    return text
+    # A constant has the docstring of its class, which says nothing about it.
+    return text if needs_docstring(value) or isinstance(value, classmethod | staticmethod) else ""
 
 
 def needs_docstring(value: object) -> bool:
     """Whether a public value can carry a docstring: a constant cannot, its module describes it."""
-    return inspect.isclass(value) or callable(value) or isinstance(value, ModuleType | property | classmethod)
+    return inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, ModuleType | property)
 
 
 def undocumented(package: ModuleType) -> list[str]:
@@ -157,7 +155,7 @@ def describe(name: str, value: object) -> str:
         body += "".join(_member(member, got) for member, got in members(value).items())
         kind = "exception" if issubclass(value, BaseException) else "class"
         return directive(kind, name + ("" if kind == "exception" else signature_of(value)), body)
-    if callable(value):
+    if inspect.isroutine(value):
         return directive("function", name + (signature_of(value) or "()"), as_markdown(docstring(value)))
     return directive("data", name, f"`{value!r}`")
 
@@ -190,7 +188,7 @@ def link(name: str, value: object, home: str) -> str:
     """A role that leads to the description of a value on its own module's page."""
     if isinstance(value, ModuleType):
         return f"{{py:mod}}`{name} <{home}>`"
-    kind = "class" if inspect.isclass(value) else "func"
+    kind = "class" if inspect.isclass(value) else "func" if inspect.isroutine(value) else "data"
     return f"{{py:{kind}}}`{name} <{home}.{getattr(value, '__name__', name)}>`"
 
 
