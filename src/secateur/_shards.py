@@ -16,6 +16,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "placements") and hasattr(tensor, "to_local")
 
 
+def layout(tensor: Tensor) -> tuple[object, ...]:
+    """Return how the tensor is cut up over which processes; empty for one that is not."""
+    sharded: Any = tensor
+    return (sharded.device_mesh, sharded.placements) if is_sharded(tensor) else ()
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return what this process stores of the tensor, sharing its memory."""
     sharded: Any = tensor
@@ -31,12 +37,14 @@ def full(tensor: Tensor) -> Tensor:
 def local_mask(mask: Tensor, parameter: Tensor) -> Tensor:
     """Return the part of `mask` that lies over what this process stores of `parameter`, on its device.
 
-    Every process holds the whole mask, so nothing is communicated.
+    Any tensor of the parameter's shape will do for `mask`. Every process holds the whole of it, so nothing is
+    communicated.
     """
     mask = mask.to(parameter.device)
     if not is_sharded(parameter):
         return mask
     from torch.distributed.tensor import distribute_tensor
 
-    sharded: Any = parameter
-    return distribute_tensor(mask, sharded.device_mesh, sharded.placements, src_data_rank=None).to_local()
+    mesh, placements = layout(parameter)
+    cut: Any = distribute_tensor
+    return cut(mask, mesh, placements, src_data_rank=None).to_local()

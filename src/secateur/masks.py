@@ -254,7 +254,8 @@ def density_text(density: float) -> str:
     # One decimal, or as many as the smaller of the two percentages needs to be seen.
     digits = max(1, -int(log10(small * 100) // 1)) if small > 0 else 1
     ratio = "∞" if density == 0 else f"{1 / density:,.0f}" if density <= 0.1 else f"{1 / density:.3g}"
-    return f"{density:.{digits}%} kept · {1 - density:.{digits}%} sparse · {ratio}×".replace("%", " %")
+    kept = round(100 * density, digits)
+    return f"{kept:.{digits}f} % kept · {100 - kept:.{digits}f} % sparse · {ratio}×"
 
 
 def _find(name: str, known: Mapping[str, nn.Parameter]) -> str:
