@@ -9,13 +9,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Set
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """What is told about optimizer steps; `owned` are the ids of the stepping optimizer's parameters."""
 
