@@ -259,7 +259,7 @@ def test_no_public_keyword_catch_alls() -> None:
 def _texts() -> Iterator[tuple[str, str]]:
     """Name and text of every text file of the checkout, what is built or installed into it left out."""
     kinds = {".py", ".md", ".toml", ".txt", ".cpp", ".h", ".json", ".cfg", ".yml", ".yaml", ".sh", ""}
-    skipped = {".git", ".venv", "build", "dist", "_build", "_generated", "runs", ".demo"}
+    skipped = {".git", ".venv", "build", "dist", "_build", "_generated", "runs", ".demo", ".hypothesis"}
     for folder, inside, files in os.walk(ROOT):
         inside[:] = [name for name in inside if name not in skipped and "cache" not in name]
         for path in (Path(folder, name) for name in files):
