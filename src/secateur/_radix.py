@@ -62,7 +62,7 @@ def parts(scores: Tensor, dtype: torch.dtype, *, whole: bool = False) -> Iterato
         else:
             yield from (part.to(dtype) for part in flat.split(PART))
     elif scores.numel() <= PART:
-        yield scores.reshape(-1).to(dtype)
+        yield scores.contiguous().view(-1).to(dtype)
     elif scores.shape[0] == 1:
         yield from parts(scores[0], dtype)
     else:

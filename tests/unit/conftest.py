@@ -1,0 +1,23 @@
+"""What the unit tests share: selection with and without the compiled kernels."""
+
+from __future__ import annotations
+
+import pytest
+
+from secateur import _native_api, _radix
+
+
+@pytest.fixture(params=["native", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run the test twice: with the compiled kernels, and with the torch passes that stand in for them."""
+    if request.param == "torch":
+        monkeypatch.setattr(_native_api, "native", None)
+    elif _native_api.native is None:
+        pytest.skip(f"no compiled kernels: {_native_api.why_not}")
+    return request.param
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut the passes into parts of 7 scores, so that small tensors meet what only huge ones would."""
+    monkeypatch.setattr(_radix, "PART", 7)

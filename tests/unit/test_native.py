@@ -1,0 +1,97 @@
+"""The compiled kernels: switched off, on older processors, and the rule that keeps one build safe on all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from secateur import _native_api
+from secateur.select import topk_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_kernels = pytest.mark.skipif(_native_api.native is None, reason=f"no kernels: {_native_api.why_not}")
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_everything_works_without_the_kernels() -> None:
+    code = (
+        "import torch; from secateur import _native_api; from secateur.select import topk_mask\n"
+        "print(_native_api.isa(), '|', _native_api.why_not, '|', topk_mask({'w': torch.tensor([1., 3., 2.])}, 2))"
+    )
+    done = run(code, SECATEUR_NATIVE="0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("none | switched off by SECATEUR_NATIVE | {'w': tensor([False,  True,  True])}")
+
+
+def test_without_a_build_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECATEUR_NATIVE", raising=False)
+    monkeypatch.setitem(sys.modules, "secateur._native", None)  # makes the import fail as if it were not there
+    module, why_not = _native_api._load()
+    assert module is None
+    assert why_not == "not built (secateur was not installed, or there was no C++ compiler)"
+
+
+@needs_kernels
+def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEUR_ISA", "avx3")
+    with pytest.raises(ValueError, match=r"\(SECATEUR_ISA\) must be one of portable.* on this machine, got 'avx3'"):
+        _native_api._load()
+
+
+@needs_kernels
+def test_every_instruction_set_selects_the_same() -> None:
+    native = _native_api.native
+    assert native is not None
+    best = native.isa()
+    supported = native.supported_isas()
+    assert supported[0] == "portable"
+    values = torch.randn(100_003, generator=torch.Generator().manual_seed(1))
+    scores = {"a": values, "b": (values * 4).round().double(), "c": values[:63].bfloat16()}
+    found = {}
+    try:
+        for isa in supported:
+            native.use_isa(isa)
+            assert _native_api.isa() == isa
+            found[isa] = topk_mask(scores, 70_001)
+    finally:
+        native.use_isa(best)
+    for isa in supported[1:]:
+        assert all(torch.equal(found[isa][name], found["portable"][name]) for name in scores), isa
+
+
+def kernel_files() -> list[Path]:
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    names = re.search(r"set\(SECATEUR_KERNELS\s+(.*?)\)", cmake, re.DOTALL)
+    assert names is not None
+    return [ROOT / name for name in names[1].split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("nm")), reason="needs g++ and nm")
+@pytest.mark.parametrize("source", kernel_files(), ids=lambda path: path.name)
+def test_kernels_share_no_function_between_instruction_sets(source: Path, tmp_path: Path) -> None:
+    # A weak symbol is kept once for the whole module: an AVX-512 copy would crash an older processor.
+    target = tmp_path / "kernel.o"
+    flags = ["-std=c++17", "-O2", "-fPIC", "-fopenmp", "-DSECATEUR_ISA=portable", f"-I{ROOT / 'native'}"]
+    subprocess.run(["g++", *flags, "-c", str(source), "-o", str(target)], check=True, timeout=100)
+    listing = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
+    weak = [line for line in listing.splitlines() if re.search(r"^[0-9a-f]+ [WVu] ", line)]
+    assert weak == []
