@@ -1,0 +1,85 @@
+"""The command line. Each subcommand imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from secateur.cli import bench, console, demo, doctor, methods, run, show
+from secateur.cli.parser import Parser, UsageError
+from secateur.errors import SecateurError
+
+__all__ = ["main"]
+
+PAGE = """\
+Secateur prunes PyTorch networks before, during or after training, and proves what it did.
+
+  secateur demo                                    see the main job, in under a minute
+  secateur run --data mnist --density 0.05         prune at initialisation by SNIP, then train
+  secateur run --compare snip,random,dense --seeds 5
+                                                   several methods on equal terms, mean ± std
+  secateur show runs/NAME                          what a run, a mask or a checkpoint holds"""
+
+END = """\
+Runs are kept in ./runs, one directory each, named by what was asked for. A run that was interrupted
+goes on when the same command is given again, and ends in the same bits; a finished run is not repeated.
+
+`density` is the fraction of weights kept: --density 0.05, --density 5% and --sparsity 95% are the same.
+
+Exit status: 0 done, 1 a run failed, 2 the command line asks for something that does not exist."""
+
+# What belongs to the lab extra, by import name.
+_LAB = {"rich", "sklearn", "matplotlib", "PIL"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default the process's own) and return the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not hasattr(args, "execute"):
+        parser.print_help()
+        return 0
+    try:
+        return args.execute(args)
+    except UsageError as problem:
+        args.parser.complain(str(problem))
+        return 2
+    except SecateurError as problem:
+        console.complain(str(problem))
+        return 1
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.partition(".")[0] not in _LAB:
+            raise
+        console.complain(
+            f"{args.parser.prog} needs the package {problem.name}, which comes with the lab extra: "
+            "pip install 'secateur[lab]'"
+        )
+        return 1
+    except KeyboardInterrupt:
+        console.complain("stopped. The same command goes on from the last checkpoint.")
+        return 130
+    except BrokenPipeError:  # the reader of our output has left: `secateur methods | head`
+        sys.stderr.close()
+        return 0
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser("secateur", description=PAGE, epilog=END)
+    parser.add_argument("--version", action=_Version, nargs=0, help="write the version and leave")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for module in (demo, run, methods, show, doctor, bench):
+        module.add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Write the version; looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        from secateur import __version__
+
+        console.say(f"secateur {__version__}")
+        parser.exit(0)

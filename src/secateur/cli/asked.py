@@ -1,0 +1,91 @@
+"""What a command line asks for, as experiments; and how they are run under its eyes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from secateur.cli.parser import UsageError
+from secateur.cli.progress import bars
+from secateur.errors import SecateurError
+from secateur.lab.compare import Comparison, compare, grid
+from secateur.lab.engine import Engine
+from secateur.lab.experiment import DENSE, PAPER_PROTOCOL, Experiment
+from secateur.lab.recipe import Recipe, recipe, shortened
+from secateur.lab.stages import check
+
+_DENSITY = 0.05
+
+
+def experiments(args: argparse.Namespace) -> list[Experiment]:
+    """Return what `secateur run` was asked for: every method with every seed.
+
+    Raises:
+        UsageError: something in it does not exist or makes no sense; nothing was computed.
+    """
+    methods = args.compare or [args.method]
+    seeds = range(args.seed, args.seed + (args.seeds or 1))
+    try:
+        wanted = grid(_base(args, methods), methods, seeds)
+        for experiment in wanted[: len(methods)]:  # those of the first seed; the others differ in nothing else
+            check(experiment)
+    except SecateurError as problem:
+        raise UsageError(str(problem)) from None
+    _check_device(args.device)
+    return wanted
+
+
+def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
+    """Run experiments with progress bars, where the options of `run.add_places` say."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with bars(len(wanted), quiet=args.quiet or args.json) as on_progress:
+        return compare(
+            wanted,
+            root=args.runs,
+            data_dir=args.data_dir,
+            device=args.device,
+            save_every=float(args.save_every),
+            jobs=args.jobs,
+            on_progress=on_progress,
+        )
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """Return the recipe by name, with the length and batch asked for."""
+    found = recipe(args.recipe or ("demo" if args.data == "digits" else "short"))
+    if args.batch:
+        found = replace(found, batch=args.batch, name="")
+    return shortened(found, args.steps) if args.steps else found
+
+
+def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
+    pruning = [method for method in methods if method != DENSE]
+    if not pruning and args.density not in (None, 1.0):
+        raise UsageError("dense prunes nothing: leave out --density and --sparsity, or name a --method.")
+    experiment = Experiment(
+        model=args.model,
+        data=args.data,
+        method=pruning[0] if pruning else DENSE,
+        density=(args.density or _DENSITY) if pruning else 1.0,
+        recipe=recipe_of(args),
+        seed=args.seed,
+        options=tuple(args.option),
+        score_batch=args.score_batch,
+        score_batches=args.score_batches,
+        initialiser=args.init,
+        score_initialiser=args.score_init,
+        engine=Engine(args.engine),
+    )
+    return replace(experiment, **PAPER_PROTOCOL) if args.protocol == "paper" else experiment
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        why = str(problem).splitlines()[0]
+        raise UsageError(f"--device {name!r} is not available here: {why}") from None

@@ -1,0 +1,127 @@
+"""What the commands write: tables and sentences on stdout, problems on stderr, JSON alone when asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings. A column whose heading starts with ">" is flushed right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def add(self, *cells: object) -> None:
+        """Append one row; None is shown as a dash."""
+        self.rows.append(tuple("–" if cell is None else str(cell) for cell in cells))
+
+
+def show(table: Table, stream: TextIO | None = None) -> None:
+    """Write a table: through rich on a terminal that has it, as plain columns elsewhere."""
+    stream = sys.stdout if stream is None else stream
+    if not (stream.isatty() and _rich_table(table, stream)):
+        _plain_table(table, stream)
+    for note in table.notes:
+        stream.write(f"{note}\n")
+
+
+def say(text: str = "", stream: TextIO | None = None) -> None:
+    """Write a line to stdout."""
+    (stream or sys.stdout).write(f"{text}\n")
+
+
+def complain(text: str) -> None:
+    """Write a problem to stderr, in red on a terminal."""
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    sys.stderr.write(f"{red}secateur:{plain} {text}\n")
+
+
+def emit(content: Any) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Say a fraction as a percentage.
+
+    >>> percent(0.0205)
+    '2.05 %'
+    """
+    return "–" if fraction is None else f"{fraction * 100:.{digits}f} %"
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Say mean ± sample standard deviation of fractions, in percent; the mean alone for one value.
+
+    >>> spread([0.02, 0.03])
+    '2.50 ± 0.71 %'
+    """
+    from statistics import mean, stdev
+
+    if len(values) < 2:
+        return percent(values[0] if values else None, digits)
+    return f"{mean(values) * 100:.{digits}f} ± {stdev(values) * 100:.{digits}f} %"
+
+
+def size(count: float) -> str:
+    """Say a number of bytes.
+
+    >>> size(1_066_440)
+    '1.07 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float | None) -> str:
+    """Say a time span.
+
+    >>> duration(0.25), duration(75), duration(7300)
+    ('0.25 s', '1 min 15 s', '2 h 01 min')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _rich_table(table: Table, stream: TextIO) -> bool:
+    try:
+        from rich import box
+        from rich import table as drawn
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        return False
+    grid = drawn.Table(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in table.columns:
+        grid.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    Console(file=stream).print(grid)
+    return True
+
+
+def _plain_table(table: Table, stream: TextIO) -> None:
+    heads = tuple(name.removeprefix(">") for name in table.columns)
+    widths = [max(len(row[column]) for row in [heads, *table.rows]) for column in range(len(heads))]
+    if table.title:
+        stream.write(f"{table.title}\n")
+    for row in [heads, tuple("─" * width for width in widths), *table.rows]:
+        cells = [
+            cell.rjust(width) if name.startswith(">") else cell.ljust(width)
+            for cell, width, name in zip(row, widths, table.columns, strict=True)
+        ]
+        stream.write("  ".join(cells).rstrip() + "\n")

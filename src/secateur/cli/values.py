@@ -1,0 +1,97 @@
+"""Words of the command line as values: densities, seeds, lists, options; exact decimals, helpful refusals."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+
+def density(text: str) -> float:
+    """Read `0.05` or `5%` as the fraction kept, in (0, 1].
+
+    >>> density("5%")
+    0.05
+    """
+    value = _fraction(text)
+    if not 0 < value <= 1:
+        hint = f" Did you mean {text}%?" if 1 < value < 100 and not text.endswith("%") else ""
+        raise ArgumentTypeError(f"the density must be in (0, 1], got {text!r}.{hint}")
+    return float(value)
+
+
+def sparsity(text: str) -> float:
+    """Read `95%` or `0.95`, the fraction pruned, and return the density, exactly.
+
+    >>> sparsity("95%"), sparsity("0.999")
+    (0.05, 0.001)
+    """
+    value = _fraction(text)
+    if not 0 <= value < 1:
+        hint = f" Did you mean {text}%?" if 1 <= value < 100 and not text.endswith("%") else ""
+        raise ArgumentTypeError(f"the sparsity must be in [0, 1), got {text!r}.{hint}")
+    return float(1 - value)
+
+
+def names(text: str) -> list[str]:
+    """Read `snip,random, dense` as a list without repetitions.
+
+    >>> names("snip, random,snip")
+    ['snip', 'random']
+    """
+    found = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise ArgumentTypeError(f"expected names with commas between them, got {text!r}.")
+    return found
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1; underscores and commas may group its digits.
+
+    >>> positive("100_000")
+    100000
+    """
+    value = natural(text)
+    if value < 1:
+        raise ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}.")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least 0."""
+    digits = text.replace("_", "").replace(",", "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}.")
+    return int(digits)
+
+
+def option(text: str) -> tuple[str, bool | int | float | str]:
+    """Read `name=value` as a method's option; true and false, numbers, and anything else as text.
+
+    >>> option("rounds=5"), option("layerwise=true")
+    (('rounds', 5), ('layerwise', True))
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise ArgumentTypeError(f"expected name=value, got {text!r}.")
+    return name.strip(), _literal(value.strip())
+
+
+def _literal(text: str) -> bool | int | float | str:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _fraction(text: str) -> Fraction:
+    number = text.strip().removesuffix("%").strip()
+    try:
+        value = Fraction(Decimal(number))
+    except (InvalidOperation, ValueError, OverflowError):
+        raise ArgumentTypeError(f"expected a number such as 0.05 or 5%, got {text!r}.") from None
+    return value / 100 if text.strip().endswith("%") else value

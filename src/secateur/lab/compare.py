@@ -1,0 +1,214 @@
+"""Several methods side by side on equal terms: the same recipe, seeds, first weights and batches for each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from secateur.errors import EmptyLayerWarning, SecateurError
+from secateur.lab import data
+from secateur.lab.experiment import DENSE, Experiment
+from secateur.lab.run import OnProgress, Progress, Result, run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment over its seeds."""
+
+    experiment: Experiment
+    results: tuple[Result, ...]
+
+    def errors(self) -> list[float]:
+        """Test errors after the last step, one per seed."""
+        return [result.test_error for result in self.results]
+
+    def best_errors(self) -> list[float]:
+        """Lowest test errors of all evaluations, one per seed (chosen on the test set: optimistic)."""
+        return [result.best_test_error for result in self.results]
+
+    def mean_of(self, value: Callable[[Result], float]) -> float:
+        """Average a number over the seeds."""
+        return mean(value(result) for result in self.results)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: one row per method, and what went wrong, by experiment."""
+
+    rows: tuple[Row, ...]
+    failures: Mapping[Experiment, str]
+
+
+def grid(base: Experiment, methods: Sequence[str], seeds: Sequence[int]) -> list[Experiment]:
+    """Return `base` with every method and every seed, seeds outermost so that each data split is made once.
+
+    "dense" becomes density 1 without any of the fields that speak of pruning, so that all comparisons share its runs.
+
+    >>> from secateur.lab.recipe import RECIPES
+    >>> base = Experiment("lenet-300-100", "digits", "snip", 0.05, RECIPES["demo"])
+    >>> [(e.method, e.density, e.seed) for e in grid(base, ["snip", "dense"], [0, 1])]
+    [('snip', 0.05, 0), ('dense', 1.0, 0), ('snip', 0.05, 1), ('dense', 1.0, 1)]
+    """
+    return [
+        dense(base, seed=seed) if method == DENSE else replace(base, method=method, seed=seed)
+        for seed in seeds
+        for method in methods
+    ]
+
+
+def dense(base: Experiment, *, seed: int) -> Experiment:
+    """Return the run without pruning that belongs beside `base`: everything but the pruning is the same."""
+    return Experiment(
+        model=base.model,
+        data=base.data,
+        method=DENSE,
+        density=1.0,
+        recipe=base.recipe,
+        seed=seed,
+        initialiser=base.initialiser,
+        engine=base.engine,
+    )
+
+
+def compare(
+    experiments: Sequence[Experiment],
+    *,
+    root: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    save_every: float = 20.0,
+    jobs: int = 1,
+    on_progress: OnProgress | None = None,
+) -> Comparison:
+    """Run experiments and gather them in rows that differ in more than the seed.
+
+    Finished runs are taken from their directories, so an interrupted comparison goes on where it was. A run that
+    fails does not stop the others.
+
+    Args:
+        experiments: what to run, for instance a `grid`.
+        root, data_dir, device, save_every: as in `run`.
+        jobs: how many processes work at once; they share the cores, and each uses its share of the threads.
+        on_progress: is told how it goes; with several jobs only of finished runs.
+
+    Raises:
+        SecateurError: `jobs` is below 1.
+    """
+    if jobs < 1:
+        raise SecateurError(f"`jobs` must be at least 1, got {jobs}.")
+    places = _Places(root, data_dir, str(device), save_every)
+    with _quiet():
+        outcomes = _parallel if jobs > 1 else _one_by_one
+        found: dict[Experiment, Result | str] = {}
+        for experiment, outcome in outcomes(experiments, places, jobs, on_progress):
+            found[experiment] = outcome
+    ordered = {experiment: found[experiment] for experiment in experiments}
+    return Comparison(rows(ordered), {key: text for key, text in ordered.items() if isinstance(text, str)})
+
+
+def rows(found: Mapping[Experiment, Result | str]) -> tuple[Row, ...]:
+    """Group results by everything but the seed, in the order of first appearance."""
+    groups: dict[Experiment, list[Result]] = {}
+    for experiment, outcome in found.items():
+        if isinstance(outcome, Result):
+            groups.setdefault(replace(experiment, seed=0), []).append(outcome)
+    return tuple(Row(experiment, tuple(results)) for experiment, results in groups.items())
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation (n − 1); None for fewer than two values.
+
+    >>> deviation([1.0, 3.0])
+    1.4142135623730951
+    """
+    return stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class _Places:
+    root: str | Path
+    data_dir: str | Path | None
+    device: str
+    save_every: float
+
+
+Outcomes = Iterator[tuple[Experiment, Result | str]]
+
+
+def _one_by_one(
+    experiments: Sequence[Experiment], places: _Places, jobs: int, on_progress: OnProgress | None
+) -> Outcomes:
+    dataset, of = None, None
+    for experiment in experiments:
+        key = (experiment.data, experiment.seed)
+        if key != of:  # methods of one seed share the split: load it once
+            dataset, of = None, key
+        try:
+            if dataset is None and not (Path(places.root) / experiment.name / "result.json").exists():
+                dataset = data.load(
+                    experiment.data, data_dir=places.data_dir, seed=experiment.seed, device=places.device
+                )
+            yield experiment, _run(experiment, places, dataset, on_progress)
+        except SecateurError as problem:
+            yield experiment, str(problem)
+
+
+def _parallel(
+    experiments: Sequence[Experiment], places: _Places, jobs: int, on_progress: OnProgress | None
+) -> Outcomes:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # Spawned, not forked: a forked child of a process that has used OpenMP may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
+        futures = {pool.submit(_run, experiment, places): experiment for experiment in experiments}
+        try:
+            for future in as_completed(futures):
+                experiment = futures[future]
+                problem = future.exception()
+                if problem is not None and not isinstance(problem, SecateurError):
+                    raise problem
+                if on_progress is not None:
+                    steps = experiment.recipe.steps
+                    on_progress(Progress(experiment, "done", steps, steps))
+                yield experiment, str(problem) if problem is not None else future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(
+    experiment: Experiment,
+    places: _Places,
+    dataset: data.Dataset | None = None,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    return run(
+        experiment,
+        root=places.root,
+        data_dir=places.data_dir,
+        dataset=dataset,
+        device=places.device,
+        save_every=places.save_every,
+        on_progress=on_progress,
+    )
+
+
+def _start_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore", EmptyLayerWarning)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Emptied layers stand in each result; a warning per run would drown the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)
+        yield

@@ -1,0 +1,141 @@
+"""One experiment as a frozen value: what is pruned, how, on what, how trained. Its content names its run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from secateur.errors import SecateurError
+from secateur.lab import recipe as recipes
+from secateur.lab.engine import Engine
+from secateur.lab.plain import digest, plain, unplain
+from secateur.lab.recipe import Recipe
+
+Option = bool | int | float | str
+
+#: The pseudo-method that prunes nothing.
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run of prune-then-train, complete: two equal experiments on one machine end in the same bits.
+
+    A run's directory is named by a hash of the fields that differ from their defaults (as open_lth does). So
+    a new field may be added as long as its default means what the code did before; a default may never be
+    changed.
+
+    Args:
+        model: a name of `secateur.lab.models`.
+        data: a name of `secateur.lab.data`.
+        method: a name of `secateur.methods.catalogue()`, or "dense" for no pruning at all.
+        density: fraction of the prunable weights that stay, in (0, 1]; 1 for "dense".
+        recipe: the training run.
+        seed: draws the weights, the validation split, the data order, the augmentation and a method's own
+            chance.
+        options: further arguments of the method's factory, as (name, value) pairs; `with_options` builds
+            them.
+        score_batch: examples in a batch that the method looks at; 0 means the recipe's batch.
+        score_batches: how many such batches it looks at.
+        initialiser: how weights are drawn for training, a name of `secateur.lab.stages.INITIALISERS`.
+        score_initialiser: how weights are drawn for scoring only; "" means the same ones are scored and
+            trained.
+        redraw: after pruning, draw the surviving weights anew (the published SNIP code scores one draw and
+            trains another).
+        biases: count and prune biases too (the published SNIP code does).
+        score_in_eval: score with batch norm in eval mode (the published SNIP code does).
+        engine: who computes the training steps.
+
+    Raises:
+        SecateurError: for a density outside (0, 1], a dense run that is not dense, or a negative seed or
+            batch.
+    """
+
+    model: str
+    data: str
+    method: str
+    density: float
+    recipe: Recipe
+    seed: int = 0
+    options: tuple[tuple[str, Option], ...] = ()
+    score_batch: int = 0
+    score_batches: int = 1
+    initialiser: str = "vs-x"
+    score_initialiser: str = ""
+    redraw: bool = False
+    biases: bool = False
+    score_in_eval: bool = False
+    engine: Engine = Engine.AUTO
+
+    def __post_init__(self) -> None:
+        check_density(self.density)
+        if self.method == DENSE and self.density != 1:
+            raise SecateurError(f"`density` of the method dense must be 1 (nothing is pruned), got {self.density}.")
+        for name, value in (("seed", self.seed), ("score_batch", self.score_batch)):
+            if value < 0:
+                raise SecateurError(f"`{name}` must not be negative, got {value}.")
+        object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
+
+    @property
+    def hash(self) -> str:
+        """Eight hexadecimal digits of the non-default fields, the same on every machine."""
+        return digest(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the run's directory: readable first, then the hash.
+
+        >>> Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(100, recipes.Constant(0.1))).name
+        'snip-lenet-300-100-digits-d0.05-s0-…'
+        """
+        words = (self.method, self.model, self.data, f"d{self.density:g}", f"s{self.seed}")
+        return "-".join([*(re.sub(r"[^A-Za-z0-9.]+", "-", word) for word in words), self.hash])
+
+    def with_options(self, options: Mapping[str, Option]) -> Experiment:
+        """Return the experiment with these arguments for the method's factory added."""
+        return replace(self, options=tuple({**dict(self.options), **options}.items()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready data: the non-default fields."""
+        return plain(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Experiment:
+        """Rebuild an experiment from `to_json`'s data; unknown kinds and fields are errors."""
+        content = dict(data)
+        options = tuple((name, value) for name, value in content.pop("options", ()))
+        engine = Engine(content.pop("engine", Engine.AUTO))
+        kinds = (
+            Experiment,
+            Recipe,
+            recipes.Sgd,
+            recipes.Adam,
+            recipes.Stairs,
+            recipes.Constant,
+            recipes.Ramp,
+        )
+        built = unplain(content, kinds)
+        if not isinstance(built, Experiment):
+            raise SecateurError(f"expected a stored experiment, got a stored {type(built).__name__.lower()}.")
+        return replace(built, options=options, engine=engine)
+
+
+#: The SNIP authors' own protocol, as `replace(experiment, **PAPER_PROTOCOL)`: biases counted, weights drawn a
+# second
+#: time after pruning, batch norm in eval mode while scoring (namhoonlee/snip-public; arXiv 1810.02340 does
+# not say so).
+PAPER_PROTOCOL: Mapping[str, bool] = MappingProxyType({"redraw": True, "biases": True, "score_in_eval": True})
+
+
+def check_density(density: float) -> None:
+    """Refuse a density outside (0, 1], guessing what was meant."""
+    if 0 < density <= 1:
+        return
+    hint = ""
+    if 1 < density < 100:
+        kept, cut = density / 100, (100 - density) / 100
+        hint = f" Did you mean {kept:g} ({density:g} % kept) or {cut:g} ({density:g} % sparse)?"
+    raise SecateurError(f"`density` must be in (0, 1], got {density:g}.{hint}")
