@@ -17,7 +17,7 @@ from secateur import _shards
 
 
 class Slot:
-    """Holds one parameter at zero where its mask says so.
+    """Holds one parameter at zero where its mask says so; `fired` is set when backward has called its hook.
 
     It refers to the module that owns the parameter weakly and to the parameter by name only: a model that
     is thrown away is freed at once, one whose parameters are replaced (`fully_shard`, `to_empty`) stays held.
@@ -31,12 +31,14 @@ class Slot:
         "_owner",
         "_pruned",
         "attribute",
+        "fired",
         "name",
     )
 
     def __init__(self, name: str, owner: nn.Module, attribute: str, mask: Tensor) -> None:
         self.name = name
         self.attribute = attribute
+        self.fired = False
         self._owner = weakref.ref(owner)
         self._mask = mask
         self._pruned: dict[object, Tensor] = {}
@@ -78,12 +80,12 @@ class Slot:
         if _shards.layout(grad) == _shards.layout(parameter):
             _shards.local(grad).masked_fill_(self.pruned(parameter), 0)
 
-    def hook(self, parameter: nn.Parameter) -> bool:
-        """See to it that gradients get masked from the next backward on; say whether they were already."""
+    def hook(self, parameter: nn.Parameter) -> None:
+        """See to it that gradients get masked from the next backward on. Cheap where that is so already."""
         if _shards.is_sharded(parameter):
             self._hook_forward()
-            return False
-        return self._hook_gradient(parameter)
+        else:
+            self._hook_gradient(parameter)
 
     def unhook(self) -> None:
         """Take all hooks off again."""
@@ -92,15 +94,17 @@ class Slot:
                 handle.remove()
         self._grad_handle = self._forward_handle = None
 
-    def _hook_gradient(self, parameter: Tensor) -> bool:
+    def _hook_gradient(self, parameter: Tensor) -> None:
         hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}
-        if self._grad_handle is not None and self._grad_handle.id in hooks:
-            return True
-        if parameter.requires_grad:
-            if self._grad_handle is not None:  # it sits on a parameter that has been replaced
-                self._grad_handle.remove()
-            self._grad_handle = parameter.register_post_accumulate_grad_hook(self.mask_gradient)
-        return False
+        if not parameter.requires_grad or (self._grad_handle is not None and self._grad_handle.id in hooks):
+            return
+        if self._grad_handle is not None:  # it sits on a parameter that has been replaced
+            self._grad_handle.remove()
+        self._grad_handle = parameter.register_post_accumulate_grad_hook(self._on_gradient)
+
+    def _on_gradient(self, parameter: Tensor) -> None:
+        self.fired = True
+        self.mask_gradient(parameter)
 
     def _hook_forward(self) -> None:
         # Autograd never sees FSDP2's sharded parameter. In the forward its module holds the gathered one

@@ -211,7 +211,10 @@ class Hold:
         with torch.no_grad():
             for slot in self._slots:
                 parameter = slot.parameter()
-                if parameter is not None and id(parameter) in owned and not slot.hook(parameter):
+                if parameter is None or id(parameter) not in owned:
+                    continue
+                slot.hook(parameter)
+                if not slot.fired:  # a gradient written by hand, or by a backward before the hook was there
                     slot.mask_gradient(parameter)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
@@ -221,6 +224,7 @@ class Hold:
                 parameter = slot.parameter()
                 if parameter is not None and id(parameter) in owned:
                     slot.project(parameter)
+                    slot.fired = False
                     mine = True
         if mine and self._on_step is not None and not _skipped(optimizer):
             self._count(optimizer, self._on_step)
