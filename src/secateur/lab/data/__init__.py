@@ -1,0 +1,35 @@
+"""Data sets as tensors: found on disk and checked, standardised, split, batched by step number.
+
+data = load("mnist", seed=3)
+x, y = batch_at(data.train, 100, seed=3, step=7)  # the same batch in every process, at any time
+"""
+
+from __future__ import annotations
+
+from secateur.lab.data.augment import Augment, flip, flip_and_shift, shift
+from secateur.lab.data.catalogue import catalogue, load, whereabouts
+from secateur.lab.data.dataset import Dataset, Examples, shuffle_labels
+from secateur.lab.data.find import DataError, Source
+from secateur.lab.data.stream import batch_at, batches, in_order, indices_at, order, rows, steps_in
+
+__all__ = [
+    "Augment",
+    "DataError",
+    "Dataset",
+    "Examples",
+    "Source",
+    "batch_at",
+    "batches",
+    "catalogue",
+    "flip",
+    "flip_and_shift",
+    "in_order",
+    "indices_at",
+    "load",
+    "order",
+    "rows",
+    "shift",
+    "shuffle_labels",
+    "steps_in",
+    "whereabouts",
+]
