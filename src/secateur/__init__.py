@@ -21,11 +21,14 @@ from secateur.errors import (
     ScoreError,
     SecateurError,
 )
+from secateur.gather import gather
+from secateur.hold import Hold, hold
 from secateur.masks import Masks
-from secateur.measure import Measure, gather
+from secateur.measure import Measure
 from secateur.method import Method, invert, method
 from secateur.prunable import prunable
 from secateur.prune import prune, scores
+from secateur.pruner import Pruner
 from secateur.schedule import Schedule
 from secateur.scope import Scope
 from secateur.score import measured
@@ -37,11 +40,13 @@ __version__ = "0.1.0"
 __all__ = [
     "EarlyFinishWarning",
     "EmptyLayerWarning",
+    "Hold",
     "LeakError",
     "MaskError",
     "Masks",
     "Measure",
     "Method",
+    "Pruner",
     "Schedule",
     "Scope",
     "ScoreError",
@@ -49,6 +54,7 @@ __all__ = [
     "Structure",
     "catalogue",
     "gather",
+    "hold",
     "invert",
     "measured",
     "measures",

@@ -85,9 +85,7 @@ def invert(method: Method) -> Method:
     For densities up to ½ the result shares no weight with the method's own mask (one-shot methods), ties included.
     Source: "Pruning neural networks at initialization: why are we missing the mark?", arXiv 2009.08576, §4.
     """
-    return replace(
-        method, name=f"inverted {method.name}", scope=replace(method.scope, lowest=not method.scope.lowest)
-    )
+    return replace(method, name=f"inverted {method.name}", scope=replace(method.scope, lowest=not method.scope.lowest))
 
 
 Factory = Callable[..., Method]

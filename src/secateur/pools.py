@@ -9,7 +9,9 @@ from secateur._types import Bool, Shaped
 from secateur.errors import ScoreError, SecateurError
 
 
-def topk_rows(scores: Shaped[Tensor, "rows entries"], keep: int, *, name: str = "scores") -> Bool[Tensor, "rows entries"]:
+def topk_rows(
+    scores: Shaped[Tensor, "rows entries"], keep: int, *, name: str = "scores"
+) -> Bool[Tensor, "rows entries"]:
     """Keep exactly the `keep` highest scores of every row; equal scores are kept by lower index.
 
     Raises:

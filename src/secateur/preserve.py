@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
-def preserved(
-    model: nn.Module, params: Mapping[str, nn.Parameter], *, train: bool | None = None
-) -> Iterator[None]:
+def preserved(model: nn.Module, params: Mapping[str, nn.Parameter], *, train: bool | None = None) -> Iterator[None]:
     """Restore modes, buffers, gradients, requires_grad flags and the global random state on leaving.
 
     Args:
@@ -44,3 +42,19 @@ def preserved(
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
+
+
+@contextmanager
+def swapped(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let parameters hold other values for a while (masked, absolute); the originals come back bit by bit.
+
+    Only the storage behind each parameter is exchanged, so every module, tied or fused (RNN), sees the new values.
+    """
+    original = {name: params[name].data for name in values}
+    try:
+        for name, value in values.items():
+            params[name].data = value
+        yield
+    finally:
+        for name, data in original.items():
+            params[name].data = data

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import EmptyLayerWarning, SecateurError
+from secateur.gather import gather
 from secateur.masks import Masks
-from secateur.measure import Batch, Loss, Params, gather, swapped
+from secateur.measure import Batch, Loss, Params
 from secateur.method import Method
+from secateur.preserve import swapped
 from secateur.prunable import Only, prunable, unwrap
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import EarlyFinishWarning, SecateurError
+from secateur.gather import check_online, gather, observe
 from secateur.hold import Hold, hold
 from secateur.masks import Masks
-from secateur.measure import Batch, Loss, check_online, gather, observe
+from secateur.measure import Batch, Loss
 from secateur.method import Method
 from secateur.prunable import Only, prunable, unwrap
 from secateur.prune import choose, report_empty
@@ -30,7 +31,7 @@ class Pruner:
 
     Args:
         model: the network being trained (wrapped or not).
-        method: for example `methods.magnitude(density=0.1, schedule=schedule.cubic(0.1, begin=0, end=1000, every=100))`.
+        method: for example `methods.magnitude(density=0.1, schedule=schedule.cubic(0.1, begin=0, end=900, every=100))`.
         batches: evidence to score on; None uses the training gradients.
         loss: (output, target) → scalar, with `batches` only.
         only: which tensors, see `prunable`.
@@ -63,7 +64,7 @@ class Pruner:
     ) -> None:
         if method.regrow is not None:
             raise SecateurError(
-                f"{method.name} brings pruned weights back at their value before pruning, which training does not keep. "
+                f"{method.name} brings pruned weights back at their old value, which training does not keep. "
                 "Prune before training with prune(model, method, batches)."
             )
         if batches is None:
@@ -78,8 +79,7 @@ class Pruner:
         self._allow_empty = allow_empty
         self._step = 0
         whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._params.items()}
-        self._hold: Hold = hold(model, Masks(whole, copy=False))
-        self._hold.on_step = self._after_step
+        self._hold: Hold = hold(model, Masks(whole, copy=False), on_step=self._after_step)
         self._act(0)
 
     @property
@@ -100,8 +100,8 @@ class Pruner:
         masks, last = self.masks, self.method.schedule.milestones[-1][0]
         if self._step < last:
             warnings.warn(
-                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step {last}: "
-                f"density is {masks.density:.3g}, not {self.method.density:g}.",
+                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
+                f"{last}: density is {masks.density:.3g}, not {self.method.density:g}.",
                 EarlyFinishWarning,
                 stacklevel=2,
             )

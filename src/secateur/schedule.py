@@ -102,7 +102,9 @@ def cubic(density: float, *, begin: int, end: int, every: int, initial: float = 
     check_density(density)
     check_density(initial, name="initial")
     if not (0 <= begin < end and every >= 1):
-        raise SecateurError(f"cubic needs 0 <= begin < end and every >= 1, got begin={begin}, end={end}, every={every}.")
+        raise SecateurError(
+            f"cubic needs 0 <= begin < end and every >= 1, got begin={begin}, end={end}, every={every}."
+        )
     steps = [*range(begin, end, every), end]
 
     def at(step: int) -> float:
@@ -127,9 +129,7 @@ def geometric(density: float, *, halvings: int = 5, begin: int = 0, every: int =
     sparsity = 1 - density
     steps = [1 - (sparsity - (sparsity - 0.5) * 0.5**i) for i in range(halvings + 1)] if density < 0.5 else []
     targets = [*steps, density]
-    return Schedule(
-        f"geometric({density:g})", tuple((begin + i * every, target) for i, target in enumerate(targets))
-    )
+    return Schedule(f"geometric({density:g})", tuple((begin + i * every, target) for i, target in enumerate(targets)))
 
 
 def steady(density: float, *, every: int, until: int, begin: int = 0) -> Schedule:

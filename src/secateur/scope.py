@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from secateur.errors import SecateurError, nearest
+from secateur.pools import at_least, topk_rows
 from secateur.quota import erk_densities, igq_densities, largest_remainder
 from secateur.schedule import check_density
 from secateur.select import best_prefix, kept_count, topk_mask
-from secateur.pools import at_least, topk_rows
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -34,7 +34,8 @@ class Scope:
 
     Attributes:
         name: as printed.
-        choose: (scores, shapes, density, lowest) → keep.
+        choose: (scores, shapes, density, lowest) → keep; a value (a function or a frozen dataclass), so that
+            equal scopes are equal.
         rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
         lowest: keep the lowest scores instead of the highest (the *invert* sanity check).
     """
@@ -84,15 +85,31 @@ def everywhere(*, cost: Cost | None = None) -> Scope:
     """
     if cost is None:
         return Scope("everywhere", _choose_everywhere)
-    price = cost
+    fixed = cost if callable(cost) else tuple(sorted(cost.items()))
+    return Scope("everywhere(cost=…)", _Affordable(fixed))
 
-    def choose(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        each = {n: float(price(n, shapes[n]) if callable(price) else price[n]) for n in scores}
+
+@dataclass(frozen=True)
+class _Affordable:
+    """The longest prefix of the ranking that a budget can pay for."""
+
+    cost: Callable[[str, torch.Size], float] | tuple[tuple[str, float], ...]
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+        each = {name: self._price(name, shapes[name]) for name in scores}
         budget = density * sum(each[name] * tensor.numel() for name, tensor in scores.items())
         ranked = {name: -tensor for name, tensor in scores.items()} if lowest else scores
         return best_prefix(ranked, each, budget)
 
-    return Scope("everywhere(cost=…)", choose)
+    def _price(self, name: str, shape: torch.Size) -> float:
+        if callable(self.cost):
+            return float(self.cost(name, shape))
+        prices = dict(self.cost)
+        if name not in prices:
+            raise SecateurError(
+                f"`cost` has no price for {name!r}.{nearest(name, prices)} Priced: {', '.join(prices)}."
+            )
+        return prices[name]
 
 
 def _choose_everywhere(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
@@ -108,11 +125,16 @@ def ranked_with(transform: Callable[[Tensor], Tensor]) -> Scope:
 def threshold(value: float) -> Scope:
     """Keep every unit whose score is at least `value`, however many that are; the density is ignored."""
 
-    def choose(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        keep = {name: at_least(tensor, value, name=name) for name, tensor in scores.items()}
-        return {name: ~bits for name, bits in keep.items()} if lowest else keep
+    return Scope(f"threshold({value:g})", _Above(value))
 
-    return Scope(f"threshold({value:g})", choose)
+
+@dataclass(frozen=True)
+class _Above:
+    value: float
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+        keep = {name: at_least(tensor, self.value, name=name) for name, tensor in scores.items()}
+        return {name: ~bits for name, bits in keep.items()} if lowest else keep
 
 
 # --- one pool per layer -------------------------------------------------------------------------------------------
@@ -138,10 +160,15 @@ def erk(*, power: float = 1.0) -> Scope:
     Layers whose quota exceeds 1 are kept dense and the rest is solved again. Source: Evci et al., arXiv 1911.11134, §3.
     """
 
-    def densities(shapes: Shapes, density: float) -> dict[str, float]:
-        return erk_densities(shapes, density, power=power)
+    return Scope("erk" if power == 1.0 else f"erk(power={power:g})", _Quota(_Erk(power)))
 
-    return _by_quota("erk" if power == 1.0 else f"erk(power={power:g})", densities)
+
+@dataclass(frozen=True)
+class _Erk:
+    power: float
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        return erk_densities(shapes, density, power=self.power)
 
 
 def igq() -> Scope:
@@ -149,7 +176,7 @@ def igq() -> Scope:
 
     Source: Vysogorets & Kempe, arXiv 2107.02306, §4.
     """
-    return _by_quota("igq", igq_densities)
+    return Scope("igq", _Quota(igq_densities))
 
 
 def given(densities: Densities) -> Scope:
@@ -162,33 +189,40 @@ def given(densities: Densities) -> Scope:
         if density != 0:
             check_density(density, name=f"densities[{name!r}]")
 
-    def choose(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        for name, _ in fixed:
+    return Scope(f"given({dict(fixed)})", _Given(fixed))
+
+
+@dataclass(frozen=True)
+class _Given:
+    densities: tuple[tuple[str, float], ...]
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+        wanted = dict(self.densities)
+        for name in wanted:
             if name not in scores:
                 raise SecateurError(
                     f"`given`: {name!r} is not a prunable tensor of this model.{nearest(name, scores)} "
                     f"Prunable here: {', '.join(scores)}."
                 )
-        wanted = dict(fixed)
+        size = {name: tensor.numel() for name, tensor in scores.items()}
         counts = {
-            name: math.floor(wanted.get(name, 1.0) * tensor.numel() + 0.5) for name, tensor in scores.items()
+            name: kept_count(wanted.get(name, 1.0), n) if wanted.get(name, 1.0) else 0 for name, n in size.items()
         }
         return _choose_counts(scores, counts, lowest)
 
-    return Scope(f"given({dict(fixed)})", choose)
 
-
-def _by_quota(name: str, densities: Callable[[Shapes, float], dict[str, float]]) -> Scope:
+@dataclass(frozen=True)
+class _Quota:
     """Per-layer pools whose sizes follow a quota and add up to exactly κ."""
 
-    def choose(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        sizes = {layer: tensor.numel() for layer, tensor in scores.items()}
-        keep = kept_count(density, sum(sizes.values()))
-        quota = densities({layer: shapes[layer] for layer in scores}, density)
-        counts = largest_remainder({layer: quota[layer] * sizes[layer] for layer in sizes}, sizes, keep)
-        return _choose_counts(scores, counts, lowest)
+    densities: Callable[[Shapes, float], dict[str, float]]
 
-    return Scope(name, choose)
+    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+        size = {layer: tensor.numel() for layer, tensor in scores.items()}
+        keep = kept_count(density, sum(size.values()))
+        quota = self.densities({layer: shapes[layer] for layer in scores}, density)
+        counts = largest_remainder({layer: quota[layer] * size[layer] for layer in size}, size, keep)
+        return _choose_counts(scores, counts, lowest)
 
 
 # --- smaller pools ------------------------------------------------------------------------------------------------
@@ -219,12 +253,21 @@ def n_of_m(n: int, m: int) -> Scope:
     if not 0 < n <= m:
         raise SecateurError(f"n_of_m needs 0 < n <= m, got n={n}, m={m}.")
 
-    def choose(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        if not math.isclose(density, n / m):
-            raise SecateurError(f"n_of_m({n}, {m}) keeps exactly {n / m:g}, got density={density:g}. Ask for {n / m:g}.")
-        return {name: _choose_groups(tensor, n, m, lowest, name) for name, tensor in scores.items()}
+    return Scope(f"n_of_m({n}, {m})", _NOfM(n, m))
 
-    return Scope(f"n_of_m({n}, {m})", choose)
+
+@dataclass(frozen=True)
+class _NOfM:
+    n: int
+    m: int
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+        n, m = self.n, self.m
+        if not math.isclose(density, n / m):
+            raise SecateurError(
+                f"n_of_m({n}, {m}) keeps exactly {n / m:g}, got density={density:g}. Ask for {n / m:g}."
+            )
+        return {name: _choose_groups(tensor, n, m, lowest, name) for name, tensor in scores.items()}
 
 
 def _choose_groups(scores: Tensor, n: int, m: int, lowest: bool, name: str) -> Tensor:

@@ -112,9 +112,7 @@ def blocks(rows: int, columns: int, *, reduce: Layout = total) -> Structure:
     """
     if rows < 1 or columns < 1:
         raise SecateurError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}.")
-    return Structure(
-        f"blocks({rows}, {columns})", _SplitBlocks(rows, columns), _JoinBlocks(rows, columns), reduce
-    )
+    return Structure(f"blocks({rows}, {columns})", _SplitBlocks(rows, columns), _JoinBlocks(rows, columns), reduce)
 
 
 # --- layouts ------------------------------------------------------------------------------------------------------

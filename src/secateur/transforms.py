@@ -27,9 +27,10 @@ def shuffle(masks: Masks, *, generator: torch.Generator | None = None) -> Masks:
     (7, False)
     """
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    device = generator.device
     shuffled = {}
     for name, mask in masks.items():
-        order = torch.randperm(mask.numel(), generator=generator, device=generator.device)
+        order = torch.randperm(mask.numel(), generator=generator, device=device)
         shuffled[name] = mask.flatten()[order.to(mask.device)].reshape(mask.shape)
     return Masks(shuffled, copy=False)
 

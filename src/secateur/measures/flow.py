@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.measure import Evidence, Measure, Params, Probe, swapped
+from secateur.measure import Evidence, Measure, Params, Probe
+from secateur.preserve import swapped
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 

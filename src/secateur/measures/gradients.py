@@ -15,10 +15,6 @@ from secateur.measure import Collector, Evidence, Measure, Params, Probe
 Accumulate = Callable[[Tensor, Tensor], Tensor]
 
 
-def _sum(running: Tensor, new: Tensor) -> Tensor:
-    return running.add_(new)
-
-
 class _Gradients:
     """Σ or moving average of the gradients themselves. One batch costs no copy: autograd's own buffers are kept."""
 

@@ -24,6 +24,4 @@ def erk(density: float, *, power: float = 1.0) -> Method:
     Source: Evci et al., RigL, arXiv 1911.11134, §3 (1); ER without kernel sizes in SET, arXiv 1707.04780.
     Deviates: counts are exact (largest remainders, total κ); ITOP and GraNet draw Bernoulli masks whose count varies.
     """
-    return method(
-        "erk", score, structure=weights(), scope=scope.erk(power=power), schedule=once(density)
-    )
+    return method("erk", score, structure=weights(), scope=scope.erk(power=power), schedule=once(density))

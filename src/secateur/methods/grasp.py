@@ -20,9 +20,7 @@ def magnitude_score(weight: Tensor, hessian_grad: Tensor) -> Tensor:
     return hessian_grad.mul_(weight).abs_()
 
 
-def grasp(
-    density: float, *, signed: bool = True, temperature: float = 200.0, train: bool | None = True
-) -> Method:
+def grasp(density: float, *, signed: bool = True, temperature: float = 200.0, train: bool | None = True) -> Method:
     """Keep the weights whose removal would most reduce the gradient norm, so that the pruned network can learn.
 
     S(−θ_q) = −θ_q [Hg]_q is the first-order change of the gradient norm when weight q goes; the largest S are

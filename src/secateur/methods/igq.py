@@ -23,6 +23,4 @@ def igq(density: float) -> Method:
     Source: Vysogorets & Kempe, "Connectivity matters", arXiv 2107.02306, §4.
     Deviates: counts are exact (largest remainders), not within 1/N.
     """
-    return method(
-        "igq", score, structure=weights(), scope=scope.igq(), schedule=once(density)
-    )
+    return method("igq", score, structure=weights(), scope=scope.igq(), schedule=once(density))

@@ -40,6 +40,4 @@ def lamp(density: float) -> Method:
     Source: Lee, Park, Mo, Ahn & Shin, ICLR 2021, arXiv 2010.07611, eq. 3.
     Deviates: none known; scores are computed in float64, since the sums run over a whole layer.
     """
-    return method(
-        "lamp", score, structure=weights(), scope=ranked_with(share_of_survivors), schedule=once(density)
-    )
+    return method("lamp", score, structure=weights(), scope=ranked_with(share_of_survivors), schedule=once(density))

@@ -24,6 +24,4 @@ def random(density: float, *, scope: Scope | None = None) -> Method:
     Source: the "random pruning" baseline of SNIP (arXiv 1810.02340) and SynFlow (arXiv 2006.05467, §3).
     Deviates: Synaptic-Flow draws Gaussian scores; any continuous distribution gives the same masks in law.
     """
-    return method(
-        "random", score, structure=weights(), scope=scope or everywhere(), schedule=once(density)
-    )
+    return method("random", score, structure=weights(), scope=scope or everywhere(), schedule=once(density))

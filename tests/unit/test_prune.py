@@ -1,0 +1,303 @@
+"""prune: what is chosen, what is written, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import Masks, invert, method, methods, prunable, prune, schedule, scope, scores, structure
+from secateur.errors import EmptyLayerWarning, ScoreError, SecateurError
+
+
+@pytest.fixture
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(16, 12), torch.arange(16) % 3
+
+
+# --- the prunable set ------------------------------------------------------------------------------------------------
+
+
+class _Everything(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.conv = nn.Conv1d(6, 6, 3)
+        self.norm = nn.BatchNorm1d(6)
+        self.attention = nn.MultiheadAttention(6, 2)
+        self.gru = nn.GRU(6, 6, bidirectional=True)
+        self.cell = nn.LSTMCell(6, 6)
+        self.layer_norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 7)
+        self.tied = nn.Linear(6, 7)
+        self.tied.weight = self.embedding.weight
+        self.again = self.head  # a module used twice
+
+
+def test_default_set() -> None:
+    assert list(prunable(_Everything())) == [
+        "conv.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "gru.weight_ih_l0",
+        "gru.weight_hh_l0",
+        "gru.weight_ih_l0_reverse",
+        "gru.weight_hh_l0_reverse",
+        "cell.weight_ih",
+        "cell.weight_hh",
+        "head.weight",
+    ]
+
+
+def test_biases_of_layers_but_not_of_norms() -> None:
+    extra = set(prunable(_Everything(), biases=True)) - set(prunable(_Everything()))
+    assert "conv.bias" in extra and "head.bias" in extra and "attention.in_proj_bias" in extra
+    assert not any("norm" in name for name in extra)
+
+
+def test_only_narrows_by_predicate_name_and_glob() -> None:
+    model = _Everything()
+    assert list(prunable(model, lambda name, p: p.dim() == 3)) == ["conv.weight"]
+    assert list(prunable(model, "gru.weight_hh*")) == ["gru.weight_hh_l0", "gru.weight_hh_l0_reverse"]
+    assert list(prunable(model, ["embedding.weight"])) == ["embedding.weight"]  # an exact name reaches further
+
+
+def test_only_that_matches_nothing_suggests_a_name() -> None:
+    with pytest.raises(
+        SecateurError, match=r"no prunable parameter matches 'hed.weight'. Did you mean 'head.weight'\?"
+    ):
+        prunable(_Everything(), "hed.weight")
+
+
+def test_nothing_to_prune_is_an_error() -> None:
+    with pytest.raises(SecateurError, match="Nothing to prune in LayerNorm"):
+        prunable(nn.LayerNorm(4))
+
+
+def test_lazy_modules_are_refused() -> None:
+    with pytest.raises(SecateurError, match="not initialised yet"):
+        prunable(nn.LazyLinear(3))
+
+
+def test_a_tied_weight_is_one_tensor_with_one_mask() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(9, 4)
+            self.head = nn.Linear(4, 9, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.embedding(x))
+
+    model = Tied()
+    data = (torch.arange(9), torch.arange(9))
+    masks = prune(model, methods.snip(density=0.5), [data], only="embedding.weight")
+    assert masks.numel == 36 and masks.kept == 18
+    assert int((model.head.weight != 0).sum()) <= 18 and model.head.weight is model.embedding.weight
+    # The gradient is the sum of both uses: each alone gives other scores.
+    both = scores(Tied_copy := copy.deepcopy(model), methods.snip(density=0.5), [data], only="embedding.weight")
+    loss = nn.functional.cross_entropy(Tied_copy(data[0]), data[1])
+    (grad,) = torch.autograd.grad(loss, [Tied_copy.embedding.weight])
+    torch.testing.assert_close(both["embedding.weight"], (grad * Tied_copy.embedding.weight.detach()).abs())
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_masks_are_written_and_returned(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    masks = prune(mlp, methods.snip(density=0.1), [batch])
+    assert isinstance(masks, Masks)
+    alive = sum(int((mlp.get_parameter(name) != 0).sum()) for name in masks)
+    assert alive == masks.kept == round(0.1 * masks.numel)
+
+
+def test_wrapped_models_get_masks_with_inner_names(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    plain = nn.Sequential(nn.Linear(12, 3))
+    wrapped = nn.DataParallel(copy.deepcopy(plain))
+    assert prune(wrapped, methods.snip(density=0.5), [batch]) == prune(plain, methods.snip(density=0.5), [batch])
+
+
+def test_a_failure_in_the_last_round_changes_nothing(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    calls = 0
+
+    def fragile(weight: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return grad * float("nan") if calls > 5 else (weight * grad).abs()  # 3 tensors a round: breaks in round 2
+
+    broken = method(
+        "fragile",
+        fragile,
+        structure=structure.weights(),
+        scope=scope.everywhere(),
+        schedule=schedule.exponential(0.1, rounds=3),
+    )
+    before = copy.deepcopy(mlp.state_dict())
+    with pytest.raises(ScoreError, match=r"'4.weight'"):
+        prune(mlp, broken, [batch])
+    assert all(torch.equal(before[key], value) for key, value in mlp.state_dict().items())
+
+
+def test_frozen_weights_can_be_scored_and_stay_frozen(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    mlp[0].weight.requires_grad_(False)
+    masks = prune(mlp, methods.snip(density=0.2), [batch])
+    assert masks["0.weight"].any() and not mlp[0].weight.requires_grad
+
+
+# --- emptied layers --------------------------------------------------------------------------------------------------
+
+
+def _lopsided() -> nn.Module:
+    model = nn.Sequential(nn.Linear(12, 20), nn.Linear(20, 3))
+    with torch.no_grad():
+        model[1].weight.mul_(1e-6)
+    return model
+
+
+def test_an_emptied_layer_is_never_silent() -> None:
+    with pytest.warns(EmptyLayerWarning, match=r"1 of 2 tensors lost all their weights: 1.weight"):
+        prune(_lopsided(), methods.magnitude(density=0.1))
+
+
+def test_allow_empty_false_refuses_before_anything_is_written() -> None:
+    model = _lopsided()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(SecateurError, match="allow_empty=False: 1 of 2 tensors"):
+        prune(model, methods.magnitude(density=0.1), allow_empty=False)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_missing_batches_are_named(mlp: nn.Module) -> None:
+    with pytest.raises(
+        SecateurError, match=r"measures 'grad' and needs `batches`: a list of \(inputs, targets\) pairs"
+    ):
+        prune(mlp, methods.snip(density=0.1))
+    with pytest.raises(SecateurError, match=r"of which only the shape is used"):
+        prune(mlp, methods.synflow(density=0.1))
+
+
+def test_a_single_batch_instead_of_a_list(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(SecateurError, match=r"Did you mean batches=\[batch\]\?"):
+        prune(mlp, methods.snip(density=0.1), batch)
+
+
+def test_empty_batches(mlp: nn.Module) -> None:
+    with pytest.raises(SecateurError, match="`batches` is empty"):
+        prune(mlp, methods.snip(density=0.1), [])
+
+
+def test_a_batch_without_targets(mlp: nn.Module) -> None:
+    with pytest.raises(SecateurError, match=r"A batch must be \(inputs, targets\)"):
+        prune(mlp, methods.snip(density=0.1), [torch.ones(2, 12)])
+
+
+def test_a_loss_that_is_not_finite(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    bad = (batch[0] * float("inf"), batch[1])
+    with pytest.raises(SecateurError, match="The loss of a scoring batch is nan"):
+        prune(mlp, methods.snip(density=0.1), [bad])
+
+
+def test_a_loss_that_is_not_a_scalar(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(SecateurError, match=r"`loss` must return a scalar, got shape \(16,\)"):
+        prune(mlp, methods.snip(density=0.1), [batch], loss=nn.CrossEntropyLoss(reduction="none"))
+
+
+def test_meta_models_are_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(SecateurError, match="has no data"):
+        prune(nn.Linear(12, 3, device="meta"), methods.magnitude(density=0.5))
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_shot_iterators_serve_all_rounds(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    again = copy.deepcopy(mlp)
+    plan = methods.iter_snip(density=0.1, rounds=3)
+    assert prune(mlp, plan, iter([batch])) == prune(again, plan, [batch])
+
+
+def test_mapping_batches_use_the_models_own_loss() -> None:
+    class Output:
+        def __init__(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+            self.logits, self.loss = logits, nn.functional.cross_entropy(logits, labels)
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> Output:
+            return Output(self.fc(pixels), labels)
+
+    model, x, y = Named(), torch.randn(5, 6), torch.arange(5) % 3
+    named = scores(model, methods.snip(density=0.5), [{"pixels": x, "labels": y}])
+    plain = scores(model.fc, methods.snip(density=0.5), [(x, y)])
+    assert torch.equal(named["fc.weight"], plain["weight"])
+    tempered = scores(model, methods.grasp(density=0.5), [{"pixels": x, "labels": y}])
+    assert tempered["fc.weight"].shape == (3, 6)
+
+
+# --- scores that name unknown evidence -------------------------------------------------------------------------------
+
+
+def test_unknown_evidence_is_a_type_error_at_definition() -> None:
+    def score(weight: torch.Tensor, gard: torch.Tensor) -> torch.Tensor:
+        return weight * gard
+
+    with pytest.raises(TypeError, match=r"unknown evidence 'gard'. Did you mean 'grad'\? Known: weight, noise, grad"):
+        method("typo", score, structure=structure.weights(), scope=scope.everywhere(), schedule=schedule.once(0.5))
+
+
+def test_a_score_of_the_wrong_shape_is_named(mlp: nn.Module) -> None:
+    flat = method(
+        "flat",
+        lambda weight: weight.abs().sum(1),
+        structure=structure.filters(),
+        scope=scope.everywhere(),
+        schedule=schedule.once(0.5),
+    )
+    with pytest.raises(
+        ScoreError, match=r"must return a tensor of the weight's shape \(20, 12\) for '0.weight', got \(20,\)"
+    ):
+        prune(mlp, flat)
+
+
+# --- structures and inversion ----------------------------------------------------------------------------------------
+
+
+def test_filters_are_kept_whole(mlp: nn.Module) -> None:
+    rows = method(
+        "neurons",
+        lambda weight: weight.square(),
+        structure=structure.filters(),
+        scope=scope.layerwise(),
+        schedule=schedule.once(0.5),
+    )
+    masks = prune(mlp, rows)
+    for mask in masks.values():
+        assert ((mask.sum(1) == 0) | (mask.sum(1) == mask.shape[1])).all()
+        assert mask.any(1).sum() == int(0.5 * mask.shape[0] + 0.5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_invert_is_disjoint_from_the_method_itself(scale: float) -> None:
+    model = nn.Sequential(nn.Linear(12, 20), nn.Linear(20, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(scale)  # with scale 0 most scores tie
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyLayerWarning)
+        top = prune(copy.deepcopy(model), methods.magnitude(density=0.4))
+        bottom = prune(copy.deepcopy(model), invert(methods.magnitude(density=0.4)))
+    assert bottom.kept == top.kept and (top & bottom).kept == 0
