@@ -43,7 +43,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 types: $(STAMP)  ## pyright over the package
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(STAMP)  ## build the documentation, strictly: an undocumented public name or a dead reference fails
 	$(BIN)/sphinx-build -W -n --keep-going -q -E -b html docs docs/_build/html

@@ -86,9 +86,7 @@ def undocumented(package: ModuleType) -> list[str]:
                 missing.add(f"{module.__name__}.{name}")
             if inspect.isclass(value) and value.__module__.startswith(package.__name__):
                 own = (
-                    f"{value.__module__}.{value.__name__}.{n}"
-                    for n, v in members(value).items()
-                    if not docstring(v)
+                    f"{value.__module__}.{value.__name__}.{n}" for n, v in members(value).items() if not docstring(v)
                 )
                 missing.update(own)
     return sorted(missing)

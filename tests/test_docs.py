@@ -19,9 +19,7 @@ NOT_A_SCRIPT = {"CONTRIBUTING.md"}
 def _python_blocks(path: Path) -> Iterator[tuple[int, str]]:
     """Line number and text of each ```python block, but for those under a `<!-- not run: reason -->`."""
     text = path.read_text(encoding="utf-8")
-    for match in re.finditer(
-        r"(^<!-- not run: .+ -->\n)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
-    ):
+    for match in re.finditer(r"(^<!-- not run: .+ -->\n)?^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if match[1] is None:
             yield text.count("\n", 0, match.start(2)) + 1, match[2]
 
@@ -43,9 +41,7 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     missing = [
         target
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
-        if not re.match(r"[a-z]+:", target)
-        and "_generated/" not in target
-        and not (page.parent / target).exists()
+        if not re.match(r"[a-z]+:", target) and "_generated/" not in target and not (page.parent / target).exists()
     ]
     assert not missing, f"{page.name} links to what does not exist: {missing}"
 

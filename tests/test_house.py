@@ -20,7 +20,7 @@ FLOORS: list[tuple[str, str]] = [
     ("values and selection", "errors masks select pools prunable"),
     (
         "what competes, when, on what evidence",
-        "structure scope quota schedule measure measures preserve score",
+        "structure scope quota schedule measure measures preserve gather score",
     ),
     ("the method and what runs it", "method regrow repair prune hold pruner transforms"),
     ("published methods", "methods"),
@@ -198,9 +198,7 @@ def test_no_unsafe_loading() -> None:
             module, _, function = called.rpartition(".")
             keywords = {word.arg: ast.unparse(word.value) for word in getattr(node, "keywords", [])}
             careless = called == "torch.load" and keywords.get("weights_only") != "True"
-            if careless or (
-                module in {"pickle", "marshal", "shelve", "joblib"} and "load" in function.lower()
-            ):
+            if careless or (module in {"pickle", "marshal", "shelve", "joblib"} and "load" in function.lower()):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {called}")
             if isinstance(node, ast.ImportFrom) and node.module in {"pickle", "marshal", "shelve", "joblib"}:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} imports from {node.module}")
@@ -215,9 +213,7 @@ def test_files_stay_short() -> None:
         if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     unexpected = {name: count for name, count in long.items() if name not in LONG_FILES}
-    assert not unexpected, (
-        f"over {MAX_LINES} lines (split by meaning, or give a reason in LONG_FILES): {unexpected}"
-    )
+    assert not unexpected, f"over {MAX_LINES} lines (split by meaning, or give a reason in LONG_FILES): {unexpected}"
     stale = set(LONG_FILES) - set(long)
     assert not stale, f"LONG_FILES names files that are short enough by now: {sorted(stale)}"
 
@@ -237,11 +233,7 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Lines of a function from `def` to its end, the docstring not counted."""
     total = (node.end_lineno or node.lineno) - node.lineno + 1
     first = node.body[0]
-    if (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         total -= (first.end_lineno or first.lineno) - first.lineno + 1
     return total
 
