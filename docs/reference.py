@@ -47,7 +47,7 @@ def public_names(module: ModuleType) -> dict[str, object]:
         and (inspect.isclass(value) or inspect.isroutine(value))
         and getattr(value, "__module__", None) == module.__name__
         # A method's formula: its factory, of the module's own name, says everything about it.
-        and not (name == "score" and ".methods." in module.__name__)
+        and not (name.endswith("score") and ".methods." in module.__name__)
     }
 
 

@@ -44,6 +44,7 @@ class Schedule:
 
     @property
     def densities(self) -> tuple[float, ...]:
+        """The densities to reach, in order."""
         return tuple(density for _, density in self.milestones)
 
     @property
