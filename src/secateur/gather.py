@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.errors import SecateurError
-from secateur.measure import Batch, Collector, Evidence, Loss, Measure, Params, Probe, Reduction
+from secateur.measure import Batch, Collector, Evidence, Loss, Measure, Params, Probe, reduced
 from secateur.preserve import preserved
 
 
@@ -52,7 +51,7 @@ def gather(
         with preserved(model, params, train=train):
             _run(model, batches, collectors, params, loss or F.cross_entropy, generator)
             for measure, collector in zip(group, collectors, strict=True):
-                found[measure.name] = _reduced(collector.compute(), measure.reduction)
+                found[measure.name] = reduced(collector.compute(), measure.reduction)
     return found
 
 
@@ -109,13 +108,6 @@ def _check_batches(batches: Iterable[Batch] | None, measures: Sequence[Measure])
 
 def _is_pair(batches: tuple[Any, ...]) -> bool:
     return all(isinstance(item, Tensor) for item in batches)
-
-
-def _reduced(evidence: Evidence, reduction: Reduction | None) -> Evidence:
-    if reduction is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        for tensor in evidence.values():
-            reduction(tensor)
-    return evidence
 
 
 def observe(

@@ -122,6 +122,14 @@ def from_first_rank(tensor: Tensor) -> None:
     dist.broadcast(tensor, src=0)
 
 
+def reduced(evidence: Evidence, reduction: Reduction | None) -> Evidence:
+    """Combine evidence over the ranks of a process group, in place; without one, nothing happens."""
+    if reduction is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in evidence.values():
+            reduction(tensor)
+    return evidence
+
+
 @dataclass(frozen=True)
 class Measure:
     """A kind of evidence: what it is called in a score's signature, how it is collected, and what it needs.

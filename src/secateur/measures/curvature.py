@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.errors import SecateurError
-from secateur.measure import Collector, Evidence, Measure, Params, Probe
+from secateur.measure import Collector, Evidence, Measure, Params, Probe, all_sum, reduced
 
 
 class _HessianGrad:
@@ -29,6 +29,8 @@ class _HessianGrad:
             grads = self._gradient(probe, create_graph=False)
             self._grad = _add(self._grad, grads)
             return
+        if not self._product:  # the gradient of all ranks' batches, before it is multiplied by this rank's H
+            reduced(dict(zip(self._params, self._grad, strict=True)), all_sum)
         # The fused attention and cuDNN recurrent kernels cannot be differentiated twice; the plain ones can.
         with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             grads = self._gradient(probe, create_graph=True)

@@ -74,7 +74,7 @@ def test_lamp_against_the_definition() -> None:
     masks = prune(model_copy := copy.deepcopy(model), methods.lamp(0.5))
     shares = []
     for name in masks:
-        squares = sorted(float(w) ** 2 for w in model.get_parameter(name).flatten())
+        squares = sorted(float(w) ** 2 for w in model.get_parameter(name).detach().flatten())
         shares += [(w / sum(squares[i:]) if w else 0.0) for i, w in enumerate(squares)]
     cut = sorted(shares, reverse=True)[masks.kept]
     for name, mask in masks.items():
