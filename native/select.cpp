@@ -14,6 +14,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace secateur {
 namespace {
@@ -49,11 +52,22 @@ void count_digits(const SelectKernels<Bits>& kernels, const Bits* scores, int64_
   }
 }
 
+// A large mask is fresh memory, and its page faults would take twice as long as the selection itself.
+void ask_for_huge_pages([[maybe_unused]] uint8_t* begin, [[maybe_unused]] int64_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t huge_page = uintptr_t{1} << 21;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + huge_page - 1) / huge_page * huge_page;
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(size)) / huge_page * huge_page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint: may fail
+#endif
+}
+
 // Fills the mask, keeps the first `keep_ties` of the scores equal to the threshold, and returns how many
 // such scores there are.
 template <class Bits>
 int64_t fill_mask(const SelectKernels<Bits>& kernels, const Bits* scores, int64_t size, Bits threshold,
                   int64_t keep_ties, uint8_t* mask, int threads) {
+  ask_for_huge_pages(mask, size);
   const int64_t slices = (size + slice_size - 1) / slice_size;
   std::vector<int64_t> ties(static_cast<size_t>(slices));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (slices > 1 && threads > 1)

@@ -19,8 +19,10 @@ DIGIT_BITS = 16
 DIGITS = 1 << DIGIT_BITS
 
 # Scores per part where a pass needs temporaries (torch passes, conversions, strided tensors). This bounds the
-# memory that a selection takes, however many scores there are.
-PART = 1 << 22
+# memory that a selection takes, however many scores there are. On a CPU a part should stay in the cache; an
+# accelerator wants more work at a time.
+PART = 1 << 20
+_ACCELERATOR_PARTS = 16
 
 # A thread for fewer scores than this costs more (its own row of counts) than it saves.
 _SCORES_PER_THREAD = 1 << 20
@@ -49,24 +51,25 @@ def shifts(dtype: torch.dtype) -> range:
 
 
 def parts(scores: Tensor, dtype: torch.dtype, *, whole: bool = False) -> Iterator[Tensor]:
-    """The scores in index order as flat, contiguous tensors of `dtype` with at most `PART` entries each.
+    """The scores in index order as flat, contiguous tensors of `dtype` of bounded size (see `PART`).
 
     Only what is not contiguous or not `dtype` already is copied, one part at a time. With `whole`, a tensor
     that the compiled kernels can read in place comes in one part of any size.
     """
     scores = scores.detach().resolve_neg()
+    most = PART * (1 if scores.device.type == "cpu" else _ACCELERATOR_PARTS)
     if scores.is_contiguous():
         flat = scores.view(-1)
         if whole and scores.dtype == dtype and _is_native(scores):
             yield flat
         else:
-            yield from (part.to(dtype) for part in flat.split(PART))
-    elif scores.numel() <= PART:
+            yield from (part.to(dtype) for part in flat.split(most))
+    elif scores.numel() <= most:
         yield scores.contiguous().view(-1).to(dtype)
     elif scores.shape[0] == 1:
         yield from parts(scores[0], dtype)
     else:
-        rows = max(1, PART * scores.shape[0] // scores.numel())
+        rows = max(1, most * scores.shape[0] // scores.numel())
         for block in scores.split(rows):
             yield from parts(block, dtype)
 
@@ -101,9 +104,7 @@ def fill_mask(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> i
     """
     if (native := _native_api.native) is not None and _is_native(scores):
         size, bytes_each, threads = scores.numel(), scores.itemsize, _threads_for(scores.numel())
-        return native.fill_mask(
-            scores.data_ptr(), size, bytes_each, threshold, keep_ties, mask.data_ptr(), threads
-        )
+        return native.fill_mask(scores.data_ptr(), size, bytes_each, threshold, keep_ties, mask.data_ptr(), threads)
     keys = signed_keys(scores)
     signed_threshold = signed(threshold, scores.dtype)
     torch.gt(keys, signed_threshold, out=mask)
