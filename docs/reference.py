@@ -52,12 +52,16 @@ def public_names(module: ModuleType) -> dict[str, object]:
 
 
 def members(cls: type) -> dict[str, object]:
-    """The public methods and properties that a class defines itself, in the order of its source."""
+    """The public methods and properties that a class defines itself, in the order of its source.
+
+    One that overrides a base's (`forward` of a module) and says nothing about it is no news.
+    """
     return {
         name: value
         for name, value in vars(cls).items()
         if not name.startswith("_")
         and (inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod))
+        and (docstring(value) or not any(hasattr(base, name) for base in cls.__mro__[1:]))
     }
 
 
