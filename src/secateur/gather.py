@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,11 +49,21 @@ def gather(
     for train in dict.fromkeys(measure.train for measure in measures):
         group = [measure for measure in measures if measure.train is train]
         collectors = [measure.begin(params) for measure in group]
-        with preserved(model, params, train=train):
+        with preserved(model, params, train=train), _exact(params):
             _run(model, batches, collectors, params, loss or F.cross_entropy, generator)
             for measure, collector in zip(group, collectors, strict=True):
                 found[measure.name] = reduced(collector.compute(), measure.reduction)
     return found
+
+
+@contextmanager
+def _exact(params: Params) -> Iterator[None]:
+    """Record gradients although the caller may not, and compute in the weights' own precision although the caller's
+    autocast would not: gradients of half precision underflow, and equal scores cannot be ranked.
+    """
+    device = next(iter(params.values())).device.type
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        yield
 
 
 def _run(

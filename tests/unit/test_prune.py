@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import Masks, invert, method, methods, prunable, prune, schedule, scope, scores, structure
+from secateur import Masks, Method, invert, method, methods, prunable, prune, schedule, scope, scores, structure
 from secateur.errors import EmptyLayerWarning, ScoreError, SecateurError
 
 
@@ -247,6 +247,16 @@ def test_mapping_batches_use_the_models_own_loss() -> None:
     assert torch.equal(named["fc.weight"], plain["weight"])
     tempered = scores(model, methods.grasp(density=0.5), [{"pixels": x, "labels": y}])
     assert tempered["fc.weight"].shape == (3, 6)
+
+
+@pytest.mark.parametrize("plan", [methods.snip(0.2), methods.grasp(0.2), methods.synflow(0.2, rounds=3)], ids=str)
+def test_the_callers_no_grad_and_autocast_change_nothing(
+    plan: Method, mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    plain = prune(copy.deepcopy(mlp), plan, [batch])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert prune(copy.deepcopy(mlp), plan, [batch]) == plain
+        assert not torch.is_grad_enabled()
 
 
 # --- scores that name unknown evidence -------------------------------------------------------------------------------
