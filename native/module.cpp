@@ -5,10 +5,16 @@
 namespace secateur {
 void bind_isa(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
+void bind_sparse_linear(nanobind::module_& module);
+void bind_fused_step(nanobind::module_& module);
 }  // namespace secateur
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
+  // Plans are kept until Python ends, on purpose.
+  nanobind::set_leak_warnings(false);
   secateur::bind_isa(module);
   secateur::bind_select(module);
+  secateur::bind_sparse_linear(module);
+  secateur::bind_fused_step(module);
 }

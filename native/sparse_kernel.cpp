@@ -12,47 +12,67 @@ namespace {
 
 // ------------------------------------------------------------------ sparse × dense
 template <int V>
+inline void finish_row(const Product& p, int32_t row, int64_t offset, Vec* sum) {
+  const int64_t at = row * p.ldy + offset;
+  if (p.relu) {
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) sum[i] = relu(sum[i]);
+  }
+  if (p.activation) {
+#pragma GCC unroll 8
+    for (int i = 0; i < V; ++i) sum[i] = relu_gradient(load(p.activation + at + i * kLanes), sum[i]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < V; ++i) store(p.y + at + i * kLanes, sum[i]);
+}
+
+// One sweep over V vectors of samples. A multiply-add takes four cycles and two can start in each, so that short
+// sweeps keep `Sets` independent sums, one for every Sets-th entry.
+template <int V, int Sets>
 void multiply_pass(const Product& p, int32_t row0, int32_t row1, int64_t offset) {
   const float* x = p.x + offset;
+  const float* values = p.values;
+  const int32_t* columns = p.columns;
+  const int64_t ldx = p.ldx;
   for (int32_t r = row0; r < row1; ++r) {
-    Vec sum[V];
-    const Vec start = splat(p.bias ? p.bias[r] : 0.0f);
+    Vec sum[V * Sets] = {};
+    const Vec bias = splat(p.bias ? p.bias[r] : 0.0f);
 #pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) sum[i] = start;
+    for (int i = 0; i < V; ++i) sum[i] = bias;
     const int32_t* starts = p.starts + r;
     for (int32_t b = 0; b < p.blocks; ++b, starts += p.rows) {
-      for (int64_t k = starts[0], end = starts[1]; k < end; ++k) {
-        const float* column = x + p.columns[k] * p.ldx;
-        const float weight = p.values[k];
+      int64_t k = starts[0];
+      const int64_t end = starts[1];
+      for (; k + Sets <= end; k += Sets) {
 #pragma GCC unroll 8
-        for (int i = 0; i < V; ++i) sum[i] += load(column + i * kLanes) * weight;
+        for (int s = 0; s < Sets; ++s) {
+          const float* column = x + columns[k + s] * ldx;
+#pragma GCC unroll 8
+          for (int i = 0; i < V; ++i) sum[s * V + i] += load(column + i * kLanes) * values[k + s];
+        }
+      }
+      for (; Sets > 1 && k < end; ++k) {
+        const float* column = x + columns[k] * ldx;
+#pragma GCC unroll 8
+        for (int i = 0; i < V; ++i) sum[i] += load(column + i * kLanes) * values[k];
       }
     }
-    float* y = p.y + r * p.ldy + offset;
-    if (p.relu) {
 #pragma GCC unroll 8
-      for (int i = 0; i < V; ++i) sum[i] = relu(sum[i]);
-    }
-    if (p.activation) {
-      const float* a = p.activation + r * p.ldy + offset;
-#pragma GCC unroll 8
-      for (int i = 0; i < V; ++i) sum[i] = relu_gradient(load(a + i * kLanes), sum[i]);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) store(y + i * kLanes, sum[i]);
+    for (int i = V; i < V * Sets; ++i) sum[i % V] += sum[i];
+    finish_row<V>(p, r, offset, sum);
   }
 }
 
 void multiply_vecs(int vecs, const Product& p, int32_t row0, int32_t row1, int64_t offset) {
   switch (vecs) {
-    case 1: return multiply_pass<1>(p, row0, row1, offset);
-    case 2: return multiply_pass<2>(p, row0, row1, offset);
-    case 3: return multiply_pass<3>(p, row0, row1, offset);
-    case 4: return multiply_pass<4>(p, row0, row1, offset);
-    case 5: return multiply_pass<5>(p, row0, row1, offset);
-    case 6: return multiply_pass<6>(p, row0, row1, offset);
-    case 7: return multiply_pass<7>(p, row0, row1, offset);
-    default: return multiply_pass<8>(p, row0, row1, offset);
+    case 1: return multiply_pass<1, 4>(p, row0, row1, offset);
+    case 2: return multiply_pass<2, 4>(p, row0, row1, offset);
+    case 3: return multiply_pass<3, 2>(p, row0, row1, offset);
+    case 4: return multiply_pass<4, 2>(p, row0, row1, offset);
+    case 5: return multiply_pass<5, 1>(p, row0, row1, offset);
+    case 6: return multiply_pass<6, 1>(p, row0, row1, offset);
+    case 7: return multiply_pass<7, 1>(p, row0, row1, offset);
+    default: return multiply_pass<8, 1>(p, row0, row1, offset);
   }
 }
 
@@ -94,7 +114,13 @@ void multiply_vector(const Product& p, int32_t row0, int32_t row1) {
 
 // ------------------------------------------------------------------ dense × dense where a weight exists
 // Keeps the compiler from moving loads of one entry above the sums of another, which would spill registers.
-#define SECATEUR_PIN(variable, kind) asm volatile("" : "+" kind(variable))
+#if defined(__x86_64__)
+#define SECATEUR_PIN_POINTER(variable) asm volatile("" : "+r"(variable))
+#define SECATEUR_PIN_VECTOR(variable) asm volatile("" : "+v"(variable))
+#else
+#define SECATEUR_PIN_POINTER(variable)
+#define SECATEUR_PIN_VECTOR(variable)
+#endif
 
 template <int V, bool Same>
 struct Group {
@@ -107,16 +133,16 @@ struct Group {
 
   inline __attribute__((always_inline)) Vec partial(int entry, const Vec* shared) const {
     const float* xs = x + column[entry] * ldx;
-    SECATEUR_PIN(xs, "r");
+    SECATEUR_PIN_POINTER(xs);
     const float* ds = dy;
     if constexpr (!Same) {
       ds += row[entry] * ldy;
-      SECATEUR_PIN(ds, "r");
+      SECATEUR_PIN_POINTER(ds);
     }
     Vec s = (Same ? shared[0] : load(ds)) * load(xs);
 #pragma GCC unroll 8
     for (int i = 1; i < V; ++i) s += (Same ? shared[i] : load(ds + i * kLanes)) * load(xs + i * kLanes);
-    SECATEUR_PIN(s, "v");
+    SECATEUR_PIN_VECTOR(s);
     return s;
   }
 
@@ -153,10 +179,11 @@ void sampled_pass(const SampledProduct& p, int64_t k0, int64_t k1, int64_t offse
     store(out, g);
   }
   if (k == k1) return;
+  // The last entry fills the group up: rows stay in order, so that comparing first and last still tells all.
   int32_t row[kLanes], column[kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    row[i] = p.row[k + i < k1 ? k + i : k];
-    column[i] = p.column[k + i < k1 ? k + i : k];
+    row[i] = p.row[k + i < k1 ? k + i : k1 - 1];
+    column[i] = p.column[k + i < k1 ? k + i : k1 - 1];
   }
   const Vec g = sampled_group<V>(p, row, column, offset);
   for (int i = 0; i < k1 - k; ++i) out[i] = (accumulate ? out[i] : 0.0f) + g[i];

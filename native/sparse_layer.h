@@ -1,0 +1,62 @@
+// What is known about one masked linear layer before any number flows: where its weights are.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "sparse_kernels.h"
+#include "team.h"
+
+namespace secateur {
+
+class SparseLayer {
+ public:
+  // `positions[k] = row · columns + column` of entry k, in storage order: by block of columns, then row, then
+  // column. Block b has the columns edges[b] … edges[b + 1]. Throws std::invalid_argument for anything else, so
+  // that the kernels need not check.
+  SparseLayer(int64_t rows, int64_t columns, const int64_t* positions, int64_t count, const int64_t* edges,
+              int64_t edge_count);
+
+  int32_t rows() const { return rows_; }
+  int32_t columns() const { return columns_; }
+  int64_t count() const { return int64_t(column_.size()); }
+  int32_t alive_rows() const { return alive_rows_; }
+  int32_t alive_columns() const { return alive_columns_; }
+
+  // y = W x + bias for the rows and tiles given.
+  Product forward(const float* values, const float* x, const float* bias, bool relu, float* y, int64_t ld) const;
+  // dx = Wᵀ dy, zero where `activation` is not positive; `transposed` are the values in transposed order.
+  Product backward(const float* transposed, const float* dy, const float* activation, float* dx, int64_t ld) const;
+
+  // Rows (of W, or of Wᵀ) for part `index` of `parts`: about equal work.
+  Range forward_rows(int index, int parts) const { return split(row_work_, index, parts); }
+  Range backward_rows(int index, int parts) const { return split(column_work_, index, parts); }
+  // The transposed entries for part `index` of `parts`.
+  Range transposed_entries(int index, int parts) const { return share(count(), index, parts, 16); }
+
+  // Row-major samples to feature-major: the columns that have weights, or all rows; part `index` of `parts`.
+  void pack_input(const SparseKernels&, const float* x, int64_t stride, int64_t samples, int index, int parts,
+                  Range tiles, float* out, int64_t ld) const;
+  void pack_gradient(const SparseKernels&, const float* dy, int64_t stride, int64_t samples, int index, int parts,
+                     Range tiles, float* out, int64_t ld) const;
+  void transpose_values(const SparseKernels&, const float* values, Range entries, float* out) const;
+  // out[k − entries.begin] = the gradient of entry k.
+  void gradient(const SparseKernels&, const float* dy, const float* x, int64_t ld, int32_t tiles, Range entries,
+                float* out) const;
+
+ private:
+  static Range split(const std::vector<int64_t>& work, int index, int parts);
+  void build_transpose();
+  void build_pack();
+
+  int32_t rows_, columns_, blocks_;
+  int32_t alive_rows_ = 0, alive_columns_ = 0;
+  std::vector<int32_t> starts_, row_, column_;
+  std::vector<int64_t> block_starts_;                     // first entry of each block, and the end
+  std::vector<int32_t> column_starts_, column_rows_, order_;  // the transpose; order_: where its values are
+  std::vector<int64_t> row_work_, column_work_;           // running totals
+  std::vector<PackGroup> input_groups_, output_groups_;
+};
+
+}  // namespace secateur
