@@ -37,7 +37,10 @@ _LAB = {"rich", "sklearn", "matplotlib", "PIL"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's own) and return the exit status."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse(argv)
+    except SystemExit as done:  # --help, --version, or a refused command line
+        return done.code if isinstance(done.code, int) else 0
     if not hasattr(args, "execute"):
         parser.print_help()
         return 0

@@ -25,11 +25,11 @@ class Table:
 
 def show(table: Table, stream: TextIO | None = None) -> None:
     """Write a table: through rich on a terminal that has it, as plain columns elsewhere."""
-    stream = sys.stdout if stream is None else stream
-    if not (stream.isatty() and _rich_table(table, stream)):
-        _plain_table(table, stream)
+    out: TextIO = stream or sys.stdout
+    if not (out.isatty() and _rich_table(table, out)):
+        _plain_table(table, out)
     for note in table.notes:
-        stream.write(f"{note}\n")
+        out.write(f"{note}\n")
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:

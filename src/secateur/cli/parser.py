@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from secateur.errors import SecateurError, nearest
@@ -52,9 +52,9 @@ class Parser(argparse.ArgumentParser):
                 None, f"{what} must be one of {', '.join(known)}, got {value!r}.{nearest(str(value), known)}"
             )
 
-    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+    def parse(self, args: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse, and for an unknown option name the nearest one of the subcommand it was given to."""
-        found, unknown = self.parse_known_args(None if args is None else list(args), namespace)
+        found, unknown = self.parse_known_args(args)
         if unknown:
             parser = getattr(found, "parser", self)
             word = unknown[0].partition("=")[0]

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,6 +175,8 @@ def _parallel(
             for future in as_completed(futures):
                 experiment = futures[future]
                 problem = future.exception()
+                if isinstance(problem, BrokenProcessPool):
+                    problem = SecateurError("its process died (killed, or out of memory). Run again with fewer jobs.")
                 if problem is not None and not isinstance(problem, SecateurError):
                     raise problem
                 if on_progress is not None:

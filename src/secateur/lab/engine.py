@@ -24,11 +24,19 @@ class Engine(StrEnum):
     SPARSE = "sparse"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The engine that runs, and why it was chosen."""
+
+    engine: Engine
+    why: str
+
+
 @runtime_checkable
 class Stepper(Protocol):
     """One optimizer step after another, on a model whose zeros stay zero."""
 
-    name: str
+    choice: Choice
 
     def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
         """Take one optimizer step at this learning rate; return the batch's mean loss, without a gradient."""
@@ -55,20 +63,11 @@ class Stepper(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The engine that runs, and why it was chosen."""
-
-    engine: Engine
-    why: str
-
-
 class TorchStepper:
     """Eager torch: the model's own forward and backward, `torch.optim`, and `hold` to keep the zeros."""
 
-    name = "torch"
-
-    def __init__(self, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> None:
+    def __init__(self, choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> None:
+        self.choice = choice
         self.model = model
         self.names = dict(model.named_parameters())
         self.optimizer = build_optimizer(model, optimizer)
@@ -152,4 +151,4 @@ def choose(wanted: Engine) -> Choice:
 
 def start(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Stepper:
     """Build the chosen engine around a model that has been pruned already."""
-    return TorchStepper(model, masks, optimizer)
+    return TorchStepper(choice, model, masks, optimizer)

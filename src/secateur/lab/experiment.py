@@ -77,6 +77,8 @@ class Experiment:
         for name, value in (("seed", self.seed), ("score_batch", self.score_batch)):
             if value < 0:
                 raise SecateurError(f"`{name}` must not be negative, got {value}.")
+        if self.score_batches < 1:
+            raise SecateurError(f"`score_batches` must be at least 1, got {self.score_batches}.")
         object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
 
     @property
@@ -89,7 +91,7 @@ class Experiment:
         """The name of the run's directory: readable first, then the hash.
 
         >>> Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(100, recipes.Constant(0.1))).name
-        'snip-lenet-300-100-digits-d0.05-s0-…'
+        'snip-lenet-300-100-digits-d0.05-s0-79e66717'
         """
         words = (self.method, self.model, self.data, f"d{self.density:g}", f"s{self.seed}")
         return "-".join([*(re.sub(r"[^A-Za-z0-9.]+", "-", word) for word in words), self.hash])

@@ -131,6 +131,7 @@ def run(
         with store.locked(directory):
             _claim(directory, experiment)
             _compute(experiment, directory, _Setting(data_dir, dataset, torch.device(device), save_every, tell))
+    (directory / CHECKPOINT).unlink(missing_ok=True)  # of no use any more, and as large as the network
     result = Result.load(directory)
     _require_same(experiment, result.experiment, directory / RESULT)
     tell(Progress(experiment, "done", steps, steps, error=result.test_error, density=result.facts["density"]))
@@ -191,7 +192,6 @@ def _compute(experiment: Experiment, directory: Path, setting: _Setting) -> None
         "machine": facts.machine(setting.device),
     }
     store.write_json(directory / RESULT, content)
-    (directory / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _train(
@@ -241,7 +241,7 @@ def _train(
 def _choose(experiment: Experiment, saved: Saved | None) -> Choice:
     """Choose the engine; a run goes on with the one it began with: engines differ in their last bits."""
     if saved is not None and experiment.engine is Engine.AUTO:
-        return Choice(Engine(saved.engine), "the run began with it")
+        return saved.choice
     return engine.choose(experiment.engine)
 
 

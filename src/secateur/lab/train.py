@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
-from secateur.lab.engine import Stepper
+from secateur.lab.engine import Choice, Engine, Stepper
 from secateur.lab.recipe import Recipe
 from secateur.lab.store import damaged, read_tensors, write_tensors
 
@@ -88,7 +88,9 @@ class Checkpoint:
         tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in stepper.state().items()}
         tensors["loss_sum"] = trail.loss_sum
-        write_tensors(self.path, tensors, {"owner": self.owner, "engine": stepper.name, "trail": trail.to_json()})
+        chosen = {"name": str(stepper.choice.engine), "why": stepper.choice.why}
+        about = {"owner": self.owner, "engine": chosen, "trail": trail.to_json()}
+        write_tensors(self.path, tensors, about)
 
     def load(self) -> Saved | None:
         """Read the file back; None where there is none.
@@ -104,7 +106,8 @@ class Checkpoint:
         try:
             trail = Trail.from_json(about["trail"], tensors.pop("loss_sum"))
             parts = {prefix: _below(f"{prefix}/", tensors) for prefix in ("model", "optimizer")}
-            return Saved(str(about["engine"]), parts["model"], parts["optimizer"], trail)
+            choice = Choice(Engine(about["engine"]["name"]), about["engine"]["why"])
+            return Saved(choice, parts["model"], parts["optimizer"], trail)
         except (KeyError, TypeError, ValueError) as problem:
             raise damaged(self.path, f"{type(problem).__name__}: {problem}") from None
 
@@ -113,7 +116,7 @@ class Checkpoint:
 class Saved:
     """The content of a checkpoint."""
 
-    engine: str
+    choice: Choice
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     trail: Trail
