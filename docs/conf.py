@@ -37,6 +37,8 @@ toc_object_entries_show_parents = "hide"
 
 # Types of torch, numpy and the standard library appear in signatures; nothing is downloaded to resolve them.
 # Whatever our own pages refer to by role (functions, methods, modules) must exist.
+# A short type name in a signature may have two homes (two classes called Choice, say): the nearest is linked.
+suppress_warnings = ["ref.python"]
 nitpick_ignore_regex = [("py:class", r"(?!secateur\.).*"), ("py:obj", r"(?!secateur\.).*")]
 
 

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 
-# Before anything imports secateur: every annotation, tensor shapes included, is checked while the tests run.
-jaxtyping.install_import_hook("secateur", "typecheck.checked")
+
+def _installed(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+# The extra `dev` has all three. A machine with a GPU and no package index may have none: tests run there without.
+ANNOTATIONS_CHECKED = _installed("jaxtyping", "beartype")
+if ANNOTATIONS_CHECKED:
+    import jaxtyping
+
+    # Before anything imports secateur: every annotation, tensor shapes included, is checked while the tests run.
+    jaxtyping.install_import_hook("secateur", "typecheck.checked")
+
+if _installed("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # Drawn examples are the same in every run, and none fails for being slow on a busy machine.
+    slow_is_fine = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=slow_is_fine)
+    settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # The arrays in tests are small: more threads than one cost more than they bring.
 torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    """Say in the first lines of a run what it checked and with what."""
+    from secateur import _native_api
+
+    checked = "checked at run time" if ANNOTATIONS_CHECKED else "NOT checked (needs jaxtyping and beartype)"
+    return f"secateur: annotations {checked}; kernels: {_native_api.why_not or _native_api.isa()}"
 
 
 def _process_state() -> dict[str, object]:
