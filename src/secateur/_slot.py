@@ -25,6 +25,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "_dense",
         "_forward_handle",
         "_grad_handle",
         "_mask",
@@ -40,8 +41,8 @@ class Slot:
         self.attribute = attribute
         self.fired = False
         self._owner = weakref.ref(owner)
-        self._mask = mask
         self._pruned: dict[object, Tensor] = {}
+        self.replace_mask(mask)
         self._grad_handle: RemovableHandle | None = None
         self._forward_handle: RemovableHandle | None = None
 
@@ -58,6 +59,7 @@ class Slot:
         """Hold by another mask from now on. Writes nothing."""
         self._mask = mask
         self._pruned.clear()
+        self._dense = bool(mask.all())  # so far nothing is pruned here: nothing to write
 
     def pruned(self, tensor: Tensor) -> Tensor:
         """Return True where this process's part of `tensor` (the parameter or its gradient) is pruned."""
@@ -70,12 +72,13 @@ class Slot:
 
     def project(self, parameter: nn.Parameter) -> None:
         """Write zeros over the pruned weights. Filling, not multiplying: 0 · NaN would stay NaN."""
-        _shards.local(parameter).masked_fill_(self.pruned(parameter), 0)
+        if not self._dense:
+            _shards.local(parameter).masked_fill_(self.pruned(parameter), 0)
 
     def mask_gradient(self, parameter: Tensor) -> None:
         """Write zeros over the pruned entries of the gradient, if there is a dense one."""
         grad = parameter.grad
-        if grad is None or grad.layout != torch.strided:
+        if grad is None or self._dense or grad.layout != torch.strided:
             return  # a sparse gradient (of an embedding) is left to the projection
         if _shards.layout(grad) == _shards.layout(parameter):
             _shards.local(grad).masked_fill_(self.pruned(parameter), 0)

@@ -218,21 +218,22 @@ class Hold:
                     slot.mask_gradient(parameter)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
-        mine = False
+        mine = 0
         with torch.no_grad():
             for slot in self._slots:
                 parameter = slot.parameter()
                 if parameter is not None and id(parameter) in owned:
                     slot.project(parameter)
                     slot.fired = False
-                    mine = True
+                    mine += 1
         if mine and self._on_step is not None and not _skipped(optimizer):
-            self._count(optimizer, self._on_step)
+            shares = mine < len(self._slots)
+            if shares and self._steps and optimizer not in self._round:
+                self._round.add(optimizer)  # its partner opened this round
+            else:
+                self._count(optimizer, self._on_step)
 
     def _count(self, optimizer: Optimizer, on_step: Callable[[int], None]) -> None:
-        if self._steps and optimizer not in self._round:
-            self._round.add(optimizer)  # its partner opened this round
-            return
         self._round = weakref.WeakSet([optimizer])
         self._steps += 1
         on_step(self._steps)

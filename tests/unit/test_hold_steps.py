@@ -79,7 +79,7 @@ def test_several_optimizers_share_one_count() -> None:
     fresh = torch.optim.SGD(model.parameters(), lr=0.1)  # a second phase of training goes on counting
     for _ in range(3):
         step(model, fresh)
-    assert seen == [1, 2, 3, 4, 5]
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("fused", [False, True])
