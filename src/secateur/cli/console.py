@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,17 @@ class Table:
         self.rows.append(tuple("–" if cell is None else str(cell) for cell in cells))
 
 
-def show(table: Table, stream: TextIO | None = None) -> None:
+def show(table: Table) -> None:
     """Write a table: through rich on a terminal that has it, as plain columns elsewhere."""
-    out: TextIO = stream or sys.stdout
-    if not (out.isatty() and _rich_table(table, out)):
-        _plain_table(table, out)
+    if not (sys.stdout.isatty() and _rich_table(table)):
+        _plain_table(table)
     for note in table.notes:
-        out.write(f"{note}\n")
+        say(note)
 
 
-def say(text: str = "", stream: TextIO | None = None) -> None:
+def say(text: str = "") -> None:
     """Write a line to stdout."""
-    (stream or sys.stdout).write(f"{text}\n")
+    sys.stdout.write(f"{text}\n")
 
 
 def complain(text: str) -> None:
@@ -97,7 +96,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _rich_table(table: Table, stream: TextIO) -> bool:
+def _rich_table(table: Table) -> bool:
     try:
         from rich import box
         from rich import table as drawn
@@ -110,18 +109,18 @@ def _rich_table(table: Table, stream: TextIO) -> bool:
         grid.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
-    Console(file=stream).print(grid)
+    Console(file=sys.stdout).print(grid)
     return True
 
 
-def _plain_table(table: Table, stream: TextIO) -> None:
+def _plain_table(table: Table) -> None:
     heads = tuple(name.removeprefix(">") for name in table.columns)
     widths = [max(len(row[column]) for row in [heads, *table.rows]) for column in range(len(heads))]
     if table.title:
-        stream.write(f"{table.title}\n")
+        say(table.title)
     for row in [heads, tuple("─" * width for width in widths), *table.rows]:
         cells = [
             cell.rjust(width) if name.startswith(">") else cell.ljust(width)
             for cell, width, name in zip(row, widths, table.columns, strict=True)
         ]
-        stream.write("  ".join(cells).rstrip() + "\n")
+        say("  ".join(cells).rstrip())

@@ -60,5 +60,5 @@ def _facts(news: Progress) -> str:
     if news.error is not None:
         words.append(f"error {news.error:.2%}".replace("%", " %"))
     if news.density is not None:
-        words.append(f"{news.density:.3g} kept")
+        words.append(f"{news.density * 100:.3g} % kept")
     return "  ".join(words)

@@ -207,15 +207,9 @@ def _train(
     saved = checkpoint.load()
     choice = _choose(experiment, saved)
     augment = dataset.augment if recipe.augment else None
-    density = 1.0 if pruned.masks is None else pruned.masks.density
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         return data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
-
-    def on_step(trail: Trail) -> None:
-        error = trail.evaluations[-1].validation_error if trail.evaluations else None
-        loss = trail.curve[-1][1] if trail.curve else None
-        setting.tell(Progress(experiment, "train", trail.step, recipe.steps, loss, error, density))
 
     stepper: Stepper = engine.start(choice, model, pruned.masks, recipe.optimizer)
     try:
@@ -230,12 +224,23 @@ def _train(
             checkpoint=checkpoint,
             saved=saved,
             evaluate_every=recipe.evaluate_every or data.steps_in(len(dataset.train), recipe.batch, epochs=1),
-            on_step=on_step,
+            on_step=_teller(experiment, pruned, setting.tell),
         )
         stepper.verify()
     finally:
         stepper.close()
     return choice, trail
+
+
+def _teller(experiment: Experiment, pruned: Pruned, tell: OnProgress) -> Callable[[Trail], None]:
+    density = 1.0 if pruned.masks is None else pruned.masks.density
+
+    def on_step(trail: Trail) -> None:
+        error = trail.evaluations[-1].validation_error if trail.evaluations else None
+        loss = trail.curve[-1][1] if trail.curve else None
+        tell(Progress(experiment, "train", trail.step, experiment.recipe.steps, loss, error, density))
+
+    return on_step
 
 
 def _choose(experiment: Experiment, saved: Saved | None) -> Choice:

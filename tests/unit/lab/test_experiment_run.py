@@ -111,7 +111,7 @@ def test_masks_on_disk_are_not_computed_again(
 def test_progress_tells_each_stage(digits: data.Dataset, tmp_path: Path) -> None:
     news: list[Progress] = []
     run(BASE, root=tmp_path, dataset=digits, on_progress=news.append)
-    assert [one.stage for one in news][0] == "prune" and news[-1].stage == "done"
+    assert news[0].stage == "prune" and news[-1].stage == "done"
     training = [one for one in news if one.stage == "train"]
     assert [one.step for one in training] == list(range(1, STEPS + 1))
     assert all(one.steps == STEPS and one.loss is not None and one.density == 0.05 for one in training)

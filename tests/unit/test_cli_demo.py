@@ -1,0 +1,75 @@
+"""The demo's picture, and what is drawn on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from secateur.cli import main
+from secateur.cli.picture import kept_inputs
+from secateur.cli.progress import bars
+from secateur.errors import SecateurError
+from secateur.lab.experiment import Experiment
+from secateur.lab.recipe import RECIPES
+from secateur.lab.run import Progress
+from secateur.masks import Masks
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_demo_compares_and_draws(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--seeds", "1"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    rows = [line.split()[0] for line in captured.out.splitlines()[3:6]]
+    assert rows == ["snip", "random", "dense"]
+    picture = tmp_path / ".demo" / "demo.png"
+    assert str(picture.relative_to(tmp_path)) in captured.out
+    assert imread(picture).ndim == 3
+    assert main(["demo", "--seeds", "1"]) == 0  # nothing is computed twice
+    assert capsys.readouterr().out == captured.out
+
+
+def test_kept_inputs_is_the_sum_over_hidden_units(generator: torch.Generator) -> None:
+    mask = torch.rand(30, 12, generator=generator) < 0.3
+    image = kept_inputs(Masks({"fc1.weight": mask}), (1, 3, 4))
+    assert image.shape == (3, 4)
+    for row in range(3):
+        for column in range(4):
+            expected = sum(bool(unit[4 * row + column]) for unit in mask) / 30
+            assert image[row, column].item() == pytest.approx(expected)
+    with pytest.raises(SecateurError, match=r"needs a first layer over all 9 inputs, but 'fc1.weight' has shape"):
+        kept_inputs(Masks({"fc1.weight": mask}), (1, 3, 3))
+
+
+def test_progress_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with bars(1, quiet=False) as on_progress:
+        assert on_progress is None  # pytest's stderr is no terminal
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with bars(1, quiet=True) as on_progress:
+        assert on_progress is None
+    experiment = Experiment("lenet-300-100", "digits", "snip", 0.05, RECIPES["demo"])
+    with bars(2, quiet=False) as on_progress:
+        assert on_progress is not None
+        on_progress(Progress(experiment, "prune", 0, 600))
+        on_progress(Progress(experiment, "train", 300, 600, 0.51234, 0.0321, 0.05))
+        time.sleep(0.6)  # bars are drawn four times a second
+        on_progress(Progress(experiment, "done", 600, 600))
+    drawn = screen.getvalue()
+    for words in ("snip · seed 0", "300/600", "loss 0.512", "error 3.21 %", "5 % kept"):
+        assert words in drawn, words

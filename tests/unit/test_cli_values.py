@@ -1,0 +1,70 @@
+"""Words of the command line as values: exact decimals, helpful refusals."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secateur.cli import values
+
+
+@given(st.decimals(min_value=0, max_value=Decimal("99.9999"), places=4))
+def test_sparsity_and_density_are_exact_complements(percent: Decimal) -> None:
+    # In floats 1 − 0.95 is 0.050000000000000044, which would be another experiment than 0.05.
+    assert values.sparsity(f"{percent}%") == float((100 - percent) / 100)
+    assert values.sparsity(str(percent / 100)) == values.sparsity(f"{percent}%")
+
+
+@pytest.mark.parametrize(
+    ("text", "density"), [("0.05", 0.05), ("5%", 0.05), ("5 %", 0.05), ("1", 1.0), ("100%", 1.0), ("1e-3", 1e-3)]
+)
+def test_densities(text: str, density: float) -> None:
+    assert values.density(text) == density
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5", r"in \(0, 1\], got '5'\. Did you mean 5%\?"),
+        ("0", r"in \(0, 1\], got '0'\."),
+        ("-0.1", r"in \(0, 1\], got '-0.1'\."),
+        ("101%", r"in \(0, 1\], got '101%'\."),
+        ("nan", "expected a number such as 0.05 or 5%, got 'nan'"),
+        ("inf", "expected a number such as 0.05 or 5%, got 'inf'"),
+        ("few", "expected a number such as 0.05 or 5%, got 'few'"),
+        ("", "expected a number such as 0.05 or 5%, got ''"),
+    ],
+)
+def test_densities_refused(text: str, message: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=message):
+        values.density(text)
+
+
+def test_sparsities_refused() -> None:
+    with pytest.raises(ArgumentTypeError, match=r"in \[0, 1\), got '95'\. Did you mean 95%\?"):
+        values.sparsity("95")
+    with pytest.raises(ArgumentTypeError, match=r"in \[0, 1\), got '100%'\."):
+        values.sparsity("100%")
+
+
+def test_numbers_lists_and_options() -> None:
+    assert values.positive("100_000") == values.positive("100,000") == 100_000
+    for text in ("0", "-1", "1.5", "x", "²"):
+        with pytest.raises(ArgumentTypeError, match="whole number of at least"):
+            values.positive(text)
+    with pytest.raises(ArgumentTypeError, match="expected names with commas between them, got ' , '"):
+        values.names(" , ")
+    assert [values.option(text)[1] for text in ("a=1", "a=0.5", "a=True", "a=false", "a=x=y")] == [
+        1,
+        0.5,
+        True,
+        False,
+        "x=y",
+    ]
+    for text in ("a", "=1", "a b=1"):
+        with pytest.raises(ArgumentTypeError, match="expected name=value"):
+            values.option(text)
