@@ -22,7 +22,7 @@ from secateur.errors import (
     SecateurError,
 )
 from secateur.gather import gather
-from secateur.hold import Hold, hold
+from secateur.hold import Hold, held, hold
 from secateur.masks import Masks
 from secateur.measure import Measure
 from secateur.method import Method, invert, method
@@ -54,6 +54,7 @@ __all__ = [
     "Structure",
     "catalogue",
     "gather",
+    "held",
     "hold",
     "invert",
     "measured",

@@ -15,6 +15,7 @@ from distributed import workers
 
 pytestmark = [
     pytest.mark.distributed,
+    pytest.mark.xdist_group("hold"),  # one worker for all, so that the processes below start once
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs torch with gloo"),
 ]
 

@@ -33,7 +33,7 @@ def train(model: nn.Module, steps: int = 3, optimizer: torch.optim.Optimizer | N
     first = next(model.parameters())
     for _ in range(steps):
         optimizer.zero_grad()
-        inputs = torch.randn(4, 6, dtype=first.dtype)
+        inputs = torch.randn(4, 6, dtype=first.dtype, device=first.device)
         output = model(inputs)
         mse_loss(output, torch.ones_like(output)).backward()
         optimizer.step()
@@ -213,6 +213,21 @@ def test_recurrent_and_attention_weights_with_biases() -> None:
     twin = copy.deepcopy(model).double()
     train(twin)
     held(twin)[0].check()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_moved_to_a_gpu_under_a_fused_capturable_optimizer() -> None:
+    model = make_model()
+    masks = make_masks(model)
+    handle = hold(model, masks)
+    model.cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True, capturable=True)
+    train(model, 3, optimizer)
+    handle.check()
+    assert not model[0].weight.grad[~masks["0.weight"].cuda()].any()
+    model.cpu()
+    train(model)
+    handle.check()
 
 
 # Compilation
