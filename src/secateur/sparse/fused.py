@@ -1,0 +1,283 @@
+"""compile_step: a whole training step of a feed-forward chain in one native call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur import _native_api
+from secateur.errors import MaskError, SecateurError
+from secateur.masks import Masks
+from secateur.sparse.compact import compact
+from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
+from secateur.sparse.optimizers import options_of, refuse_optimizer, send_options, slots_of, steps_of
+from secateur.sparse.plan import LayerPlan, plan_layer
+from secateur.sparse.product import sparse_chain
+
+__all__ = ["FusedStep", "compile_step", "why_no_fused_step"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> FusedStep:
+    """Compile forward, loss, gradients and update of a masked feed-forward network into one native call.
+
+    The step trains what `hold(model, masks)` and an ordinary loop would train, weight for weight within float
+    tolerance: the surviving weights and the biases. They live in the engine; `write_back` brings model and
+    optimizer up to date, `read_back` takes up what was loaded into them.
+
+    Args:
+        model: (flatten →) Linear → ReLU → … → Linear, as a Sequential or any model that traces to it.
+        masks: of the linear weights; a layer without a mask keeps all of its weights. Zeros are written over
+            the pruned weights of `model`.
+        loss: `torch.nn.functional.cross_entropy`, or an `nn.CrossEntropyLoss` with default options.
+        optimizer: `torch.optim.SGD`, `Adam` or `AdamW` over exactly the model's parameters. Its options are
+            read at every step, so learning-rate schedulers work; its `step` is not called.
+
+    Raises:
+        UnsupportedError: anything that would have to be approximated, with the reason.
+        MaskError: masks that do not fit, or weights that are NaN or infinite.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> masks = Masks({"0.weight": torch.eye(3, 4) > 0})
+    >>> why_no_fused_step(model, masks, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
+    '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
+    """
+    chain = _supported(model, masks, loss, optimizer)
+    masks.apply_(model)
+    return FusedStep(model, masks, optimizer, chain)
+
+
+def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> str | None:
+    """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
+    try:
+        _supported(model, masks, loss, optimizer)
+    except SecateurError as error:
+        return str(error)
+    return None
+
+
+def _supported(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> Chain:
+    if _native_api.native is None:
+        raise UnsupportedError(f"the compiled kernels are not in use: {_native_api.why_not}")
+    owned = masks.parameters(model)
+    chain = chain_of(model)
+    weights = {id(layer.weight) for layer in chain.layers}
+    for name, parameter in owned.items():
+        if id(parameter) not in weights:
+            raise UnsupportedError(f"{name!r} is masked but is not the weight of a linear layer in the chain")
+    _refuse_loss(loss)
+    names = {id(p): n for n, p in model.named_parameters()}
+    for key, name in names.items():
+        if key not in {id(p) for layer in chain.layers for p in layer.parameters()}:
+            raise UnsupportedError(f"the parameter {name!r} is not part of the chain")
+    for layer in chain.layers:
+        for parameter in layer.parameters():
+            _refuse_parameter(names[id(parameter)], parameter)
+    refuse_optimizer(optimizer, names)
+    steps_of(optimizer, list(model.parameters()))
+    return chain
+
+
+def _refuse_loss(loss: Loss) -> None:
+    plain = loss is nn.functional.cross_entropy or (
+        isinstance(loss, nn.CrossEntropyLoss)
+        and type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0.0)
+        and not (loss._forward_hooks or loss._forward_pre_hooks)
+    )
+    if not plain:
+        shown = getattr(loss, "__name__", repr(loss))
+        raise UnsupportedError(f"`loss` must be cross_entropy or a CrossEntropyLoss with default options, got {shown}")
+
+
+def _refuse_parameter(name: str, parameter: Tensor) -> None:
+    if parameter.dtype is not torch.float32 or parameter.device.type != "cpu" or not parameter.is_contiguous():
+        kind = str(parameter.dtype).removeprefix("torch.")
+        order = "contiguous" if parameter.is_contiguous() else "not contiguous"
+        raise UnsupportedError(
+            f"{name!r} must be contiguous float32 on cpu, got {kind} on {parameter.device.type}, {order}"
+        )
+    if not parameter.requires_grad:
+        raise UnsupportedError(f"{name!r} does not require a gradient: frozen layers are not supported")
+    if 0 in parameter.shape:
+        raise UnsupportedError(f"{name!r} is empty, of shape {tuple(parameter.shape)}")
+    if not bool(torch.isfinite(parameter.detach()).all()):
+        raise MaskError(f"{name!r} has NaN or infinite weights; load a checkpoint from before the run diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """The part of one torch parameter that the engine trains, and its optimizer state there.
+
+    `places` are flat indices into the dense parameter: those with gradients, then those that only decay
+    because nothing depends on their unit.
+    """
+
+    parameter: Tensor
+    places: Tensor
+    active: int
+    value: Tensor
+    state: tuple[Tensor, ...]
+
+
+class FusedStep:
+    """A compiled training step; call it with a batch. Made by `compile_step`."""
+
+    def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, chain: Chain) -> None:
+        self.model, self.masks, self.optimizer = model, masks, optimizer
+        self._flattens, self._layers = chain.flattens, chain.layers
+        self._features = chain.layers[0].in_features
+        self._slots = slots_of(optimizer)
+        self._plans, pieces = _cut(chain, masks.parameters(model), masks, len(self._slots))
+        self._slices = [piece for piece in pieces if piece is not None]
+        self._versions: list[int] = []
+        self._engine = self._build(pieces)
+        self._sent: list[tuple[Any, ...] | None] = [None] * len(optimizer.param_groups)
+        self.read_back()
+
+    def __call__(self, x: Tensor, targets: Tensor) -> float:
+        """Take one optimizer step on a batch; return its mean loss, computed before the update.
+
+        Args:
+            x: float32 on the CPU, [batch, …].
+            targets: class numbers, int64, [batch].
+        """
+        x, samples = self._check(x, targets)
+        for index, group in enumerate(self.optimizer.param_groups):
+            options = options_of(self.optimizer, group)
+            if options != self._sent[index]:
+                send_options(self._engine, self.optimizer, index, options)
+                self._sent[index] = options
+        loss = self._engine.step(x.data_ptr(), self._features, targets.data_ptr(), samples, torch.get_num_threads())
+        # Schedulers ask whether the optimizer has stepped.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        return loss
+
+    @property
+    def steps(self) -> int:
+        """How many steps the optimizer has taken, those before `compile_step` included (SGD forgets those)."""
+        return self._engine.steps
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Return the outputs for a batch with the weights as they are now, [batch, classes]."""
+        x = self._inputs(x)
+        pieces = iter(self._slices)
+        values: list[Tensor] = []
+        biases: list[Tensor | None] = []
+        for plan, layer in zip(self._plans, self._layers, strict=True):
+            values.append(next(pieces).value[: plan.kept])
+            biases.append(None if layer.bias is None else next(pieces).value[: plan.rows])
+        return sparse_chain(x, self._plans, tuple(values), tuple(biases))
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
+        for piece in self._slices:
+            _spread(piece.value, piece.places, piece.parameter)
+            if not self.steps:
+                continue  # torch has no state before the first step either
+            state = self.optimizer.state[piece.parameter]
+            for slot, tensor in zip(self._slots, piece.state, strict=True):
+                if not isinstance(state.get(slot), Tensor):
+                    state[slot] = torch.zeros_like(piece.parameter)
+                _spread(tensor, piece.places, state[slot])
+            if "exp_avg" in self._slots:
+                state["step"] = torch.tensor(float(self.steps))
+        self._note_versions()
+
+    @torch.no_grad()
+    def read_back(self) -> None:
+        """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
+        steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices])
+        self.masks.apply_(self.model)
+        for piece in self._slices:
+            piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
+            state = self.optimizer.state.get(piece.parameter, {})
+            for slot, tensor in zip(self._slots, piece.state, strict=True):
+                found = state.get(slot)
+                tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+        self._engine.steps = steps
+        self._note_versions()
+
+    def _build(self, pieces: list[_Slice | None]) -> Any:
+        native = _native_api.native
+        assert native is not None, "_supported has looked"
+        engine = native.FusedStep([plan.layer for plan in self._plans])
+        groups = {id(p): i for i, g in enumerate(self.optimizer.param_groups) for p in g["params"]}
+        for i, piece in enumerate(pieces):
+            if piece is None:  # a layer without a bias
+                rows = self._plans[i // 2].rows
+                engine.add_parameter(0, 0, 0, rows, rows, 0)
+                continue
+            addresses = [t.data_ptr() for t in piece.state] + [0, 0]
+            group = groups[id(piece.parameter)]
+            engine.add_parameter(piece.value.data_ptr(), *addresses[:2], piece.active, len(piece.places), group)
+        return engine
+
+    def _note_versions(self) -> None:
+        self._versions = [piece.parameter._version for piece in self._slices]
+
+    def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        for piece, version in zip(self._slices, self._versions, strict=True):
+            if piece.parameter._version != version:
+                raise SecateurError(
+                    "the model's weights were changed outside the fused step; call read_back() to take them up"
+                )
+        x = self._inputs(x)
+        samples = x.shape[0]
+        if samples == 0:
+            raise SecateurError("the batch is empty; a step needs at least one sample")
+        if targets.dtype is not torch.int64 or targets.shape != (samples,) or targets.device.type != "cpu":
+            raise SecateurError(
+                f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
+                f"{tuple(targets.shape)} on {targets.device.type}"
+            )
+        if not targets.is_contiguous():
+            raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
+        return x, samples
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        if x.dtype is not torch.float32 or x.device.type != "cpu":
+            kind = str(x.dtype).removeprefix("torch.")
+            raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
+        features = prod(x.shape[1:]) if x.dim() > 1 else -1
+        if features != self._features or (x.dim() != 2 and not self._flattens):
+            raise SecateurError(f"the inputs must be [batch, {self._features}], got the shape {tuple(x.shape)}")
+        return x.reshape(x.shape[0], features).contiguous()
+
+
+def _cut(
+    chain: Chain, owned: dict[str, nn.Parameter], masks: Masks, slots: int
+) -> tuple[tuple[LayerPlan, ...], list[_Slice | None]]:
+    """Plan the layers without their idle units; return the plans, and weight and bias of each layer in turn."""
+    by_id = {id(parameter): masks[name] for name, parameter in owned.items()}
+    full = [by_id.get(id(layer.weight), torch.ones_like(layer.weight, dtype=torch.bool)) for layer in chain.layers]
+    plans: list[LayerPlan] = []
+    pieces: list[_Slice | None] = []
+    for layer, small in zip(chain.layers, compact(full), strict=True):
+        plan = plan_layer(small.mask)
+        plans.append(plan)
+        places = torch.cat([small.weights.reshape(-1)[plan.positions], small.idle_weights])
+        pieces.append(_slice(layer.weight, places, plan.kept, slots))
+        rows = torch.cat([small.rows, small.idle_rows])
+        pieces.append(None if layer.bias is None else _slice(layer.bias, rows, plan.rows, slots))
+    return tuple(plans), pieces
+
+
+def _slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> _Slice:
+    tensors = [torch.zeros(len(places)) for _ in range(1 + slots)]
+    return _Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
+
+
+def _spread(values: Tensor, places: Tensor, target: Tensor) -> None:
+    """Write values to flat places of a dense tensor, and zeros everywhere else."""
+    target.zero_().view(-1)[places] = values

@@ -1,0 +1,159 @@
+"""SparseLinear: a linear layer whose only weights are those that survived."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur._types import Bool, Float
+from secateur.sparse.dense import dense_linear
+from secateur.sparse.plan import LayerPlan, plan_layer
+from secateur.sparse.product import fits, sparse_chain
+
+__all__ = ["SparseLinear"]
+
+
+class SparseLinear(nn.Module):
+    """A linear layer that stores, computes and trains its surviving weights only.
+
+    y = x Wᵀ + b, where W [rows, columns] is `values` at the places that the mask keeps and exactly zero
+    elsewhere: a pruned weight does not exist, so 0 · NaN and 0 · inf are 0 here and an infinite input reaches
+    only the units it is connected to.
+
+    The parameters are `values` [kept] and `bias` [rows]; `state_dict` gives and takes an ordinary dense
+    `weight` instead, as `nn.Linear` does. 32-bit floats on the CPU run in the sparse kernels; other types,
+    other devices and empty batches run as the dense product of the same weights.
+
+    Args:
+        plan: where the surviving weights are.
+        values: their values, in the plan's order.
+        bias: one per row, or None.
+        compute_dense: multiply densely although the weights are stored sparsely; right above the break-even
+            density.
+        onednn: whether that dense product goes through oneDNN.
+    """
+
+    def __init__(
+        self,
+        plan: LayerPlan,
+        values: Float[Tensor, " kept"],
+        bias: Float[Tensor, " rows"] | None,
+        *,
+        compute_dense: bool = False,
+        onednn: bool = False,
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.compute_dense, self.onednn = compute_dense, onednn
+        self.values = nn.Parameter(values)
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    @staticmethod
+    def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseLinear:
+        """Take the weights that `mask` keeps out of a dense layer, as copies; the rest is left behind."""
+        plan = plan_layer(mask)
+        with torch.no_grad():
+            bias = None if linear.bias is None else linear.bias.detach().clone()
+            sparse = SparseLinear(plan, plan.gather(linear.weight.detach()), bias)
+        sparse.values.requires_grad_(linear.weight.requires_grad)
+        if sparse.bias is not None:
+            sparse.bias.requires_grad_(linear.bias.requires_grad)
+        return sparse.train(linear.training)
+
+    @property
+    def in_features(self) -> int:
+        """Number of inputs."""
+        return self.plan.columns
+
+    @property
+    def out_features(self) -> int:
+        """Number of outputs."""
+        return self.plan.rows
+
+    @property
+    def weight(self) -> Float[Tensor, "rows columns"]:
+        """The dense matrix, built when asked for. Gradients flow through it into `values`."""
+        return self.plan.scatter(self.values)
+
+    @property
+    def runs_sparse(self) -> bool:
+        """Whether the sparse kernels are to be used (dense is chosen above the break-even density)."""
+        return not self.compute_dense
+
+    def forward(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
+        """Multiply: [..., columns] → [..., rows]."""
+        if x.shape[-1] != self.plan.columns:
+            raise ValueError(f"the input of SparseLinear must have {self.plan.columns} features, got {x.shape[-1]}")
+        if self.compute_dense:
+            return dense_linear(x, self.weight, self.bias, onednn=self.onednn)
+        if not fits(x, self.values, self.bias):
+            return self._dense_fallback(x)
+        return sparse_chain(x, (self.plan,), (self.values,), (self.bias,))
+
+    def _dense_fallback(self, x: Tensor) -> Tensor:
+        if x.numel():
+            kind = f"{x.dtype} on {x.device.type}".removeprefix("torch.")
+            warnings.warn(
+                f"SparseLinear computes densely: its kernels take float32 on cpu, got {kind} with "
+                f"{str(self.values.dtype).removeprefix('torch.')} weights on {self.values.device.type}. "
+                "Use secateur.densify(model) there.",
+                stacklevel=4,
+            )
+        return nn.functional.linear(x, self.weight, self.bias)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        weight = self.weight if keep_vars else self.plan.scatter(self.values.detach())
+        destination[prefix + "weight"] = weight
+        if self.bias is not None:
+            destination[prefix + "bias"] = self.bias if keep_vars else self.bias.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        targets: dict[str, tuple[int, ...]] = {"weight": (self.plan.rows, self.plan.columns)}
+        if self.bias is not None:
+            targets["bias"] = (self.plan.rows,)
+        for name, shape in targets.items():
+            key = prefix + name
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif tuple(state_dict[key].shape) != shape:
+                error_msgs.append(f"size mismatch for {key}: {tuple(state_dict[key].shape)}, expected {shape}")
+            elif name == "bias":
+                with torch.no_grad():
+                    self.get_parameter("bias").copy_(state_dict[key])
+            else:
+                self._load_weight(key, state_dict[key], error_msgs)
+        if strict:
+            own = (key for key in state_dict if key.startswith(prefix))
+            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in targets)
+
+    def _load_weight(self, key: str, weight: Tensor, error_msgs: list[str]) -> None:
+        values = self.plan.gather(weight.detach())
+        lost = int(weight.count_nonzero()) - int(values.count_nonzero())
+        if lost:
+            error_msgs.append(
+                f"{key} has {lost} non-zero weights where the mask of this layer has none; "
+                "apply the masks to it first (masks.apply_), or sparsify the model it belongs to"
+            )
+            return
+        with torch.no_grad():
+            self.values.copy_(values)
+
+    def extra_repr(self) -> str:
+        """Name the sizes and the density."""
+        how = ", computed densely" if self.compute_dense else ""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"density={self.plan.density:.4g}{how}"
+        )

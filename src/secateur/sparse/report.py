@@ -1,0 +1,52 @@
+"""What `sparsify` chose for each layer, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Choice", "LayerReport", "Report"]
+
+
+class Choice(Enum):
+    """How a layer runs."""
+
+    SPARSE = "sparse"
+    DENSE = "dense kept"
+    UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One masked parameter or one linear layer: what was chosen, and why.
+
+    `held` tells whether its pruned weights stay zero by construction, because only the others are stored.
+    Where it is False, `hold` them with `secateur.hold`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    numel: int
+    choice: Choice
+    reason: str
+    held: bool
+
+    def __str__(self) -> str:
+        shape = " × ".join(map(str, self.shape))
+        return f"{self.name} [{shape}]: {self.choice.value}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The choices of one `sparsify`, layer by layer; print it."""
+
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def not_held(self) -> tuple[str, ...]:
+        """Names of masked parameters that are stored densely: hold their masks with `secateur.hold`."""
+        return tuple(layer.name for layer in self.layers if not layer.held and layer.kept < layer.numel)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.layers))
