@@ -20,6 +20,7 @@ import torch._dynamo  # torch.optim imports it at the first step: seconds, here 
 
 from secateur import _maskfile
 from secateur.lab import data, store
+from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Ramp, Recipe
 from secateur.lab.run import run
@@ -29,7 +30,8 @@ DATASET = data.load("digits", seed=0)
 
 def experiment(steps: int) -> Experiment:
     recipe = Recipe(steps=steps, rate=Ramp(peak=0.1, steps=steps, warmup=5), batch=50, evaluate_every=5)
-    return Experiment("lenet-300-100", "digits", "snip", 0.05, recipe)
+    # torch: the seconds between two kills are then worth something; the sparse engine would be done before the first
+    return Experiment("lenet-300-100", "digits", "snip", 0.05, recipe, engine=Engine.TORCH)
 
 
 def attempt(root: Path, steps: int, *, save_every: float, prepare: Callable[[], None] = lambda: None) -> int:

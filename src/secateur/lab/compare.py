@@ -17,6 +17,7 @@ import torch
 
 from secateur.errors import EmptyLayerWarning, SecateurError
 from secateur.lab import data
+from secateur.lab.engine import Engine
 from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.run import OnProgress, Progress, Result, run
 
@@ -67,7 +68,10 @@ def grid(base: Experiment, methods: Sequence[str], seeds: Sequence[int]) -> list
 
 
 def dense(base: Experiment, *, seed: int) -> Experiment:
-    """Return the run without pruning that belongs beside `base`: everything but the pruning is the same."""
+    """Return the run without pruning that belongs beside `base`: everything but the pruning is the same.
+
+    Where the sparse engine is asked for it gets `auto`: nothing is sparse in a dense run.
+    """
     return Experiment(
         model=base.model,
         data=base.data,
@@ -76,7 +80,7 @@ def dense(base: Experiment, *, seed: int) -> Experiment:
         recipe=base.recipe,
         seed=seed,
         initialiser=base.initialiser,
-        engine=base.engine,
+        engine=Engine.AUTO if base.engine is Engine.SPARSE else base.engine,
     )
 
 

@@ -9,11 +9,16 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from secateur.errors import SecateurError
+from secateur.errors import LeakError, SecateurError
 from secateur.hold import Hold, hold
 from secateur.lab.recipe import Adam, Sgd
 from secateur.masks import Masks
+from secateur.sparse import compile_step, why_no_fused_step
+
+#: `auto` leaves runs that keep more than this fraction of their weights to torch.
+SPARSE_BELOW = 0.25
 
 
 class Engine(StrEnum):
@@ -69,16 +74,14 @@ class TorchStepper:
     def __init__(self, choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> None:
         self.choice = choice
         self.model = model
-        self.names = dict(model.named_parameters())
         self.optimizer = build_optimizer(model, optimizer)
         self.hold: Hold | None = None if masks is None else hold(model, masks)
 
     def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
         """Take one step: forward, cross-entropy, backward, update."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        _set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(self.model(inputs), targets)
+        loss = cross_entropy(self.model(inputs), targets)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -88,23 +91,11 @@ class TorchStepper:
 
     def state(self) -> dict[str, Tensor]:
         """Flatten the optimizer's per-parameter state."""
-        return {
-            f"{slot}/{name}": value
-            for name, parameter in self.names.items()
-            for slot, value in self.optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor)
-        }
+        return _state_of(self.optimizer, self.model)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put the per-parameter state back where `state` found it."""
-        for key, value in state.items():
-            slot, _, name = key.partition("/")
-            if name not in self.names:
-                raise SecateurError(f"the checkpoint holds {slot!r} of {name!r}, which the model does not have.")
-            parameter = self.names[name]
-            # Adam's step counter lives on the CPU whatever the device; the moments live beside the parameter.
-            place = parameter.device if value.shape == parameter.shape else value.device
-            self.optimizer.state[parameter][slot] = value.to(place)
+        _restore(self.optimizer, self.model, state)
 
     def verify(self) -> None:
         """Check that no pruned weight came back."""
@@ -115,6 +106,46 @@ class TorchStepper:
         """Remove the hooks."""
         if self.hold is not None:
             self.hold.release()
+
+
+class SparseStepper:
+    """`secateur.sparse.compile_step`: the whole step on surviving weights only, in one native call."""
+
+    def __init__(self, choice: Choice, model: nn.Module, masks: Masks, optimizer: Sgd | Adam) -> None:
+        self.choice = choice
+        self.model = model
+        self.masks = masks
+        self.optimizer = build_optimizer(model, optimizer)
+        self.fused = compile_step(model, masks, cross_entropy, self.optimizer)
+
+    def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
+        """Take one step inside the engine; the model's parameters stay as they are until `sync`."""
+        _set_rate(self.optimizer, rate)
+        return torch.tensor(self.fused(inputs, targets), dtype=torch.float64)
+
+    def sync(self) -> None:
+        """Write the engine's weights and optimizer memory into the model and the torch optimizer."""
+        self.fused.write_back()
+
+    def state(self) -> dict[str, Tensor]:
+        """Flatten the optimizer's per-parameter state, in torch's dense form."""
+        self.fused.write_back()
+        return _state_of(self.optimizer, self.model)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the model's weights and this optimizer memory."""
+        _restore(self.optimizer, self.model, state)
+        self.fused.read_back()
+
+    def verify(self) -> None:
+        """Check that what was written back kept the zeros."""
+        self.fused.write_back()
+        for name, parameter in self.masks.parameters(self.model).items():
+            if bool(parameter.detach()[~self.masks[name]].any()):
+                raise LeakError(f"{name!r} holds a weight that its mask says is pruned, after training.")
+
+    def close(self) -> None:
+        """Do nothing: the engine hangs nothing on the model."""
 
 
 def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Optimizer:
@@ -136,19 +167,60 @@ def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Opti
     )
 
 
-def choose(wanted: Engine) -> Choice:
-    """Decide which engine runs.
+def choose(wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Choice:
+    """Decide which engine runs, from the run alone, so that the same run chooses the same engine every time.
+
+    `auto` takes the sparse engine where it computes exactly this step and at most `SPARSE_BELOW` of the weights stay.
 
     Raises:
-        SecateurError: when `sparse` is asked for and is not there.
+        SecateurError: when `sparse` is asked for and cannot compute this step.
     """
     if wanted is Engine.TORCH:
         return Choice(Engine.TORCH, "asked for")
+    reason = _why_not_sparse(model, masks, optimizer)
     if wanted is Engine.SPARSE:
-        raise SecateurError("`engine` sparse is not in this version of Secateur. Use --engine auto or --engine torch.")
-    return Choice(Engine.TORCH, "this version of Secateur has no sparse engine")
+        if reason is not None:
+            raise SecateurError(f"`engine` sparse does not fit this run: {reason}. Use --engine auto or torch.")
+        return Choice(Engine.SPARSE, "asked for")
+    if reason is None and masks is not None and masks.density > SPARSE_BELOW:
+        reason = f"more than {SPARSE_BELOW:.0%} of the weights stay".replace("%", " %")
+    return Choice(Engine.SPARSE, "it computes this step") if reason is None else Choice(Engine.TORCH, reason)
 
 
 def start(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Stepper:
     """Build the chosen engine around a model that has been pruned already."""
+    if choice.engine is Engine.SPARSE and masks is not None:
+        return SparseStepper(choice, model, masks, optimizer)
     return TorchStepper(choice, model, masks, optimizer)
+
+
+def _why_not_sparse(model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> str | None:
+    if masks is None:
+        return "nothing was pruned"
+    return why_no_fused_step(model, masks, cross_entropy, build_optimizer(model, optimizer))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _state_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{slot}/{name}": value
+        for name, parameter in model.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    names = dict(model.named_parameters())
+    for key, value in state.items():
+        slot, _, name = key.partition("/")
+        if name not in names:
+            raise SecateurError(f"the checkpoint holds {slot!r} of {name!r}, which the model does not have.")
+        parameter = names[name]
+        # Adam's step counter lives on the CPU whatever the device; the moments live beside the parameter.
+        place = parameter.device if value.shape == parameter.shape else value.device
+        optimizer.state[parameter][slot] = value.to(place)

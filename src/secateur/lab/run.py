@@ -13,11 +13,11 @@ from torch import nn
 
 from secateur.lab import data, engine, facts, stages, store
 from secateur.lab.data import Dataset
-from secateur.lab.engine import Choice, Engine, Stepper
+from secateur.lab.engine import Choice, Stepper
 from secateur.lab.experiment import Experiment
 from secateur.lab.stages import MASKS, PRUNE, Pruned, untrained
 from secateur.lab.store import ArtefactError
-from secateur.lab.train import Checkpoint, Saved, Splits, Trail, resume, train
+from secateur.lab.train import Checkpoint, Splits, Trail, resume, train
 from secateur.prunable import prunable
 
 __all__ = [
@@ -205,7 +205,8 @@ def _train(
     recipe = experiment.recipe
     checkpoint = Checkpoint(directory / CHECKPOINT, f"{experiment.name}/{pruned.fingerprint}", setting.save_every)
     saved = checkpoint.load()
-    choice = _choose(experiment, saved)
+    # A run goes on with the engine it began with: engines differ in their last bits.
+    choice = saved.choice if saved else engine.choose(experiment.engine, model, pruned.masks, recipe.optimizer)
     augment = dataset.augment if recipe.augment else None
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,13 +242,6 @@ def _teller(experiment: Experiment, pruned: Pruned, tell: OnProgress) -> Callabl
         tell(Progress(experiment, "train", trail.step, experiment.recipe.steps, loss, error, density))
 
     return on_step
-
-
-def _choose(experiment: Experiment, saved: Saved | None) -> Choice:
-    """Choose the engine; a run goes on with the one it began with: engines differ in their last bits."""
-    if saved is not None and experiment.engine is Engine.AUTO:
-        return saved.choice
-    return engine.choose(experiment.engine)
 
 
 def _result(

@@ -6,11 +6,8 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
 from secateur.errors import SecateurError
-from secateur.lab.engine import Engine, build_optimizer, choose
 from secateur.lab.recipe import RECIPES, Adam, Constant, Ramp, Recipe, Sgd, Stairs, recipe, shortened
 
 
@@ -61,14 +58,3 @@ def test_refusals() -> None:
     for field, value in (("steps", 0), ("batch", 0), ("evaluate_every", -1)):
         with pytest.raises(SecateurError, match=rf"`{field}` must be at least \d, got {value}\."):
             replace(Recipe(1, Constant(0.1)), **{field: value})
-    with pytest.raises(SecateurError, match=r"`engine` sparse is not in this version"):
-        choose(Engine.SPARSE)
-
-
-def test_optimizers_are_those_of_the_recipe() -> None:
-    model = nn.Linear(2, 1)
-    sgd = build_optimizer(model, Sgd(momentum=0.8, weight_decay=0.1, nesterov=True))
-    adam = build_optimizer(model, Adam(beta1=0.5, beta2=0.6, epsilon=1e-3, weight_decay=0.2))
-    assert isinstance(sgd, torch.optim.SGD) and isinstance(adam, torch.optim.Adam)
-    assert [sgd.defaults[key] for key in ("momentum", "weight_decay", "nesterov")] == [0.8, 0.1, True]
-    assert [adam.defaults[key] for key in ("betas", "eps", "weight_decay")] == [(0.5, 0.6), 1e-3, 0.2]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from secateur.errors import SecateurError
 from secateur.lab import data, stages, store
+from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Adam, Constant, Ramp, Recipe
 from secateur.lab.run import Progress, Result, run, state_of
@@ -49,13 +50,15 @@ def timeless(result: Result) -> dict[str, object]:
     "experiment",
     [
         BASE,
+        replace(BASE, engine=Engine.TORCH),
         replace(BASE, recipe=replace(BASE.recipe, optimizer=Adam(), rate=Constant(1e-3))),
+        replace(BASE, recipe=replace(BASE.recipe, optimizer=Adam(), rate=Constant(1e-3)), engine=Engine.TORCH),
         replace(BASE, redraw=True, biases=True, score_in_eval=True),
         replace(BASE, model="lstm-s", recipe=replace(BASE.recipe, steps=8)),
         replace(BASE, model="wrn-10-1", recipe=replace(BASE.recipe, steps=4, batch=16, augment=True)),
         replace(BASE, method="dense", density=1.0),
     ],
-    ids=["sgd", "adam", "paper protocol", "lstm", "batch norm", "dense"],
+    ids=["sgd", "sgd torch", "adam", "adam torch", "paper protocol", "lstm", "batch norm", "dense"],
 )
 def test_a_cut_run_ends_in_the_same_bits(experiment: Experiment, digits: data.Dataset, tmp_path: Path) -> None:
     steps = experiment.recipe.steps

@@ -1,0 +1,147 @@
+"""Two engines behind one seam: the same training within rounding, chosen by the run alone, never changed midway."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from secateur import _native_api
+from secateur.errors import LeakError, SecateurError
+from secateur.lab import data, engine
+from secateur.lab.compare import grid
+from secateur.lab.engine import Choice, Engine, build_optimizer, choose, start
+from secateur.lab.experiment import Experiment
+from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd
+from secateur.lab.run import Progress, run
+from secateur.masks import Masks
+
+needs_kernels = pytest.mark.skipif(_native_api.native is None, reason=f"no compiled kernels: {_native_api.why_not}")
+BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(20, Ramp(0.1, 20), batch=50, evaluate_every=10))
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("digits", seed=0)
+
+
+def stack(density: float, generator: torch.Generator) -> tuple[nn.Sequential, Masks]:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 4))
+    masks = Masks({name: torch.rand(p.shape, generator=generator) < density for name, p in model.named_parameters()})
+    return model, Masks({name: mask for name, mask in masks.items() if name.endswith("weight")})
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        BASE.recipe,
+        replace(BASE.recipe, optimizer=Sgd(momentum=0.0, weight_decay=0.01)),
+        replace(BASE.recipe, optimizer=Sgd(nesterov=True)),
+        replace(BASE.recipe, optimizer=Adam(weight_decay=1e-3), rate=Constant(1e-3)),
+    ],
+    ids=["momentum", "plain", "nesterov", "adam"],
+)
+def test_engines_agree(recipe: Recipe, digits: data.Dataset, tmp_path: Path) -> None:
+    found = {}
+    for wanted in (Engine.TORCH, Engine.SPARSE):
+        result = run(replace(BASE, recipe=recipe, engine=wanted), root=tmp_path, dataset=digits)
+        assert result.facts["engine"] == {"name": str(wanted), "why": "asked for"}
+        found[wanted] = result, load_file(result.directory / "weights.safetensors")
+    (eager, one), (sparse, other) = found.values()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-5)
+    losses = [[point["loss"] for point in result.facts["curve"]] for result in (eager, sparse)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@needs_kernels
+def test_auto_takes_sparse_where_it_computes_the_step(generator: torch.Generator) -> None:
+    model, masks = stack(0.1, generator)
+    assert choose(Engine.AUTO, model, masks, Sgd()) == Choice(Engine.SPARSE, "it computes this step")
+    assert choose(Engine.TORCH, model, masks, Sgd()) == Choice(Engine.TORCH, "asked for")
+
+
+@needs_kernels
+def test_auto_says_why_not(generator: torch.Generator) -> None:
+    model, masks = stack(0.6, generator)
+    assert choose(Engine.AUTO, model, masks, Sgd()) == Choice(Engine.TORCH, "more than 25 % of the weights stay")
+    assert choose(Engine.AUTO, model, None, Sgd()) == Choice(Engine.TORCH, "nothing was pruned")
+    convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
+    kernels = Masks({"0.weight": torch.zeros(2, 1, 3, 3).bool()})
+    choice = choose(Engine.AUTO, convolution, kernels, Sgd())
+    assert choice.engine is Engine.TORCH and "Conv2d" in choice.why
+    with pytest.raises(SecateurError, match=r"`engine` sparse does not fit this run: .*Use --engine auto or torch\."):
+        choose(Engine.SPARSE, convolution, kernels, Sgd())
+
+
+def test_without_kernels_auto_is_torch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native_api, "native", None)
+    monkeypatch.setattr(_native_api, "why_not", "switched off")
+    model, masks = stack(0.1, generator)
+    choice = choose(Engine.AUTO, model, masks, Sgd())
+    assert choice.engine is Engine.TORCH and "switched off" in choice.why
+
+
+@needs_kernels
+def test_a_run_keeps_the_engine_it_began_with(
+    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutError(Exception):
+        pass
+
+    def cut(news: Progress) -> None:
+        if news.step == 10:
+            raise CutError
+
+    def without_kernels(*ignored: object) -> Choice:
+        return Choice(Engine.TORCH, "no kernels on that day")
+
+    with monkeypatch.context() as patch, pytest.raises(CutError):
+        patch.setattr(engine, "choose", without_kernels)
+        run(BASE, root=tmp_path, dataset=digits, save_every=0.0, on_progress=cut)
+    resumed = run(BASE, root=tmp_path, dataset=digits)
+    assert resumed.facts["engine"] == {"name": "torch", "why": "no kernels on that day"}
+
+
+def test_dense_beside_a_sparse_engine_gets_auto() -> None:
+    snip, dense = grid(replace(BASE, engine=Engine.SPARSE), ["snip", "dense"], [0])
+    assert (snip.engine, dense.engine) == (Engine.SPARSE, Engine.AUTO)
+
+
+@pytest.mark.parametrize("wanted", [Engine.TORCH, pytest.param(Engine.SPARSE, marks=needs_kernels)])
+def test_a_leak_is_found(wanted: Engine, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, masks = stack(0.1, generator)
+    masks.apply_(model)
+    stepper = start(Choice(wanted, "asked for"), model, masks, Sgd())
+    stepper.step(torch.rand(5, 12, generator=generator), torch.tensor([0, 1, 2, 3, 0]), 0.1)
+    stepper.verify()
+    monkeypatch.setattr(stepper, "sync", lambda: None)
+    if wanted is Engine.SPARSE:
+        monkeypatch.setattr(stepper.fused, "write_back", lambda: None)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        model[1].weight[~masks["1.weight"]] = 1.0
+    with pytest.raises(LeakError, match=r"1\.weight"):
+        stepper.verify()
+    stepper.close()
+
+
+def test_memory_of_a_foreign_model_is_refused(generator: torch.Generator) -> None:
+    model, masks = stack(0.1, generator)
+    stepper = start(Choice(Engine.TORCH, "asked for"), model, masks, Sgd())
+    with pytest.raises(SecateurError, match=r"holds 'momentum_buffer' of 'x\.weight', which the model does not have"):
+        stepper.restore({"momentum_buffer/x.weight": torch.zeros(1)})
+    stepper.close()
+
+
+def test_optimizers_are_those_of_the_recipe() -> None:
+    model = nn.Linear(2, 1)
+    sgd = build_optimizer(model, Sgd(momentum=0.8, weight_decay=0.1, nesterov=True))
+    adam = build_optimizer(model, Adam(beta1=0.5, beta2=0.6, epsilon=1e-3, weight_decay=0.2))
+    assert isinstance(sgd, torch.optim.SGD) and isinstance(adam, torch.optim.Adam)
+    assert [sgd.defaults[key] for key in ("momentum", "weight_decay", "nesterov")] == [0.8, 0.1, True]
+    assert [adam.defaults[key] for key in ("betas", "eps", "weight_decay")] == [(0.5, 0.6), 1e-3, 0.2]
