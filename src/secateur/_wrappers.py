@@ -66,8 +66,7 @@ def _refuse_parameter(module: nn.Module, name: str, attribute: str) -> None:
     base = attribute.removesuffix("_g").removesuffix("_v")
     if f"{base}_g" in module._parameters and f"{base}_v" in module._parameters:
         raise MaskError(
-            f"{name!r} is computed by weight_norm; fold it first: "
-            f"torch.nn.utils.remove_weight_norm(module, {base!r})"
+            f"{name!r} is computed by weight_norm; fold it first: torch.nn.utils.remove_weight_norm(module, {base!r})"
         )
     parameter = module._parameters.get(attribute)
     packed = parameter is None and callable(getattr(module, attribute, None))

@@ -288,7 +288,6 @@ def _require_fit(name: str, mask: Tensor, parameter: nn.Parameter) -> nn.Paramet
         raise MaskError(f"{name!r} has no shape yet (a lazy module); run the model once before masking it")
     if mask.shape != parameter.shape:
         raise MaskError(
-            f"the mask of {name!r} must have the parameter's shape {tuple(parameter.shape)}, "
-            f"got {tuple(mask.shape)}"
+            f"the mask of {name!r} must have the parameter's shape {tuple(parameter.shape)}, got {tuple(mask.shape)}"
         )
     return parameter

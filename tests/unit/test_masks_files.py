@@ -46,9 +46,7 @@ def test_save_replaces_and_leaves_nothing_else(tmp_path: Path, masks: Masks) -> 
     assert Masks.load(str(path)) == masks
 
 
-def test_a_failed_save_keeps_the_old_file(
-    tmp_path: Path, masks: Masks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, masks: Masks, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m"
     masks.save(path)
 
@@ -108,9 +106,7 @@ def header(**changes: str) -> dict[str, str]:
         ({"a": [255]}, {}, "is damaged: 'a' has bits set behind its last weight"),
     ],
 )
-def test_damage_is_named(
-    tmp_path: Path, rows: dict[str, list[int]], changes: dict[str, str], message: str
-) -> None:
+def test_damage_is_named(tmp_path: Path, rows: dict[str, list[int]], changes: dict[str, str], message: str) -> None:
     tensors = {name: np.array(row, np.uint8) for name, row in rows.items()}
     save_file(tensors, tmp_path / "m", metadata=header(**changes))
     with pytest.raises(MaskError, match=re.escape(message)):
