@@ -183,8 +183,8 @@ class FusedStep:
         """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
         for piece in self._slices:
             _spread(piece.value, piece.places, piece.parameter)
-            if not self.steps:
-                continue  # torch has no state before the first step either
+            if not self.steps or not self._slots:
+                continue  # then torch has no state either
             state = self.optimizer.state[piece.parameter]
             for slot, tensor in zip(self._slots, piece.state, strict=True):
                 if not isinstance(state.get(slot), Tensor):

@@ -46,9 +46,7 @@ def test_batch_below_one(sparse_machine: Machine) -> None:
         sparsify(nn.Linear(3, 2), masks, batch=0, machine=sparse_machine)
 
 
-def test_empty_batch_gives_empty_output_and_zero_gradients(
-    sparse_machine: Machine, generator: torch.Generator
-) -> None:
+def test_empty_batch_gives_empty_output_and_zero_gradients(sparse_machine: Machine, generator: torch.Generator) -> None:
     _, fast = pair(sparse_machine, generator)
     y = fast(torch.empty(0, 8))
     assert y.shape == (0, 6)
