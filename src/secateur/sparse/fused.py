@@ -166,6 +166,17 @@ class FusedStep:
         """How many steps the optimizer has taken, those before `compile_step` included (SGD forgets those)."""
         return self._engine.steps
 
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the weights and biases that the engine trains."""
+        return sum(4 * len(piece.places) for piece in self._slices)
+
+    @property
+    def training_bytes(self) -> int:
+        """Bytes of weights, optimizer state and indices; no gradients are stored."""
+        own = sum(len(piece.places) * (4 + 4 * len(piece.state) + 8) for piece in self._slices)
+        return own + sum(plan.index_bytes for plan in self._plans)
+
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs for a batch with the weights as they are now, [batch, classes]."""

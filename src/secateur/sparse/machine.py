@@ -11,12 +11,10 @@ import json
 import math
 import os
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import nn
@@ -24,6 +22,7 @@ from torch import nn
 from secateur import _native_api
 from secateur.sparse.dense import dense_linear, onednn_available
 from secateur.sparse.linear import SparseLinear
+from secateur.sparse.timing import interleaved
 
 __all__ = ["BreakEven", "Machine", "cache_file", "measure_machine", "processor", "this_machine"]
 
@@ -175,14 +174,5 @@ def _train(y: torch.Tensor, dy: torch.Tensor, module: nn.Module, x: torch.Tensor
 
 
 def _seconds(candidates: list[Callable[[], object]]) -> list[float]:
-    """Median time of each candidate, interleaved, in at least 5 rounds and at most about 0.1 s."""
-    times: list[list[float]] = [[] for _ in candidates]
-    for candidate in candidates:
-        candidate()
-    began = time.perf_counter()
-    while len(times[0]) < 5 or (len(times[0]) < 40 and time.perf_counter() - began < 0.1):
-        for candidate, found in zip(candidates, times, strict=True):
-            start = time.perf_counter()
-            candidate()
-            found.append(time.perf_counter() - start)
-    return [median(found) for found in times]
+    named = {str(i): candidate for i, candidate in enumerate(candidates)}
+    return list(interleaved(named, seconds=0.1, rounds=(5, 40)).values())

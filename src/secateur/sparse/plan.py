@@ -51,6 +51,11 @@ class LayerPlan:
         return self.kept / (self.rows * self.columns)
 
     @property
+    def index_bytes(self) -> int:
+        """How many bytes say where the weights are: 24 for each, and 8 for each row and column."""
+        return 24 * self.kept + 4 * (self.edges.numel() - 1) * self.rows + 8 * self.rows + 12 * self.columns
+
+    @property
     def layer(self) -> Any:
         """The compiled kernels' view of this plan, None without them."""
         return self._layer

@@ -1,0 +1,35 @@
+"""Timing of alternatives against one another: interleaved, so that a busy moment of the machine hits all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+__all__ = ["interleaved"]
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], *, seconds: float, rounds: tuple[int, int] = (5, 1000)
+) -> dict[str, float]:
+    """Time candidates in rounds A B C, A B C, … and return the median seconds of each.
+
+    Args:
+        candidates: name → what to time, called once before, untimed.
+        seconds: about how long all of it may take; a round under way is finished.
+        rounds: at least and at most so many rounds, whatever the time.
+
+    >>> sorted(interleaved({"a": lambda: None, "b": lambda: None}, seconds=0.01))
+    ['a', 'b']
+    """
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for candidate in candidates.values():
+        candidate()
+    began, done = time.perf_counter(), 0
+    while done < rounds[0] or (done < rounds[1] and time.perf_counter() - began < seconds):
+        for name, candidate in candidates.items():
+            start = time.perf_counter()
+            candidate()
+            times[name].append(time.perf_counter() - start)
+        done += 1
+    return {name: median(found) for name, found in times.items()}
