@@ -1,6 +1,6 @@
 // Radix selection for Python: shares the inner loops of select_kernel.cpp out over threads.
 //
-// Python hands over plain addresses of contiguous memory; src/secateur/_radix.py is the only caller and checks
+// Python hands over lists of plain addresses of contiguous memory; src/secateur/_radix.py is the only caller and checks
 // types, devices and layout before.
 
 #include "select.h"
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,8 +23,25 @@ namespace secateur {
 namespace {
 
 // Threads take slices of this many scores (1 MiB of float32) as they get free: on a busy machine one thread
-// may be much slower than another.
+// may be much slower than another. One parallel loop runs over the slices of all tensors, because at the end of
+// each loop the threads wait for the slowest.
 constexpr int64_t slice_size = int64_t{1} << 18;
+
+struct Slice {
+  size_t tensor;
+  int64_t begin;
+  int64_t size;
+};
+
+std::vector<Slice> slices_of(const std::vector<int64_t>& sizes) {
+  std::vector<Slice> slices;
+  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
+    for (int64_t begin = 0; begin < sizes[tensor]; begin += slice_size) {
+      slices.push_back({tensor, begin, std::min(slice_size, sizes[tensor] - begin)});
+    }
+  }
+  return slices;
+}
 
 int this_thread() {
 #ifdef _OPENMP
@@ -33,21 +51,27 @@ int this_thread() {
 #endif
 }
 
-// counts: one row of `digit_values` per thread, added to. Without a prefix (shift at the top) every score counts.
+template <class Element>
+Element* at(uintptr_t address) {
+  return reinterpret_cast<Element*>(address);
+}
+
+// counts: one row of `digit_values` per thread, added to. The prefix does not matter for the top digit.
 template <class Bits>
-void count_digits(const SelectKernels<Bits>& kernels, const Bits* scores, int64_t size, int shift, Bits prefix,
-                  int64_t* counts, int threads) {
-  const bool first = shift + digit_bits == static_cast<int>(sizeof(Bits) * 8);
-  const int64_t slices = (size + slice_size - 1) / slice_size;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (slices > 1 && threads > 1)
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    const int64_t begin = slice * slice_size;
-    const int64_t length = std::min(slice_size, size - begin);
+void count_digits(const SelectKernels<Bits>& kernels, const std::vector<uintptr_t>& scores,
+                  const std::vector<int64_t>& sizes, int shift, Bits prefix, int64_t* counts, int threads) {
+  const bool top_digit = shift + digit_bits == static_cast<int>(sizeof(Bits) * 8);
+  const std::vector<Slice> slices = slices_of(sizes);
+  const int64_t count = static_cast<int64_t>(slices.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; ++i) {
+    const Slice slice = slices[i];
+    const Bits* first = at<const Bits>(scores[slice.tensor]) + slice.begin;
     int64_t* row = counts + this_thread() * digit_values;
-    if (first) {
-      kernels.count_first_digit(scores + begin, length, row);
+    if (top_digit) {
+      kernels.count_first_digit(first, slice.size, row);
     } else {
-      kernels.count_next_digit(scores + begin, length, shift, prefix, row);
+      kernels.count_next_digit(first, slice.size, shift, prefix, row);
     }
   }
 }
@@ -62,69 +86,72 @@ void ask_for_huge_pages([[maybe_unused]] uint8_t* begin, [[maybe_unused]] int64_
 #endif
 }
 
-// Fills the mask, keeps the first `keep_ties` of the scores equal to the threshold, and returns how many
+// Fills the masks, keeps the first `keep_ties` of the scores equal to the threshold, and returns how many
 // such scores there are.
 template <class Bits>
-int64_t fill_mask(const SelectKernels<Bits>& kernels, const Bits* scores, int64_t size, Bits threshold,
-                  int64_t keep_ties, uint8_t* mask, int threads) {
-  ask_for_huge_pages(mask, size);
-  const int64_t slices = (size + slice_size - 1) / slice_size;
-  std::vector<int64_t> ties(static_cast<size_t>(slices));
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (slices > 1 && threads > 1)
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    const int64_t begin = slice * slice_size;
-    const int64_t length = std::min(slice_size, size - begin);
-    ties[slice] = kernels.fill_mask(scores + begin, length, threshold, mask + begin);
+int64_t fill_masks(const SelectKernels<Bits>& kernels, const std::vector<uintptr_t>& scores,
+                   const std::vector<int64_t>& sizes, Bits threshold, int64_t keep_ties,
+                   const std::vector<uintptr_t>& masks, int threads) {
+  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
+    ask_for_huge_pages(at<uint8_t>(masks[tensor]), sizes[tensor]);
+  }
+  const std::vector<Slice> slices = slices_of(sizes);
+  const int64_t count = static_cast<int64_t>(slices.size());
+  std::vector<int64_t> ties(slices.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; ++i) {
+    const Slice slice = slices[i];
+    ties[i] = kernels.fill_mask(at<const Bits>(scores[slice.tensor]) + slice.begin, slice.size, threshold,
+                                at<uint8_t>(masks[slice.tensor]) + slice.begin);
   }
 
   // Lower index first: every slice gets what the slices before it have left of the quota.
-  std::vector<int64_t> quota(static_cast<size_t>(slices));
+  std::vector<int64_t> quota(slices.size());
   int64_t total = 0;
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    quota[slice] = std::max<int64_t>(0, std::min(ties[slice], keep_ties - total));
-    total += ties[slice];
+  for (int64_t i = 0; i < count; ++i) {
+    quota[i] = std::max<int64_t>(0, std::min(ties[i], keep_ties - total));
+    total += ties[i];
   }
   if (total <= keep_ties) return total;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (slices > 1 && threads > 1)
-  for (int64_t slice = 0; slice < slices; ++slice) {
-    if (quota[slice] == ties[slice]) continue;
-    const int64_t begin = slice * slice_size;
-    const int64_t length = std::min(slice_size, size - begin);
-    kernels.trim_ties(scores + begin, length, threshold, quota[slice], mask + begin);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; ++i) {
+    if (quota[i] == ties[i]) continue;
+    const Slice slice = slices[i];
+    kernels.trim_ties(at<const Bits>(scores[slice.tensor]) + slice.begin, slice.size, threshold, quota[i],
+                      at<uint8_t>(masks[slice.tensor]) + slice.begin);
   }
   return total;
 }
 
-template <class Element>
-Element* at(uintptr_t address) {
-  return reinterpret_cast<Element*>(address);
+void require(bool condition, const char* sentence) {
+  if (!condition) throw std::invalid_argument(sentence);
 }
 
-void require_score_width(int bytes) {
-  if (bytes != 4 && bytes != 8) throw std::invalid_argument("scores must be float32 (4 bytes) or float64 (8 bytes)");
+void require_tensors(size_t scores, size_t sizes, int bytes) {
+  require(bytes == 4 || bytes == 8, "scores must be float32 (4 bytes) or float64 (8 bytes)");
+  require(scores == sizes, "every tensor needs an address and a size");
 }
 
-void count_digits_at(uintptr_t scores, int64_t size, int bytes, int shift, uint64_t prefix, uintptr_t counts,
-                     int threads) {
-  require_score_width(bytes);
+void count_digits_at(const std::vector<uintptr_t>& scores, const std::vector<int64_t>& sizes, int bytes, int shift,
+                     uint64_t prefix, uintptr_t counts, int threads) {
+  require_tensors(scores.size(), sizes.size(), bytes);
   if (bytes == 4) {
-    count_digits(SECATEUR_TABLE(select_float32), at<const uint32_t>(scores), size, shift,
-                 static_cast<uint32_t>(prefix), at<int64_t>(counts), threads);
-  } else {
-    count_digits(SECATEUR_TABLE(select_float64), at<const uint64_t>(scores), size, shift, prefix,
+    count_digits(SECATEUR_TABLE(select_float32), scores, sizes, shift, static_cast<uint32_t>(prefix),
                  at<int64_t>(counts), threads);
+  } else {
+    count_digits(SECATEUR_TABLE(select_float64), scores, sizes, shift, prefix, at<int64_t>(counts), threads);
   }
 }
 
-int64_t fill_mask_at(uintptr_t scores, int64_t size, int bytes, uint64_t threshold, int64_t keep_ties,
-                     uintptr_t mask, int threads) {
-  require_score_width(bytes);
+int64_t fill_masks_at(const std::vector<uintptr_t>& scores, const std::vector<int64_t>& sizes, int bytes,
+                      uint64_t threshold, int64_t keep_ties, const std::vector<uintptr_t>& masks, int threads) {
+  require_tensors(scores.size(), sizes.size(), bytes);
+  require(masks.size() == sizes.size(), "every tensor needs a mask");
   if (bytes == 4) {
-    return fill_mask(SECATEUR_TABLE(select_float32), at<const uint32_t>(scores), size,
-                     static_cast<uint32_t>(threshold), keep_ties, at<uint8_t>(mask), threads);
+    return fill_masks(SECATEUR_TABLE(select_float32), scores, sizes, static_cast<uint32_t>(threshold), keep_ties,
+                      masks, threads);
   }
-  return fill_mask(SECATEUR_TABLE(select_float64), at<const uint64_t>(scores), size, threshold, keep_ties,
-                   at<uint8_t>(mask), threads);
+  return fill_masks(SECATEUR_TABLE(select_float64), scores, sizes, threshold, keep_ties, masks, threads);
 }
 
 }  // namespace
@@ -132,11 +159,11 @@ int64_t fill_mask_at(uintptr_t scores, int64_t size, int bytes, uint64_t thresho
 void bind_select(nanobind::module_& module) {
   using nanobind::arg;
   using release_gil = nanobind::call_guard<nanobind::gil_scoped_release>;
-  module.def("count_digits", &count_digits_at, release_gil(), arg("scores"), arg("size"), arg("bytes"),
+  module.def("count_digits", &count_digits_at, release_gil(), arg("scores"), arg("sizes"), arg("bytes"),
              arg("shift"), arg("prefix"), arg("counts"), arg("threads"),
              "Add the 16-bit digit at `shift` of every key whose higher digits are `prefix` to counts[thread, digit].");
-  module.def("fill_mask", &fill_mask_at, release_gil(), arg("scores"), arg("size"), arg("bytes"),
-             arg("threshold"), arg("keep_ties"), arg("mask"), arg("threads"),
+  module.def("fill_masks", &fill_masks_at, release_gil(), arg("scores"), arg("sizes"), arg("bytes"),
+             arg("threshold"), arg("keep_ties"), arg("masks"), arg("threads"),
              "Write mask = key >= threshold with only the first `keep_ties` ties; return how many ties there are.");
 }
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from secateur import _radix
-from secateur._radix import DIGIT_BITS, DIGITS
+from secateur._radix import DIGIT_BITS, DIGITS, Counts
 from secateur._rankable import require_finite
 
 ALL = 1 << 62  # more ties than any model has scores
 
 Cost = float | Tensor
+Costs = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ def by_count(scores: Mapping[str, Tensor], keep: int) -> Cut:
             _require_finite(counts, scores, dtype)
         if need == 0:
             return Cut((1 << _radix.key_bits(dtype)) - 1, 0, dtype)  # a NaN's key, above every score
-        from_top = counts.flip(0).cumsum(0)
-        position = int(torch.searchsorted(from_top, need))
+        from_top = np.cumsum(counts[::-1])
+        position = int(np.searchsorted(from_top, need))
         digit = DIGITS - 1 - position
         here = int(counts[digit])
         need -= int(from_top[position]) - here
@@ -54,14 +57,15 @@ def by_count(scores: Mapping[str, Tensor], keep: int) -> Cut:
 
 def masks_of(scores: Mapping[str, Tensor], cut: Cut) -> dict[str, Tensor]:
     """The masks of a cut; ties are kept in the order of the mapping, then of the flat index."""
-    masks = {}
+    masks = {name: _empty_mask(tensor) for name, tensor in scores.items()}
+    if scores and all(_radix.in_place(tensor, cut.dtype) for tensor in scores.values()):
+        _radix.fill_masks(list(scores.values()), cut.threshold, cut.ties, list(masks.values()))
+        return masks
     left = cut.ties
     for name, tensor in scores.items():
-        mask = torch.empty(tensor.shape, dtype=torch.bool, device=tensor.device)
-        for part, here in _parts_with_place(tensor, cut.dtype, whole=True):
-            found = _radix.fill_mask(part, cut.threshold, left, mask.view(-1)[here])
+        for part, here in _parts_with_place(tensor, cut.dtype):
+            found = _radix.fill_masks([part], cut.threshold, left, [masks[name].view(-1)[here]])
             left = max(0, left - found)
-        masks[name] = mask
     return masks
 
 
@@ -71,11 +75,10 @@ def masks_within(scores: Mapping[str, Tensor], cost: Mapping[str, Cost], budget:
     threshold, left = _threshold_by_cost(scores, cost, budget, dtype)
     masks = {}
     for name, tensor in scores.items():
-        mask = torch.empty(tensor.shape, dtype=torch.bool, device=tensor.device)
+        masks[name] = _empty_mask(tensor)
         for part, here in _parts_with_place(tensor, dtype):
             kept, left = _pay_for_ties(part, threshold, _part_of(cost[name], here), left)
-            _radix.fill_mask(part, threshold, kept, mask.view(-1)[here])
-        masks[name] = mask
+            _radix.fill_masks([part], threshold, kept, [masks[name].view(-1)[here]])
     return masks
 
 
@@ -88,11 +91,11 @@ def _threshold_by_cost(
         if shift == _radix.shifts(dtype)[0]:
             counts = _radix.count_digits(scores.values(), dtype, shift=shift, prefix=prefix)
             _require_finite(counts, scores, dtype)
-        costs = torch.zeros(DIGITS, dtype=torch.float64)
+        costs = np.zeros(DIGITS)
         for name, tensor in scores.items():
             costs += _cost_of_digits(tensor, cost[name], dtype, shift, prefix)
-        spent_down_to = spent + costs.flip(0).cumsum(0)
-        position = int(torch.searchsorted(spent_down_to, budget, right=True))
+        spent_down_to = spent + np.cumsum(costs[::-1])
+        position = int(np.searchsorted(spent_down_to, budget, side="right"))
         if position == DIGITS:  # everything fits (or all of these digits do, by the rounding of their sum)
             return prefix << (shift + DIGIT_BITS), float("inf")
         if position > 0:
@@ -101,17 +104,17 @@ def _threshold_by_cost(
     return prefix, budget - spent
 
 
-def _cost_of_digits(scores: Tensor, cost: Cost, dtype: torch.dtype, shift: int, prefix: int) -> Tensor:
-    """What the scores with each value of a digit cost together; float64 on the CPU."""
+def _cost_of_digits(scores: Tensor, cost: Cost, dtype: torch.dtype, shift: int, prefix: int) -> Costs:
+    """What the scores with each value of a digit cost together."""
     if not isinstance(cost, Tensor):
-        return _radix.count_digits([scores], dtype, shift=shift, prefix=prefix).double() * cost
-    costs = torch.zeros(DIGITS, dtype=torch.float64)
+        return _radix.count_digits([scores], dtype, shift=shift, prefix=prefix).astype(np.float64) * float(cost)
+    costs = np.zeros(DIGITS)
     for part, here in _parts_with_place(scores, dtype):
         digits, where = _radix.matching_digits(part, shift, prefix)
         weights = _flat(cost)[here].to(part.device)
         weights = weights if where is None else weights[where]
         # On the CPU: a GPU adds floats in another order every time, and the cut would be a matter of luck.
-        costs += torch.bincount(digits.cpu(), weights.cpu().double(), minlength=DIGITS)
+        costs += torch.bincount(digits.cpu(), weights.cpu().double(), minlength=DIGITS).numpy()
     return costs
 
 
@@ -132,12 +135,14 @@ def _pay_for_ties(part: Tensor, threshold: int, cost: Cost, left: float) -> tupl
     return kept, left - paid if kept == found else -1.0
 
 
-def _parts_with_place(
-    scores: Tensor, dtype: torch.dtype, *, whole: bool = False
-) -> Iterator[tuple[Tensor, slice]]:
+def _empty_mask(scores: Tensor) -> Tensor:
+    return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+
+
+def _parts_with_place(scores: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, slice]]:
     """The `parts` of the scores and where each lies in the flattened tensor."""
     offset = 0
-    for part in _radix.parts(scores, dtype, whole=whole):
+    for part in _radix.parts(scores, dtype):
         yield part, slice(offset, offset + part.numel())
         offset += part.numel()
 
@@ -150,7 +155,7 @@ def _flat(cost: Tensor) -> Tensor:
     return cost.detach().reshape(-1)
 
 
-def _require_finite(counts: Tensor, scores: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def _require_finite(counts: Counts, scores: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Refuse NaN and infinities: an exponent of all ones, which the counts of the first digit give away."""
     exponent_bits = 8 if dtype == torch.float32 else 11
     # Negative ones have the lowest digits, positive ones the highest.

@@ -8,8 +8,10 @@ give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ from secateur import _native_api
 
 DIGIT_BITS = 16
 DIGITS = 1 << DIGIT_BITS
+
+# Tables of 65,536 numbers are numpy's: torch would wake all of its threads for each sum over one.
+Counts = npt.NDArray[np.int64]
 
 # Scores per part where a pass needs temporaries (torch passes, conversions, strided tensors). This bounds the
 # memory that a selection takes, however many scores there are. On a CPU a part should stay in the cache; an
@@ -50,20 +55,15 @@ def shifts(dtype: torch.dtype) -> range:
     return range(key_bits(dtype) - DIGIT_BITS, -1, -DIGIT_BITS)
 
 
-def parts(scores: Tensor, dtype: torch.dtype, *, whole: bool = False) -> Iterator[Tensor]:
-    """The scores in index order as flat, contiguous tensors of `dtype` of bounded size (see `PART`).
+def parts(scores: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The scores in index order as flat, contiguous tensors of `dtype` and of bounded size (see `PART`).
 
-    Only what is not contiguous or not `dtype` already is copied, one part at a time. With `whole`, a tensor
-    that the compiled kernels can read in place comes in one part of any size.
+    Only what is not contiguous or not `dtype` already is copied, one part at a time.
     """
     scores = scores.detach().resolve_neg()
     most = PART * (1 if scores.device.type == "cpu" else _ACCELERATOR_PARTS)
     if scores.is_contiguous():
-        flat = scores.view(-1)
-        if whole and scores.dtype == dtype and _is_native(scores):
-            yield flat
-        else:
-            yield from (part.to(dtype) for part in flat.split(most))
+        yield from (part.to(dtype) for part in scores.view(-1).split(most))
     elif scores.numel() <= most:
         yield scores.contiguous().view(-1).to(dtype)
     elif scores.shape[0] == 1:
@@ -74,37 +74,59 @@ def parts(scores: Tensor, dtype: torch.dtype, *, whole: bool = False) -> Iterato
             yield from parts(block, dtype)
 
 
-def count_digits(scores: Iterable[Tensor], dtype: torch.dtype, *, shift: int, prefix: int) -> Tensor:
+def count_digits(scores: Iterable[Tensor], dtype: torch.dtype, *, shift: int, prefix: int) -> Counts:
     """Count the values of the digit at bit `shift` among the scores whose higher digits are `prefix`.
 
     Returns:
-        int64 counts `[DIGITS]` on the CPU; the scores may lie on several devices.
+        Counts by digit; the scores may lie on several devices.
     """
-    tensors = [tensor for tensor in scores if tensor.numel()]
-    threads = _threads_for(sum(tensor.numel() for tensor in tensors))
-    counts = torch.zeros(threads, DIGITS, dtype=torch.int64)
-    for tensor in tensors:
-        for part in parts(tensor, dtype, whole=True):
-            if (native := _native_api.native) is not None and _is_native(part):
-                native.count_digits(
-                    part.data_ptr(), part.numel(), dtype.itemsize, shift, prefix, counts.data_ptr(), threads
-                )
+    tensors = [tensor.detach() for tensor in scores if tensor.numel()]
+    here = [tensor for tensor in tensors if in_place(tensor, dtype)]
+    elsewhere = [tensor for tensor in tensors if not in_place(tensor, dtype)]
+    counts = np.zeros((_threads_for(here), DIGITS), dtype=np.int64)
+    if here:
+        _count_natively(here, shift, prefix, counts)
+    for tensor in elsewhere:
+        for part in parts(tensor, dtype):
+            if in_place(part, dtype):
+                _count_natively([part], shift, prefix, counts)
             else:
                 digits, _ = matching_digits(part, shift, prefix)
-                counts[0] += torch.bincount(digits, minlength=DIGITS).cpu()
-    return counts.sum(0)
+                counts[0] += torch.bincount(digits, minlength=DIGITS).cpu().numpy()
+    return counts.sum(axis=0)
 
 
-def fill_mask(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> int:
+def fill_masks(scores: Sequence[Tensor], threshold: int, keep_ties: int, masks: Sequence[Tensor]) -> int:
     """Write `mask = key > threshold`, and True for the first `keep_ties` keys equal to it; count the equal.
 
     Args:
-        scores: one of the `parts`: flat, contiguous, float32 or float64.
-        mask: its part of the result, a flat boolean view that is written.
+        scores: tensors that lie `in_place`, or one of the `parts`.
+        masks: the result: contiguous boolean tensors of the same sizes, written.
     """
-    if (native := _native_api.native) is not None and _is_native(scores):
-        size, bytes_each, threads = scores.numel(), scores.itemsize, _threads_for(scores.numel())
-        return native.fill_mask(scores.data_ptr(), size, bytes_each, threshold, keep_ties, mask.data_ptr(), threads)
+    dtype = scores[0].dtype
+    if (native := _native_api.native) is not None and all(in_place(tensor, dtype) for tensor in scores):
+        return native.fill_masks(
+            *_where(scores), dtype.itemsize, threshold, keep_ties, _where(masks)[0], _threads_for(scores)
+        )
+    found = 0
+    for part, mask in zip(scores, masks, strict=True):
+        found += _fill_part(part, threshold, max(0, keep_ties - found), mask)
+    return found
+
+
+def in_place(scores: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the compiled kernels can read this tensor where it lies, as scores of `dtype`."""
+    on_cpu = _native_api.native is not None and scores.device.type == "cpu"
+    return on_cpu and scores.dtype == dtype and scores.is_contiguous() and not scores.is_neg()
+
+
+def _count_natively(scores: Sequence[Tensor], shift: int, prefix: int, counts: Counts) -> None:
+    assert _native_api.native is not None
+    bytes_each, threads = scores[0].dtype.itemsize, counts.shape[0]
+    _native_api.native.count_digits(*_where(scores), bytes_each, shift, prefix, counts.ctypes.data, threads)
+
+
+def _fill_part(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> int:
     keys = signed_keys(scores)
     signed_threshold = signed(threshold, scores.dtype)
     torch.gt(keys, signed_threshold, out=mask)
@@ -114,6 +136,10 @@ def fill_mask(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> i
         ties &= ties.cumsum(0) <= keep_ties
     mask |= ties
     return found
+
+
+def _where(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    return [tensor.data_ptr() for tensor in tensors], [tensor.numel() for tensor in tensors]
 
 
 def signed_keys(scores: Tensor) -> Tensor:
@@ -141,9 +167,5 @@ def matching_digits(scores: Tensor, shift: int, prefix: int) -> tuple[Tensor, Te
     return (keys[where] >> shift) & (DIGITS - 1), where
 
 
-def _threads_for(size: int) -> int:
-    return min(torch.get_num_threads(), 1 + size // _SCORES_PER_THREAD)
-
-
-def _is_native(tensor: Tensor) -> bool:
-    return _native_api.native is not None and tensor.device.type == "cpu"
+def _threads_for(tensors: Sequence[Tensor]) -> int:
+    return min(torch.get_num_threads(), 1 + sum(tensor.numel() for tensor in tensors) // _SCORES_PER_THREAD)
