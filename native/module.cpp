@@ -5,6 +5,7 @@
 namespace secateur {
 void bind_isa(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
+void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
 void bind_fused_step(nanobind::module_& module);
 }  // namespace secateur
@@ -15,6 +16,7 @@ NB_MODULE(_native, module) {
   nanobind::set_leak_warnings(false);
   secateur::bind_isa(module);
   secateur::bind_select(module);
+  secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);
   secateur::bind_fused_step(module);
 }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from secateur import _shards
+from secateur._zeros import zero_
 
 
 class Slot:
@@ -73,7 +74,7 @@ class Slot:
     def project(self, parameter: nn.Parameter) -> None:
         """Write zeros over the pruned weights. Filling, not multiplying: 0 · NaN would stay NaN."""
         if not self._dense:
-            _shards.local(parameter).masked_fill_(self.pruned(parameter), 0)
+            zero_(_shards.local(parameter), self.pruned(parameter))
 
     def mask_gradient(self, parameter: Tensor) -> None:
         """Write zeros over the pruned entries of the gradient, if there is a dense one."""
@@ -81,7 +82,7 @@ class Slot:
         if grad is None or self._dense or grad.layout != torch.strided:
             return  # a sparse gradient (of an embedding) is left to the projection
         if _shards.layout(grad) == _shards.layout(parameter):
-            _shards.local(grad).masked_fill_(self.pruned(parameter), 0)
+            zero_(_shards.local(grad), self.pruned(parameter))
 
     def hook(self, parameter: nn.Parameter) -> None:
         """See to it that gradients get masked from the next backward on. Cheap where that is so already."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur import _maskfile, _shards
+from secateur._zeros import zero_
 from secateur.errors import MaskError, nearest
 from secateur.prunable import Only, prunable
 
@@ -167,7 +168,7 @@ class Masks(Mapping[str, Tensor]):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 # Filling, not multiplying: 0 · inf and 0 · NaN would be NaN.
-                _shards.local(parameter).masked_fill_(~_shards.local_mask(self[name], parameter), 0)
+                zero_(_shards.local(parameter), _shards.local_mask(self[name], parameter), when=False)
 
     def to(self, device: torch.device | str) -> Masks:
         """Return the same masks on another device (these, if they are there already)."""
