@@ -59,7 +59,8 @@ def _print_all(entries: list[Any]) -> None:
 def _print_one(entry: Any, options: dict[str, list[str]]) -> None:
     import inspect
 
-    console.say(f"{entry.name}{inspect.signature(entry.factory)}")
+    signature = str(inspect.signature(entry.factory)).replace("'", "")  # annotations are kept as text
+    console.say(f"{entry.name}{signature}")
     console.say()
     console.say(inspect.getdoc(entry.factory) or "")
     if options:

@@ -50,7 +50,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _of_run(path: Path) -> dict[str, Any]:
     from secateur.lab import store
-    from secateur.lab.run import EXPERIMENT, MASKS, RESULT, state_of
+    from secateur.lab.run import EXPERIMENT, RESULT, state_of
+    from secateur.lab.stages import MASKS
 
     if not (path / EXPERIMENT).exists():
         raise UsageError(f"{path} is not a run's directory: it holds no {EXPERIMENT}.")
@@ -135,7 +136,8 @@ def _is_stack(experiment: Mapping[str, Any]) -> bool:
     """Tell whether a run's model is a plain stack of Linear layers."""
     from torch import nn
 
-    from secateur.lab.run import Experiment, untrained
+    from secateur.lab.experiment import Experiment
+    from secateur.lab.stages import untrained
 
     leaves = [m for m in untrained(Experiment.from_json(experiment)).modules() if not list(m.children())]
     return all(isinstance(leaf, nn.Linear | nn.ReLU | nn.Flatten | nn.Identity) for leaf in leaves)

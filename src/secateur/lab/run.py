@@ -15,23 +15,10 @@ from secateur.lab import data, engine, facts, stages, store
 from secateur.lab.data import Dataset
 from secateur.lab.engine import Choice, Stepper
 from secateur.lab.experiment import Experiment
-from secateur.lab.stages import MASKS, PRUNE, Pruned, untrained
+from secateur.lab.stages import MASKS, Pruned
 from secateur.lab.store import ArtefactError
 from secateur.lab.train import Checkpoint, Splits, Trail, resume, train
 from secateur.prunable import prunable
-
-__all__ = [
-    "EXPERIMENT",
-    "MASKS",
-    "PRUNE",
-    "RESULT",
-    "Experiment",
-    "Progress",
-    "Result",
-    "run",
-    "state_of",
-    "untrained",
-]
 
 EXPERIMENT = "experiment.json"
 CHECKPOINT = "checkpoint.safetensors"
