@@ -161,9 +161,7 @@ def topk_rows(
     return mask
 
 
-def at_least(
-    scores: Shaped[Tensor, "*shape"], value: float, *, name: str = "scores"
-) -> Bool[Tensor, "*shape"]:
+def at_least(scores: Shaped[Tensor, "*shape"], value: float, *, name: str = "scores") -> Bool[Tensor, "*shape"]:
     """Keep every score of at least `value`, however many those are; True is kept.
 
     The one selection by threshold, for methods that learn one. `name` is what to call the scores in an error.
