@@ -16,7 +16,7 @@ from secateur.errors import MaskError, SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compact import compact
 from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
-from secateur.sparse.optimizers import options_of, refuse_optimizer, send_options, slots_of, steps_of
+from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import sparse_chain
 
@@ -136,9 +136,10 @@ class FusedStep:
         self._flattens, self._layers = chain.flattens, chain.layers
         self._features = chain.layers[0].in_features
         self._slots = slots_of(optimizer)
+        self._options_of = options_reader(optimizer)
         self._plans, pieces = _cut(chain, masks.parameters(model), masks, len(self._slots))
         self._slices = [piece for piece in pieces if piece is not None]
-        self._versions: list[int] = []
+        self._versions: list[tuple[Tensor, int]] = []
         self._engine = self._build(pieces)
         self._sent: list[tuple[Any, ...] | None] = [None] * len(optimizer.param_groups)
         self.read_back()
@@ -152,7 +153,7 @@ class FusedStep:
         """
         x, samples = self._check(x, targets)
         for index, group in enumerate(self.optimizer.param_groups):
-            options = options_of(self.optimizer, group)
+            options = self._options_of(group)
             if options != self._sent[index]:
                 send_options(self._engine, self.optimizer, index, options)
                 self._sent[index] = options
@@ -235,11 +236,11 @@ class FusedStep:
         return engine
 
     def _note_versions(self) -> None:
-        self._versions = [piece.parameter._version for piece in self._slices]
+        self._versions = [(piece.parameter, piece.parameter._version) for piece in self._slices]
 
     def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        for piece, version in zip(self._slices, self._versions, strict=True):
-            if piece.parameter._version != version:
+        for parameter, version in self._versions:
+            if parameter._version != version:
                 raise SecateurError(
                     "the model's weights were changed outside the fused step; call read_back() to take them up"
                 )
@@ -247,7 +248,7 @@ class FusedStep:
         samples = x.shape[0]
         if samples == 0:
             raise SecateurError("the batch is empty; a step needs at least one sample")
-        if targets.dtype is not torch.int64 or targets.shape != (samples,) or targets.device.type != "cpu":
+        if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
             raise SecateurError(
                 f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
                 f"{tuple(targets.shape)} on {targets.device.type}"
@@ -257,13 +258,17 @@ class FusedStep:
         return x, samples
 
     def _inputs(self, x: Tensor) -> Tensor:
-        if x.dtype is not torch.float32 or x.device.type != "cpu":
+        if x.dtype is not torch.float32 or not x.is_cpu:
             kind = str(x.dtype).removeprefix("torch.")
             raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
-        features = prod(x.shape[1:]) if x.dim() > 1 else -1
-        if features != self._features or (x.dim() != 2 and not self._flattens):
-            raise SecateurError(f"the inputs must be [batch, {self._features}], got the shape {tuple(x.shape)}")
-        return x.reshape(x.shape[0], features).contiguous()
+        shape = x.shape
+        flat = len(shape) == 2 or (len(shape) > 2 and self._flattens)
+        if not flat or prod(shape[1:]) != self._features:
+            raise SecateurError(f"the inputs must be [batch, {self._features}], got the shape {tuple(shape)}")
+        # A step takes microseconds, so that even a reshape to the same shape is worth leaving out.
+        if len(shape) != 2:
+            x = x.reshape(shape[0], self._features)
+        return x if x.is_contiguous() else x.contiguous()
 
 
 def _cut(

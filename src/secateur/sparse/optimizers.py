@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from secateur.sparse.feedforward import UnsupportedError
 
-__all__ = ["SLOTS", "options_of", "refuse_optimizer", "send_options", "slots_of", "steps_of"]
+__all__ = ["SLOTS", "options_reader", "refuse_optimizer", "send_options", "slots_of", "steps_of"]
 
 # Names of the state tensors, in the kernels' order.
 SLOTS: dict[type[Optimizer], tuple[str, ...]] = {
@@ -46,15 +47,36 @@ def refuse_optimizer(optimizer: Optimizer, wanted: dict[int, str]) -> None:
             raise UnsupportedError("the optimizer has groups with and groups without momentum")
 
 
-def options_of(optimizer: Optimizer, group: dict[str, Any]) -> tuple[Any, ...]:
-    """Read a parameter group's options, in the order of the native setters."""
-    lr = group["lr"]
-    lr = lr.item() if isinstance(lr, Tensor) else lr
+def options_reader(optimizer: Optimizer) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return the function that reads a parameter group's options, in the order of the native setters."""
     if type(optimizer) is SGD:
-        return (lr, group["momentum"], group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"])
-    decoupled = type(optimizer) is AdamW or group.get("decoupled_weight_decay", False)
-    beta1, beta2 = (b.item() if isinstance(b, Tensor) else b for b in group["betas"])
-    return (lr, beta1, beta2, group["eps"], group["weight_decay"], decoupled, group["maximize"])
+        return _sgd_options
+    return partial(_adam_options, type(optimizer) is AdamW)
+
+
+def _sgd_options(group: dict[str, Any]) -> tuple[Any, ...]:
+    lr = group["lr"]
+    return (
+        lr if type(lr) is float else float(lr),
+        group["momentum"],
+        group["dampening"],
+        group["weight_decay"],
+        group["nesterov"],
+        group["maximize"],
+    )
+
+
+def _adam_options(decoupled: bool, group: dict[str, Any]) -> tuple[Any, ...]:
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    return (
+        lr if type(lr) is float else float(lr),
+        float(beta1),
+        float(beta2),
+        group["eps"],
+        group["weight_decay"],
+        decoupled or group.get("decoupled_weight_decay", False),
+        group["maximize"],
+    )
 
 
 def send_options(engine: Any, optimizer: Optimizer, index: int, options: tuple[Any, ...]) -> None:

@@ -10,26 +10,39 @@ __all__ = ["interleaved"]
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], *, seconds: float, rounds: tuple[int, int] = (5, 1000)
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    rounds: tuple[int, int] = (5, 1000),
+    sample: float = 0.002,
 ) -> dict[str, float]:
-    """Time candidates in rounds A B C, A B C, … and return the median seconds of each.
+    """Time candidates in rounds A B C, A B C, … and return the median seconds of one call of each.
 
     Args:
-        candidates: name → what to time, called once before, untimed.
+        candidates: name → what to time, called twice before, untimed.
         seconds: about how long all of it may take; a round under way is finished.
         rounds: at least and at most so many rounds, whatever the time.
+        sample: a candidate is called several times in its turn until about this many seconds have passed, so
+            that a short one is measured with its own data in the caches, as in a loop of its own.
 
     >>> sorted(interleaved({"a": lambda: None, "b": lambda: None}, seconds=0.01))
     ['a', 'b']
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for candidate in candidates.values():
-        candidate()
+    repeats = {name: _repeats(candidate, sample) for name, candidate in candidates.items()}
     began, done = time.perf_counter(), 0
     while done < rounds[0] or (done < rounds[1] and time.perf_counter() - began < seconds):
         for name, candidate in candidates.items():
             start = time.perf_counter()
-            candidate()
-            times[name].append(time.perf_counter() - start)
+            for _ in range(repeats[name]):
+                candidate()
+            times[name].append((time.perf_counter() - start) / repeats[name])
         done += 1
     return {name: median(found) for name, found in times.items()}
+
+
+def _repeats(candidate: Callable[[], object], sample: float) -> int:
+    candidate()
+    start = time.perf_counter()
+    candidate()
+    return max(1, min(1000, int(sample / max(time.perf_counter() - start, 1e-7))))

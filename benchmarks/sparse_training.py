@@ -1,0 +1,255 @@
+"""How much faster masked feed-forward networks train and run when only the surviving weights are computed.
+
+    python benchmarks/sparse_training.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
+
+For each network and density, in one run and interleaved: stock torch eager, the best dense found (oneDNN linear;
+with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, the fused step, and peers that
+are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is found, else of
+the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import secateur as sc
+from secateur import Masks, _native_api
+from secateur.lab.data import DataError, load
+from secateur.sparse import compile_step, sparsify
+from secateur.sparse.dense import OneDnnLinear
+from secateur.sparse.machine import processor
+from secateur.sparse.timing import interleaved
+
+DENSITIES = (0.10, 0.05, 0.02, 0.01)
+DENSE = ("stock", "oneDNN", "torch.compile")
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network of the table, and its batch."""
+
+    name: str
+    widths: tuple[int, ...]
+    batch: int
+
+    def build(self) -> nn.Sequential:
+        """Make it, always with the same weights."""
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(self.widths, self.widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+
+NETS = (Net("LeNet-300-100", (784, 300, 100, 10), 100), Net("MLP-4096", (784, 4096, 4096, 10), 128))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Median seconds of everything that was measured for one network and density."""
+
+    net: str
+    batch: int
+    density: float
+    training: dict[str, float]
+    inference: dict[str, float]
+    bytes_ratio: float  # parameters and optimizer state of `sparsify` over dense
+
+    def ratio(self, kind: str, name: str) -> str:
+        """Format the speed-up over stock and over the best dense."""
+        times = self.training if kind == "training" else self.inference
+        if name not in times:
+            return "–"
+        best = min(times[d] for d in DENSE if d in times)
+        return f"{times['stock'] / times[name]:.1f} / {best / times[name]:.1f}"
+
+
+def images(count: int) -> tuple[Tensor, Tensor, str]:
+    """Return one batch of flattened 28 × 28 images, their classes, and where they are from."""
+    try:
+        train = load("mnist", seed=0).train
+        x, y = train.x[:count], train.y[:count]
+        if not x.is_floating_point():
+            x = (x.float() / 255 - 0.1307) / 0.3081
+        return x.flatten(1).contiguous(), y.long().clone(), "MNIST"
+    except DataError:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
+        grown = nn.functional.interpolate(small, size=(20, 20), mode="bilinear")
+        x = (nn.functional.pad(grown, (4, 4, 4, 4)) - 0.1307) / 0.3081
+        return (
+            x.flatten(1).contiguous(),
+            torch.tensor(digits.target[:count]),
+            "scikit-learn's digits, 20 × 20 in 28 × 28",
+        )
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+
+def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    """An ordinary training step."""
+    optimizer = sgd(model)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def through_onednn(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear
+    return model
+
+
+def sparseprop_model(model: nn.Module) -> nn.Module | None:
+    """SparseProp's modules in place of the linear layers, if it is installed."""
+    try:
+        from sparseprop.modules import SparseLinear as Peer
+    except ImportError:
+        return None
+    return nn.Sequential(*[Peer.from_dense(m) if isinstance(m, nn.Linear) else m for m in model])
+
+
+def csr_inference(model: nn.Sequential, x: Tensor) -> dict[str, Callable[[], object]]:
+    """Torch's and scipy's CSR products, on feature-major activations, which is their best case."""
+    linears = [m for m in model if isinstance(m, nn.Linear)]
+    weights = [m.weight.detach().to_sparse_csr() for m in linears]
+    biases = [m.bias.detach()[:, None] for m in linears]
+    turned = x.t().contiguous()
+
+    def run_torch() -> Tensor:
+        z = turned
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            z = weight @ z + bias
+            z = z.relu_() if i + 1 < len(weights) else z
+        return z
+
+    found: dict[str, Callable[[], object]] = {"torch CSR": run_torch}
+    try:
+        import scipy.sparse as sp
+    except ImportError:
+        return found
+    arrays = [
+        sp.csr_matrix((w.values().numpy(), w.col_indices().numpy(), w.crow_indices().numpy()), tuple(w.shape))
+        for w in weights
+    ]
+
+    def run_scipy() -> Any:
+        z = turned.numpy()
+        for i, (array, bias) in enumerate(zip(arrays, biases, strict=True)):
+            z = array @ z + bias.numpy()
+            z = z.clip(0, None, out=z) if i + 1 < len(arrays) else z
+        return z
+
+    found["scipy CSR"] = run_scipy
+    return found
+
+
+def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
+    """Measure everything for one network and density."""
+    x, y, _ = images(net.batch)
+    base = net.build()
+    masks: Masks = sc.prune(base, sc.methods.snip(density=density), batches=[(x, y)])
+    dense = {"stock": net.build(), "oneDNN": through_onednn(net.build())}
+    if compiled:
+        dense["torch.compile"] = torch.compile(net.build())  # type: ignore[assignment]
+    fast = sparsify(base, masks, batch=net.batch)
+    peer = sparseprop_model(copy.deepcopy(base))
+    training = {name: loop(model, x, y) for name, model in dense.items()} | {"module": loop(fast, x, y)}
+    if peer is not None:
+        training["SparseProp"] = loop(peer, x, y)
+    inference: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x)) for n, m in (dense | {"module": fast}).items()}
+    if peer is not None:
+        inference["SparseProp"] = lambda: peer(x)
+    inference |= csr_inference(base, x)
+    if _native_api.native is not None:
+        model = copy.deepcopy(base)
+        step = compile_step(model, masks, cross_entropy, sgd(model))
+        training["fused"] = lambda: step(x, y)
+    trained = interleaved(training, seconds=seconds)
+    with torch.no_grad():
+        inferred = interleaved(inference, seconds=seconds / 2)
+    numbers = sum(p.numel() for p in fast.parameters()) / sum(p.numel() for p in base.parameters())
+    return Result(net.name, net.batch, density, trained, inferred, numbers)
+
+
+def table(results: list[Result]) -> str:
+    """The issue's table: speed-ups over stock / over the best dense."""
+    densities = sorted({r.density for r in results}, reverse=True)
+    rows = [
+        ("{0}, batch {1}, fused step", "training", "fused"),
+        ("{0}, batch {1}, `sparsify` + torch.optim", "training", "module"),
+        ("{0}, batch {1}, SparseProp + torch.optim", "training", "SparseProp"),
+        ("{0}, batch {1}, inference", "inference", "module"),
+        ("{0}, batch {1}, inference, SparseProp", "inference", "SparseProp"),
+        ("{0}, batch {1}, inference, torch CSR", "inference", "torch CSR"),
+        ("{0}, batch {1}, inference, scipy CSR", "inference", "scipy CSR"),
+    ]
+    lines = [
+        "| speed-up over stock / over best dense | " + " | ".join(f"{1 - d:.0%} sparse" for d in densities) + " |",
+        "|---|" + "---|" * len(densities),
+    ]
+    for net in dict.fromkeys((r.net, r.batch) for r in results):
+        own = {r.density: r for r in results if r.net == net[0]}
+        for label, kind, name in rows:
+            cells = [own[d].ratio(kind, name) for d in densities]
+            if any(cell != "–" for cell in cells):
+                lines.append(f"| {label.format(*net)} | " + " | ".join(cells) + " |")
+        share = " | ".join(f"{own[d].bytes_ratio:.3f}" for d in densities)
+        lines.append(f"| {net[0]}, parameters + optimizer state, over dense | {share} |")
+    return "\n".join(lines)
+
+
+def milliseconds(results: list[Result]) -> str:
+    """The times behind the table."""
+    lines = []
+    for r in results:
+        for kind, times in (("training", r.training), ("inference", r.inference)):
+            text = ", ".join(f"{name} {1e3 * t:.3f}" for name, t in times.items())
+            lines.append(f"{r.net} {1 - r.density:.0%} {kind} [ms]: {text}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="LeNet-300-100 at 95 %% only, one second")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    nets, densities = (NETS[:1], (0.05,)) if args.quick else (NETS, DENSITIES)
+    seconds = 1.0 if args.quick else args.seconds
+    results = [measure(net, d, seconds, args.compile) for net in nets for d in densities]
+    where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
+    print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images(1)[2]}\n")
+    print(table(results), end="\n\n")
+    print(milliseconds(results))
+    if args.json is not None:
+        whole = {"machine": where, "kernels": _native_api.isa(), "results": [asdict(r) for r in results]}
+        args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
