@@ -15,9 +15,10 @@ from secateur.lab.compare import Comparison, compare, grid
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import DENSE, PAPER_PROTOCOL, Experiment
 from secateur.lab.recipe import Recipe, recipe, shortened
-from secateur.lab.stages import check
+from secateur.lab.stages import check, untrained
 
 _DENSITY = 0.05
+_SMALL = 300_000  # parameters
 
 
 def experiments(args: argparse.Namespace) -> list[Experiment]:
@@ -40,8 +41,6 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
 
 def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
     """Run experiments with progress bars, where the options of `run.add_places` say."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
     with bars(len(wanted), quiet=args.quiet or args.json) as on_progress:
         return compare(
             wanted,
@@ -50,6 +49,7 @@ def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Compariso
             device=args.device,
             save_every=float(args.save_every),
             jobs=args.jobs,
+            threads=args.threads or (1 if _is_small(wanted[0]) else None),
             on_progress=on_progress,
         )
 
@@ -81,6 +81,11 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
         engine=Engine(args.engine),
     )
     return replace(experiment, **PAPER_PROTOCOL) if args.protocol == "paper" else experiment
+
+
+def _is_small(experiment: Experiment) -> bool:
+    """Networks like LeNet-300-100 win nothing by a second thread, and on a busy machine lose a factor of ten."""
+    return sum(parameter.numel() for parameter in untrained(experiment).parameters()) < _SMALL
 
 
 def _check_device(name: str) -> None:

@@ -24,8 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seeds", metavar="N", type=values.positive, default=5, help="seeds per method")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="where the picture goes [default: RUNS/demo.png]")
     add_places(parser.add_argument_group("where, and what is written"))
-    # One thread: networks this small lose more than they gain by more, badly so on a busy machine.
-    parser.set_defaults(execute=execute, parser=parser, runs=Path(".demo"), jobs=1, threads=1)
+    parser.set_defaults(execute=execute, parser=parser, runs=Path(".demo"), jobs=1)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -47,7 +47,12 @@ def add_places(group: Any) -> None:
     group.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept")
     group.add_argument("--data-dir", metavar="DIR", help="where the data sets are [default: $SECATEUR_DATA, cache]")
     group.add_argument("--device", metavar="NAME", default="cpu", help="where to compute: cpu, cuda, cuda:1, mps")
-    group.add_argument("--threads", metavar="N", type=values.positive, help="threads torch may use")
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=values.positive,
+        help="threads per run [default: 1 for networks under 300,000 parameters, torch's own number above]",
+    )
     group.add_argument(
         "--save-every", metavar="SECONDS", type=values.positive, default=20, help="time between checkpoints"
     )

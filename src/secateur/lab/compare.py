@@ -92,6 +92,7 @@ def compare(
     device: torch.device | str = "cpu",
     save_every: float = 20.0,
     jobs: int = 1,
+    threads: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Run experiments and gather them in rows that differ in more than the seed.
@@ -102,20 +103,24 @@ def compare(
     Args:
         experiments: what to run, for instance a `grid`.
         root, data_dir, device, save_every: as in `run`.
-        jobs: how many processes work at once; they share the cores, and each uses its share of the threads.
+        jobs: how many processes work at once.
+        threads: torch threads per run; None means torch's own number, or with several jobs each one's share of the
+            cores. Results repeat bit for bit for one number of threads.
         on_progress: is told how it goes; with several jobs only of finished runs.
 
     Raises:
-        SecateurError: `jobs` is below 1.
+        SecateurError: `jobs` or `threads` is below 1.
     """
-    if jobs < 1:
-        raise SecateurError(f"`jobs` must be at least 1, got {jobs}.")
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and value < 1:
+            raise SecateurError(f"`{name}` must be at least 1, got {value}.")
     places = _Places(root, data_dir, str(device), save_every)
-    with _quiet():
-        outcomes = _parallel if jobs > 1 else _one_by_one
-        found: dict[Experiment, Result | str] = {}
-        for experiment, outcome in outcomes(experiments, places, jobs, on_progress):
-            found[experiment] = outcome
+    if jobs > 1:
+        share = threads or max(1, (os.cpu_count() or 1) // jobs)
+        found = dict(_parallel(experiments, places, jobs, share, on_progress))
+    else:
+        with _quiet(threads or torch.get_num_threads()):
+            found = dict(_one_by_one(experiments, places, on_progress))
     ordered = {experiment: found[experiment] for experiment in experiments}
     return Comparison(rows(ordered), {key: text for key, text in ordered.items() if isinstance(text, str)})
 
@@ -149,9 +154,7 @@ class _Places:
 Outcomes = Iterator[tuple[Experiment, Result | str]]
 
 
-def _one_by_one(
-    experiments: Sequence[Experiment], places: _Places, jobs: int, on_progress: OnProgress | None
-) -> Outcomes:
+def _one_by_one(experiments: Sequence[Experiment], places: _Places, on_progress: OnProgress | None) -> Outcomes:
     dataset, of = None, None
     for experiment in experiments:
         key = (experiment.data, experiment.seed)
@@ -168,9 +171,8 @@ def _one_by_one(
 
 
 def _parallel(
-    experiments: Sequence[Experiment], places: _Places, jobs: int, on_progress: OnProgress | None
+    experiments: Sequence[Experiment], places: _Places, jobs: int, threads: int, on_progress: OnProgress | None
 ) -> Outcomes:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     # Spawned, not forked: a forked child of a process that has used OpenMP may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
@@ -214,8 +216,13 @@ def _start_worker(threads: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Emptied layers stand in each result; a warning per run would drown the table."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyLayerWarning)
-        yield
+def _quiet(threads: int) -> Iterator[None]:
+    """Run with so many threads, and without a warning per emptied layer: they stand in each result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EmptyLayerWarning)
+            yield
+    finally:
+        torch.set_num_threads(before)

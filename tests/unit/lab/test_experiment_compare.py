@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from secateur.errors import SecateurError
 from secateur.lab.compare import compare, deviation, grid
@@ -66,6 +67,15 @@ def test_processes_change_no_bit(tmp_path: Path) -> None:
     assert sorted(one.experiment.method for one in news) == ["random", "snip", "snip"]
 
 
-def test_jobs_must_be_positive(tmp_path: Path) -> None:
+def test_threads_are_given_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    (row,) = compare([replace(BASE, seed=9)], root=tmp_path, threads=before + 1).rows
+    assert row.results[0].facts["machine"]["threads"] == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_jobs_and_threads_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match="`threads` must be at least 1, got 0"):
+        compare([BASE], root=tmp_path, threads=0)
     with pytest.raises(SecateurError, match="`jobs` must be at least 1, got 0"):
         compare([BASE], root=tmp_path, jobs=0)
