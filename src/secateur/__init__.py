@@ -32,6 +32,7 @@ from secateur.pruner import Pruner
 from secateur.schedule import Schedule
 from secateur.scope import Scope
 from secateur.score import measured
+from secateur.sparse import densify, sparsify
 from secateur.structure import Structure
 from secateur.transforms import reinit, shuffle
 
@@ -53,6 +54,7 @@ __all__ = [
     "SecateurError",
     "Structure",
     "catalogue",
+    "densify",
     "gather",
     "held",
     "hold",
@@ -68,5 +70,6 @@ __all__ = [
     "scope",
     "scores",
     "shuffle",
+    "sparsify",
     "structure",
 ]

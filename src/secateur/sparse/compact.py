@@ -43,10 +43,10 @@ def compact(masks: Sequence[Bool[Tensor, "_ _"]]) -> list[CompactLayer]:
     [(2, 2), (1, 2)]
     """
     found: list[CompactLayer] = []
-    matters = torch.ones(masks[-1].shape[0], dtype=torch.bool)
+    matters = torch.ones(masks[-1].shape[0], dtype=torch.bool, device="cpu")
     for i in reversed(range(len(masks))):
         mask = masks[i].cpu()
-        below = mask[matters].any(0) if i else torch.ones(mask.shape[1], dtype=torch.bool)
+        below = mask[matters].any(0) if i else torch.ones(mask.shape[1], dtype=torch.bool, device="cpu")
         if not below.any():
             below[0] = True  # an empty layer: one unit stays, so that every layer has a row
         rows, columns = matters.nonzero()[:, 0], below.nonzero()[:, 0]

@@ -203,7 +203,7 @@ class FusedStep:
                     state[slot] = torch.zeros_like(piece.parameter)
                 _spread(tensor, piece.places, state[slot])
             if "exp_avg" in self._slots:
-                state["step"] = torch.tensor(float(self.steps))
+                state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device="cpu")
         self._note_versions()
 
     @torch.no_grad()
@@ -290,7 +290,7 @@ def _cut(
 
 
 def _slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> _Slice:
-    tensors = [torch.zeros(len(places)) for _ in range(1 + slots)]
+    tensors = [torch.zeros(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
     return _Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
 
 

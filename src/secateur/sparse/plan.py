@@ -71,7 +71,7 @@ class LayerPlan:
 
     def mask(self) -> Bool[Tensor, "rows columns"]:
         """Return the mask that this plan was made of."""
-        flat = torch.zeros(self.rows * self.columns, dtype=torch.bool)
+        flat = torch.zeros(self.rows * self.columns, dtype=torch.bool, device="cpu")
         flat[self.positions] = True
         return flat.view(self.rows, self.columns)
 
@@ -106,7 +106,7 @@ def plan_layer(mask: Bool[Tensor, "rows columns"]) -> LayerPlan:
     for first, last in pairwise(edges):
         at = mask[:, first:last].nonzero()
         parts.append(at[:, 0] * columns + at[:, 1] + first)
-    return LayerPlan(rows, columns, torch.cat(parts), torch.tensor(edges))
+    return LayerPlan(rows, columns, torch.cat(parts), torch.tensor(edges, device="cpu"))
 
 
 def _edges(mask: Tensor) -> list[int]:
@@ -114,7 +114,7 @@ def _edges(mask: Tensor) -> list[int]:
     alive = mask.any(0).cumsum(0)
     total = int(alive[-1])
     blocks = max(1, -(-total // BLOCK_COLUMNS))
-    targets = torch.tensor([total * b // blocks for b in range(1, blocks)])
+    targets = torch.tensor([total * b // blocks for b in range(1, blocks)], device="cpu")
     cuts = torch.searchsorted(alive, targets).add_(1).tolist() if blocks > 1 else []
     return [0, *cuts, mask.shape[1]]
 

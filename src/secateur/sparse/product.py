@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur import _native_api
@@ -20,11 +21,11 @@ def fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
     return (
         x.dtype is torch.float32
         and values.dtype is torch.float32
-        and x.device.type == "cpu"
-        and values.device.type == "cpu"
+        and x.is_cpu
+        and values.is_cpu
         and x.layout is torch.strided
         and x.numel() > 0
-        and (bias is None or (bias.dtype is torch.float32 and bias.device.type == "cpu"))
+        and (bias is None or (bias.dtype is torch.float32 and bias.is_cpu))
     )
 
 
@@ -42,16 +43,34 @@ def sparse_chain(
     Returns:
         [..., rows of the last plan], contiguous.
     """
-    rows = x.reshape(-1, plans[0].columns)
+    if torch.compiler.is_compiling():
+        return _uncompiled(x, plans, values, biases)
+    return _sparse_chain(x, plans, values, biases)
+
+
+def _sparse_chain(
+    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
+) -> Tensor:
+    shape = x.shape
+    rows = x if len(shape) == 2 else x.reshape(-1, plans[0].columns)
     if _native_api.native is None:
         y = _torch_chain(rows, plans, values, biases)
-    elif torch.is_grad_enabled() and (
-        x.requires_grad or any(t is not None and t.requires_grad for t in (*values, *biases))
-    ):
+    elif torch.is_grad_enabled() and _any_requires_grad(x, values, biases):
         y = _NativeChain.apply(rows, plans, *values, *biases)
     else:
-        y = _forward(rows.detach(), plans, values, biases, None)
-    return y.view(*x.shape[:-1], plans[-1].rows)  # type: ignore[union-attr]
+        y = _forward(rows, plans, values, biases, None)
+    return y if len(shape) == 2 else y.view(*shape[:-1], plans[-1].rows)  # type: ignore[return-value,union-attr]
+
+
+# `torch.compile` cannot look into the kernels: it breaks its graph here. (`torch.compiler.disable` does the same,
+# but imports the whole compiler, a second of time, together with this module.)
+_uncompiled = _disable_dynamo(_sparse_chain)
+
+
+def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
+    if x.requires_grad:
+        return True
+    return any([t is not None and t.requires_grad for t in (*values, *biases)])
 
 
 def _dense_rows(x: Tensor) -> Tensor:
@@ -71,9 +90,9 @@ def _forward(
 ) -> Tensor:
     chain = native_chain(plans)
     x = _dense_rows(x)
-    values = tuple(v.contiguous() for v in values)
-    biases = tuple(None if b is None else b.contiguous() for b in biases)
-    out = torch.empty(x.shape[0], plans[-1].rows)
+    values = tuple([v.contiguous() for v in values])
+    biases = tuple([None if b is None else b.contiguous() for b in biases])
+    out = x.new_empty((x.shape[0], plans[-1].rows))
     threads = torch.get_num_threads()
     if x.shape[0] == 1 and work is None:
         chain.forward_vector(_addresses(values), _addresses(biases), x.data_ptr(), out.data_ptr(), threads)
@@ -93,7 +112,7 @@ class _NativeChain(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plans: tuple[LayerPlan, ...], *tensors: Tensor | None) -> Tensor:
         count = len(plans)
         values: tuple[Any, ...] = tensors[:count]
-        work = torch.empty(native_chain(plans).work_floats(x.shape[0]))
+        work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
         ctx.plans, ctx.samples = plans, x.shape[0]
         ctx.save_for_backward(work, *values)
         return _forward(x, plans, values, tensors[count:], work)
@@ -108,9 +127,9 @@ class _NativeChain(torch.autograd.Function):
         need_x, _, *needs = ctx.needs_input_grad
         dy = _dense_rows(grads[0])
         weights = tuple(v.contiguous() for v in values)  # an address must not outlive its tensor
-        dx = torch.empty(ctx.samples, plans[0].columns) if need_x else None
+        dx = dy.new_empty((ctx.samples, plans[0].columns)) if need_x else None
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
-        found = tuple(torch.empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
+        found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
         native_chain(plans).backward(
             _addresses(weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
             _addresses(found[: len(plans)]), _addresses(found[len(plans) :]),

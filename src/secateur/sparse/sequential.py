@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -21,48 +21,58 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the children in order."""
-        children = [m for m in self if not _passes_through(m)]
+        children = list(self._modules.values())
         x, i = input, 0
         while i < len(children):
-            run = _run_from(children, i)
-            if len(run) > 1 and _takes(run, x):
-                x = sparse_chain(
-                    x,
-                    tuple(layer.plan for layer in run),
-                    tuple(layer.values for layer in run),
-                    tuple(layer.bias for layer in run),
-                )
-                i += 2 * len(run) - 1
-            else:
-                x = children[i](x)
-                i += 1
+            child = children[i]
+            assert child is not None, "a Sequential has no empty places"
+            if type(child) is SparseLinear:
+                run, behind = _run_from(children, i)
+                if len(run) > 1 and _takes(run, x):
+                    x = _through(run, x)
+                    i = behind
+                    continue
+            x = child(x)
+            i += 1
         return x
 
 
-def _passes_through(module: nn.Module) -> bool:
-    kind = type(module)
-    return (kind is nn.Identity or (kind is nn.Dropout and not module.training)) and not _hooked(module)
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
-
-
-def _run_from(children: list[nn.Module], start: int) -> list[SparseLinear]:
-    """Return the sparse layers of the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `start`."""
+# These run at every forward, between kernels that take microseconds: plain loops, no attribute look-ups through
+# nn.Module.__getattr__.
+def _run_from(children: Sequence[nn.Module | None], start: int) -> tuple[list[SparseLinear], int]:
+    """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `start`, and where it ends."""
     run: list[SparseLinear] = []
-    for i in range(start, len(children), 2):
-        layer = children[i]
-        if type(layer) is not SparseLinear or not layer.runs_sparse or _hooked(layer):
+    behind, relu = start, True
+    for i in range(start, len(children)):
+        child = children[i]
+        assert child is not None, "a Sequential has no empty places"
+        if child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks:
             break
-        if run and (type(children[i - 1]) is not nn.ReLU or _hooked(children[i - 1])):
+        kind = type(child)
+        if kind is SparseLinear and isinstance(child, SparseLinear):
+            fitting = not run or run[-1].plan.rows == child.plan.columns
+            if not relu or child.compute_dense or not fitting:
+                break
+            run.append(child)
+            behind, relu = i + 1, False
+        elif kind is nn.ReLU and not relu:
+            relu = True
+        elif not (kind is nn.Identity or (kind is nn.Dropout and not child.training)):
             break
-        run.append(layer)
-    return run
+    return run, behind
 
 
 def _takes(run: list[SparseLinear], x: Tensor) -> bool:
-    joined = all(one.plan.rows == next_.plan.columns for one, next_ in pairwise(run))
-    return joined and x.shape[-1] == run[0].plan.columns and all(fits(x, m.values, m.bias) for m in run)
+    if x.shape[-1] != run[0].plan.columns:
+        return False
+    for layer in run:
+        parameters = layer._parameters
+        if not fits(x, parameters["values"], parameters.get("bias")):  # type: ignore[arg-type]
+            return False
+    return True
+
+
+def _through(run: list[SparseLinear], x: Tensor) -> Tensor:
+    values = tuple([layer._parameters["values"] for layer in run])
+    biases = tuple([layer._parameters.get("bias") for layer in run])
+    return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases)  # type: ignore[arg-type]

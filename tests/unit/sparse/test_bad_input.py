@@ -151,3 +151,20 @@ def test_what_cannot_be_swapped_is_left_with_a_reason(sparse_machine: Machine) -
         assert not fast.get_parameter(name)[~masks[name]].any()
     assert not any(isinstance(m, SparseLinear) for m in fast.modules())
     densify(fast)
+
+
+def test_another_default_type_and_device(sparse_machine: Machine, generator: torch.Generator) -> None:
+    layer, _ = pair(sparse_machine, generator)
+    x = torch.randn(10, 8, generator=generator, requires_grad=True)
+    masks = Masks({"weight": layer.weight.detach() != 0})
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            fast = sparsify(layer, masks, machine=sparse_machine)
+            y = fast(x)
+            y.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(y, layer(x))
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, layer.weight.detach().sum(0).expand(10, 8))

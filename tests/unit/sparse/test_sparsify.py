@@ -275,3 +275,14 @@ def test_a_held_model_can_be_sparsified(sparse_machine: Machine) -> None:
     kept.check()
     for key, value in fast.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compile_breaks_its_graph_at_the_kernels(sparse_machine: Machine, generator: torch.Generator) -> None:
+    fast = sparsify(mlp(), masks_of(mlp()), machine=sparse_machine).eval()
+    x = torch.randn(6, 20, generator=generator)
+    compiled = torch.compile(fast, backend="eager")
+    torch.testing.assert_close(compiled(x), fast(x))
+    compiled(x).sum().backward()
+    assert fast[1].values.grad is not None  # type: ignore[index,union-attr]
