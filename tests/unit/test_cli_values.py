@@ -56,6 +56,10 @@ def test_numbers_lists_and_options() -> None:
     for text in ("0", "-1", "1.5", "x", "²"):
         with pytest.raises(ArgumentTypeError, match="whole number of at least"):
             values.positive(text)
+    assert values.seconds("0.5") == 0.5
+    for text in ("0", "-1", "nan", "inf", "soon"):
+        with pytest.raises(ArgumentTypeError, match=f"expected a number of seconds above 0, got '{text}'"):
+            values.seconds(text)
     with pytest.raises(ArgumentTypeError, match="expected names with commas between them, got ' , '"):
         values.names(" , ")
     assert [values.option(text)[1] for text in ("a=1", "a=0.5", "a=True", "a=false", "a=x=y")] == [

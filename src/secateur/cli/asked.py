@@ -47,7 +47,7 @@ def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Compariso
             root=args.runs,
             data_dir=args.data_dir,
             device=args.device,
-            save_every=float(args.save_every),
+            save_every=args.save_every,
             jobs=args.jobs,
             threads=args.threads or (1 if _is_small(wanted[0]) else None),
             on_progress=on_progress,

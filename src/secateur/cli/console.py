@@ -96,6 +96,17 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def short(seconds: float | None) -> str | None:
+    """Say a time under a second.
+
+    >>> short(0.00123), short(4.5e-5)
+    ('1.23 ms', '45 µs')
+    """
+    if seconds is None:
+        return None
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+
+
 def _rich_table(table: Table) -> bool:
     try:
         from rich import box

@@ -54,7 +54,7 @@ def add_places(group: Any) -> None:
         help="threads per run [default: 1 for networks under 300,000 parameters, torch's own number above]",
     )
     group.add_argument(
-        "--save-every", metavar="SECONDS", type=values.positive, default=20, help="time between checkpoints"
+        "--save-every", metavar="SECONDS", type=values.seconds, default=20.0, help="time between checkpoints"
     )
     group.add_argument("--json", action="store_true", help="write one JSON document to stdout")
     group.add_argument("--quiet", action="store_true", help="draw no progress bars")

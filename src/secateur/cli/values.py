@@ -65,6 +65,21 @@ def natural(text: str) -> int:
     return int(digits)
 
 
+def seconds(text: str) -> float:
+    """Read a time span of more than 0 seconds.
+
+    >>> seconds("0.5")
+    0.5
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}.")
+    return value
+
+
 def option(text: str) -> tuple[str, bool | int | float | str]:
     """Read `name=value` as a method's option; true and false, numbers, and anything else as text.
 
