@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class Result:
     training: dict[str, float]
     inference: dict[str, float]
     bytes_ratio: float  # parameters and optimizer state of `sparsify` over dense
+    training_flops: float  # of the surviving weights in one step
 
     def ratio(self, kind: str, name: str) -> str:
         """Format the speed-up over stock and over the best dense."""
@@ -189,7 +191,10 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
     with torch.no_grad():
         inferred = interleaved(inference, seconds=seconds / 2)
     numbers = sum(p.numel() for p in fast.parameters()) / sum(p.numel() for p in base.parameters())
-    return Result(net.name, net.batch, density, trained, inferred, numbers)
+    kept = [layer.kept for layer in masks.layers()]
+    # Forward, gradient of the weights, and of the inputs but for the first layer's.
+    flops = 2.0 * net.batch * (3 * sum(kept) - kept[0])
+    return Result(net.name, net.batch, density, trained, inferred, numbers, flops)
 
 
 def table(results: list[Result]) -> str:
@@ -226,6 +231,9 @@ def milliseconds(results: list[Result]) -> str:
         for kind, times in (("training", r.training), ("inference", r.inference)):
             text = ", ".join(f"{name} {1e3 * t:.3f}" for name, t in times.items())
             lines.append(f"{r.net} {1 - r.density:.0%} {kind} [ms]: {text}")
+        if "fused" in r.training:
+            rate = r.training_flops / r.training["fused"] / 1e9
+            lines.append(f"{r.net} {1 - r.density:.0%} fused: {rate:.0f} GFLOP/s on surviving weights, all included")
     return "\n".join(lines)
 
 
@@ -239,6 +247,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
     nets, densities = (NETS[:1], (0.05,)) if args.quick else (NETS, DENSITIES)
     seconds = 1.0 if args.quick else args.seconds
     results = [measure(net, d, seconds, args.compile) for net in nets for d in densities]
