@@ -13,6 +13,8 @@ from secateur.masks import Masks
 from secateur.sparse.dense import OneDnnLinear
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.machine import Machine, this_machine
+from secateur.sparse.recurrent import SparseRecurrent
+from secateur.sparse.recurrent_convert import choose_recurrent, dense_recurrent, is_recurrent
 from secateur.sparse.report import Choice, LayerReport, Report
 from secateur.sparse.sequential import SparseSequential
 
@@ -22,17 +24,18 @@ _REPORT = "sparse_report"
 
 
 def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machine | None = None) -> nn.Module:
-    """Return a copy of the model that stores, computes and trains only the surviving weights of its Linear layers.
+    """Return a copy of the model that stores, computes and trains only the surviving weights of Linear, LSTM and GRU.
 
-    Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, so
-    that gradients and optimizer state shrink with it: make the optimizer afterwards, from the new model. Above
+    Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, each
+    masked `nn.LSTM` or `nn.GRU` a `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make
+    the optimizer afterwards, from the new model. Above
     the break-even density, measured once on this machine, a layer keeps computing densely. In an
     `nn.Sequential`, neighbouring sparse layers with a ReLU between them run as one call. The state_dict stays
     that of the dense model, in and out. The model passed in is left as it is.
 
     Args:
         model: the model; pruned weights need not be zero yet, they are left behind.
-        masks: what survives. Parameters that are no weight of a plain `nn.Linear` stay dense and are written to
+        masks: what survives. Parameters of other layers than plain Linear, LSTM and GRU stay dense and are written to
             zero where pruned; `report_of(model).not_held` names them, for `secateur.hold`.
         batch: how many samples a step will have; the break-even depends on it.
         machine: measurements to decide by instead of this machine's.
@@ -64,6 +67,10 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     lines: list[LayerReport] = []
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
+        if is_recurrent(module):
+            replacement, found = choose_recurrent(path, module, by_id, masks, uses, machine, batch)
+            lines += found
+            swaps |= {} if replacement is None else {path: replacement}
         if not isinstance(module, nn.Linear):
             continue
         name = by_id.get(id(module._parameters.get("weight")))
@@ -102,6 +109,8 @@ def densify(model: nn.Module) -> nn.Module:
         if isinstance(module, SparseLinear):
             weight = module.plan.scatter(module.values.detach())
             swaps[path] = _linear(weight, module.bias, module.values.requires_grad, module.training)
+        elif isinstance(module, SparseRecurrent):
+            swaps[path] = dense_recurrent(module)
         elif type(module) is OneDnnLinear:
             swaps[path] = _linear(
                 module.weight.detach().clone(), module.bias, module.weight.requires_grad, module.training

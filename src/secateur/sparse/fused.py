@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -12,17 +10,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur import _native_api
-from secateur.errors import MaskError, SecateurError
+from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compact import compact
 from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
 from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
+from secateur.sparse.pieces import Loss, Slice, make_slice, refuse_loss, refuse_parameter, spread
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import sparse_chain
 
 __all__ = ["FusedStep", "compile_step", "why_no_fused_step"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> FusedStep:
@@ -72,60 +69,17 @@ def _supported(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer)
     for name, parameter in owned.items():
         if id(parameter) not in weights:
             raise UnsupportedError(f"{name!r} is masked but is not the weight of a linear layer in the chain")
-    _refuse_loss(loss)
+    refuse_loss(loss)
     names = {id(p): n for n, p in model.named_parameters()}
     for key, name in names.items():
         if key not in {id(p) for layer in chain.layers for p in layer.parameters()}:
             raise UnsupportedError(f"the parameter {name!r} is not part of the chain")
     for layer in chain.layers:
         for parameter in layer.parameters():
-            _refuse_parameter(names[id(parameter)], parameter)
+            refuse_parameter(names[id(parameter)], parameter)
     refuse_optimizer(optimizer, names)
     steps_of(optimizer, list(model.parameters()))
     return chain
-
-
-def _refuse_loss(loss: Loss) -> None:
-    plain = loss is nn.functional.cross_entropy or (
-        isinstance(loss, nn.CrossEntropyLoss)
-        and type(loss) is nn.CrossEntropyLoss
-        and loss.weight is None
-        and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0.0)
-        and not (loss._forward_hooks or loss._forward_pre_hooks)
-    )
-    if not plain:
-        shown = getattr(loss, "__name__", repr(loss))
-        raise UnsupportedError(f"`loss` must be cross_entropy or a CrossEntropyLoss with default options, got {shown}")
-
-
-def _refuse_parameter(name: str, parameter: Tensor) -> None:
-    if parameter.dtype is not torch.float32 or parameter.device.type != "cpu" or not parameter.is_contiguous():
-        kind = str(parameter.dtype).removeprefix("torch.")
-        order = "contiguous" if parameter.is_contiguous() else "not contiguous"
-        raise UnsupportedError(
-            f"{name!r} must be contiguous float32 on cpu, got {kind} on {parameter.device.type}, {order}"
-        )
-    if not parameter.requires_grad:
-        raise UnsupportedError(f"{name!r} does not require a gradient: frozen layers are not supported")
-    if 0 in parameter.shape:
-        raise UnsupportedError(f"{name!r} is empty, of shape {tuple(parameter.shape)}")
-    if not bool(torch.isfinite(parameter.detach()).all()):
-        raise MaskError(f"{name!r} has NaN or infinite weights; load a checkpoint from before the run diverged")
-
-
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """The part of one torch parameter that the engine trains, and its optimizer state there.
-
-    `places` are flat indices into the dense parameter: those with gradients, then those that only decay
-    because nothing depends on their unit.
-    """
-
-    parameter: Tensor
-    places: Tensor
-    active: int
-    value: Tensor
-    state: tuple[Tensor, ...]
 
 
 class FusedStep:
@@ -194,14 +148,14 @@ class FusedStep:
     def write_back(self) -> None:
         """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
         for piece in self._slices:
-            _spread(piece.value, piece.places, piece.parameter)
+            spread(piece.value, piece.places, piece.parameter)
             if not self.steps or not self._slots:
                 continue  # then torch has no state either
             state = self.optimizer.state[piece.parameter]
             for slot, tensor in zip(self._slots, piece.state, strict=True):
                 if not isinstance(state.get(slot), Tensor):
                     state[slot] = torch.zeros_like(piece.parameter)
-                _spread(tensor, piece.places, state[slot])
+                spread(tensor, piece.places, state[slot])
             if "exp_avg" in self._slots:
                 state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device="cpu")
         self._note_versions()
@@ -220,7 +174,7 @@ class FusedStep:
         self._engine.steps = steps
         self._note_versions()
 
-    def _build(self, pieces: list[_Slice | None]) -> Any:
+    def _build(self, pieces: list[Slice | None]) -> Any:
         native = _native_api.native
         assert native is not None, "_supported has looked"
         engine = native.FusedStep([plan.layer for plan in self._plans])
@@ -273,27 +227,17 @@ class FusedStep:
 
 def _cut(
     chain: Chain, owned: dict[str, nn.Parameter], masks: Masks, slots: int
-) -> tuple[tuple[LayerPlan, ...], list[_Slice | None]]:
+) -> tuple[tuple[LayerPlan, ...], list[Slice | None]]:
     """Plan the layers without their idle units; return the plans, and weight and bias of each layer in turn."""
     by_id = {id(parameter): masks[name] for name, parameter in owned.items()}
     full = [by_id.get(id(layer.weight), torch.ones_like(layer.weight, dtype=torch.bool)) for layer in chain.layers]
     plans: list[LayerPlan] = []
-    pieces: list[_Slice | None] = []
+    pieces: list[Slice | None] = []
     for layer, small in zip(chain.layers, compact(full), strict=True):
         plan = plan_layer(small.mask)
         plans.append(plan)
         places = torch.cat([small.weights.reshape(-1)[plan.positions], small.idle_weights])
-        pieces.append(_slice(layer.weight, places, plan.kept, slots))
+        pieces.append(make_slice(layer.weight, places, plan.kept, slots))
         rows = torch.cat([small.rows, small.idle_rows])
-        pieces.append(None if layer.bias is None else _slice(layer.bias, rows, plan.rows, slots))
+        pieces.append(None if layer.bias is None else make_slice(layer.bias, rows, plan.rows, slots))
     return tuple(plans), pieces
-
-
-def _slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> _Slice:
-    tensors = [torch.zeros(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
-    return _Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
-
-
-def _spread(values: Tensor, places: Tensor, target: Tensor) -> None:
-    """Write values to flat places of a dense tensor, and zeros everywhere else."""
-    target.zero_().view(-1)[places] = values

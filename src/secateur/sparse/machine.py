@@ -159,12 +159,14 @@ def _measure(size: int, batch: int, onednn: bool, generator: torch.Generator) ->
     layers = [SparseLinear.from_dense(linear, order < d) for d in (low, high)]
     x = torch.rand(batch, size, generator=generator).requires_grad_()
     dy = torch.rand(batch, size, generator=generator)
-    dense, *sparse = _seconds(
+    ways = {False, onednn}
+    times = _seconds(
         [
-            lambda: _train(dense_linear(x, linear.weight, linear.bias, onednn=onednn), dy, linear, x),
             *(lambda s=s: _train(s(x), dy, s, x) for s in layers),
+            *(lambda w=w: _train(dense_linear(x, linear.weight, linear.bias, onednn=w), dy, linear, x) for w in ways),
         ]
     )
+    sparse, dense = times[:2], min(times[2:])
     slope = max((sparse[1] - sparse[0]) / (high - low), 1e-12)
     return min(max((dense - sparse[0]) / slope + low, 0.0), 1.0)
 
@@ -175,4 +177,4 @@ def _train(y: torch.Tensor, dy: torch.Tensor, module: nn.Module, x: torch.Tensor
 
 def _seconds(candidates: list[Callable[[], object]]) -> list[float]:
     named = {str(i): candidate for i, candidate in enumerate(candidates)}
-    return list(interleaved(named, seconds=0.1, rounds=(5, 40)).values())
+    return list(interleaved(named, seconds=0.15, rounds=(5, 60), statistic=min).values())

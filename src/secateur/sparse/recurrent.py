@@ -53,6 +53,7 @@ class SparseRecurrent(nn.Module):
         plans: where the surviving weights are, one per entry of `options.suffixes`.
         tensors: values and biases by name.
         constants: names of biases that are no parameters.
+        pruned: names of those constants that were parameters, and are zero because their mask keeps nothing.
         compute_dense: multiply densely although the weights are stored sparsely; right above the break-even
             density.
     """
@@ -66,10 +67,11 @@ class SparseRecurrent(nn.Module):
         tensors: Mapping[str, Tensor],
         *,
         constants: frozenset[str] = frozenset(),
+        pruned: frozenset[str] = frozenset(),
         compute_dense: bool = False,
     ) -> None:
         super().__init__()
-        self.options, self.plans, self.compute_dense = options, plans, compute_dense
+        self.options, self.plans, self.compute_dense, self.pruned = options, plans, compute_dense, pruned
         for name, tensor in tensors.items():
             if name in constants:
                 self.register_buffer(name, tensor.detach())
@@ -208,8 +210,7 @@ class SparseRecurrent(nn.Module):
         return out, (h, c)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        names = [n for n in _dense_names(self.options)]
-        for name, tensor in zip(names, self.dense_weights(), strict=True):
+        for name, tensor in zip(_dense_names(self.options), self.dense_weights(), strict=True):
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
 
     def _load_from_state_dict(
@@ -240,7 +241,10 @@ class SparseRecurrent(nn.Module):
     def _load_one(self, name: str, key: str, tensor: Tensor, error_msgs: list[str]) -> None:
         kind, which, suffix = name.split("_", 2)
         if kind == "bias":
-            getattr(self, name).copy_(tensor)
+            if name in self.pruned and bool(tensor.any()):
+                error_msgs.append(f"{key} is not zero, but this layer's mask prunes it whole; apply the masks first")
+            else:
+                getattr(self, name).copy_(tensor)
             return
         plan = self.plans[self.options.suffixes.index(suffix)]
         values = plan.gather(tensor, state=which == "hh")

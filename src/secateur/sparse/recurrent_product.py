@@ -75,10 +75,15 @@ def _series(t: Tensor | None) -> tuple[int, int, int]:
     return (0, 0, 0) if t is None else (t.data_ptr(), t.stride(0), t.stride(1))
 
 
+def _empty(*shape: int) -> Tensor:
+    # Whatever torch's default type and device are.
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 def _empty_output(steps: int, samples: int, features: int, batch_first: bool) -> Tensor:
     if batch_first:
-        return torch.empty(samples, steps, features).transpose(0, 1)
-    return torch.empty(steps, samples, features)
+        return _empty(samples, steps, features).transpose(0, 1)
+    return _empty(steps, samples, features)
 
 
 def _forward(
@@ -93,7 +98,7 @@ def _forward(
     x = _rows(x.detach())
     held = [None if t is None else t.detach().contiguous() for t in (*weights, *state)]
     out = _empty_output(steps, samples, plan.units, how.batch_first)
-    h, c = torch.empty(samples, plan.units), torch.empty(0 if plan.gru else samples, plan.units)
+    h, c = _empty(samples, plan.units), _empty(0 if plan.gru else samples, plan.units)
     plan.layer.forward(
         _addresses(*held[:4]), *_series(x), steps, samples, how.reverse, *_addresses(*held[4:]), *_addresses(work),
         chunks, torch.get_num_threads(), *_series(out), h.data_ptr(), c.data_ptr(),
@@ -108,7 +113,7 @@ class _Direction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, h0: Tensor | None, c0: Tensor | None, how: Pass, *weights: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        work = torch.empty(how.plan.layer.work_floats(x.shape[0], x.shape[1]))
+        work = _empty(how.plan.layer.work_floats(x.shape[0], x.shape[1]))
         ctx.how, ctx.shape, ctx.chunks = how, x.shape, _chunks(x)
         ctx.save_for_backward(work, *weights)
         ctx.set_materialize_grads(False)
@@ -126,8 +131,8 @@ class _Direction(torch.autograd.Function):
         dh, dc = (None if g is None else g.contiguous() for g in grads[1:])
         need_x, need_h, need_c, _, *needs = ctx.needs_input_grad
         dx = _empty_output(steps, samples, features, how.batch_first) if need_x else None
-        dh0, dc0 = (torch.empty(samples, plan.units) if need else None for need in (need_h, need_c))
-        found = [torch.empty(w.shape) if need else None for w, need in zip(weights, needs, strict=True)]
+        dh0, dc0 = (_empty(samples, plan.units) if need else None for need in (need_h, need_c))
+        found = [_empty(*w.shape) if need else None for w, need in zip(weights, needs, strict=True)]
         held = [None if w is None else w.contiguous() for w in weights]
         plan.layer.backward(
             _addresses(*held), work.data_ptr(), steps, samples, how.reverse, ctx.chunks, torch.get_num_threads(),

@@ -15,8 +15,9 @@ def interleaved(
     seconds: float,
     rounds: tuple[int, int] = (5, 1000),
     sample: float = 0.002,
+    statistic: Callable[[list[float]], float] = median,
 ) -> dict[str, float]:
-    """Time candidates in rounds A B C, A B C, … and return the median seconds of one call of each.
+    """Time candidates in rounds A B C, A B C, … and return the seconds that one call of each takes.
 
     Args:
         candidates: name → what to time, called twice before, untimed.
@@ -24,6 +25,7 @@ def interleaved(
         rounds: at least and at most so many rounds, whatever the time.
         sample: a candidate is called several times in its turn until about this many seconds have passed, so
             that a short one is measured with its own data in the caches, as in a loop of its own.
+        statistic: what to make of a candidate's samples: the median, or `min` where other processes disturb.
 
     >>> sorted(interleaved({"a": lambda: None, "b": lambda: None}, seconds=0.01))
     ['a', 'b']
@@ -38,7 +40,7 @@ def interleaved(
                 candidate()
             times[name].append((time.perf_counter() - start) / repeats[name])
         done += 1
-    return {name: median(found) for name, found in times.items()}
+    return {name: statistic(found) for name, found in times.items()}
 
 
 def _repeats(candidate: Callable[[], object], sample: float) -> int:

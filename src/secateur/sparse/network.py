@@ -1,0 +1,156 @@
+"""Build the native network of a program: its layers, and which tensor belongs into which of its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur import _native_api
+from secateur.sparse.feedforward import UnsupportedError
+from secateur.sparse.plan import LayerPlan, plan_layer
+from secateur.sparse.program import Kind, Operation, Program
+
+__all__ = ["Network", "build_network", "image_of", "positions_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A native network for inputs of one shape.
+
+    Attributes:
+        native: the compiled network.
+        slots: the module and attribute that each slot takes, `("weight", conv)` for instance; the slot of a
+            masked weight takes the surviving values only, in the order of `positions_of`.
+        shape: of the outputs, without the batch.
+        plans: of the linear layers, which must live as long as the network.
+    """
+
+    native: Any
+    slots: tuple[tuple[nn.Module, str], ...]
+    shape: tuple[int, ...]
+    plans: tuple[LayerPlan, ...]
+
+
+def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
+    """Return the flat places of a layer's surviving weights in the kernels' order; None keeps every weight."""
+    weight = module.get_parameter("weight")
+    full = torch.ones(weight.shape, dtype=torch.bool) if mask is None else mask.cpu()
+    if isinstance(module, nn.Linear):
+        return plan_layer(full).positions
+    return full.reshape(-1).nonzero()[:, 0]
+
+
+def image_of(shape: tuple[int, ...], program: Program) -> tuple[int, int, int]:
+    """Return (channels, rows, columns) of one input of this shape, or say what was expected."""
+    if program.rank and len(shape) == program.rank + 1:
+        return (shape[0], 1, shape[1]) if program.rank == 1 else (shape[0], shape[1], shape[2])
+    if not program.rank and (len(shape) == 1 or program.flattens):
+        return (int(torch.Size(shape).numel()), 1, 1)
+    wanted = {0: "[batch, features]", 1: "[batch, channels, steps]", 2: "[batch, channels, rows, columns]"}
+    raise UnsupportedError(f"the inputs must be {wanted[program.rank]}, got {('batch', *shape)}")
+
+
+def build_network(
+    program: Program, shape: tuple[int, ...], masks: Mapping[int, Tensor], *, flat: bool = False
+) -> Network:
+    """Compile the program for inputs of this shape.
+
+    Args:
+        program: the operations.
+        shape: of one input, without the batch.
+        masks: by the id of the weight; layers without one keep all weights.
+        flat: whether the output must be as linear layers give it, for the loss of a fused step.
+
+    Raises:
+        UnsupportedError: layers that do not fit each other or the shape.
+    """
+    native = _native_api.native
+    assert native is not None, "the caller has looked"
+    builder = _Builder(native.SparseNet(*image_of(shape, program)), masks)
+    try:
+        for operation in program.operations:
+            builder.add(operation)
+        builder.net.finish(builder.buffers[program.output], flat)
+    except ValueError as error:
+        raise UnsupportedError(f"the layers do not fit inputs of shape {shape}: {error}") from error
+    channels, rows, columns = builder.net.shape(builder.buffers[program.output])
+    if program.flat:
+        outputs: tuple[int, ...] = (channels * rows * columns,)
+    else:
+        outputs = (channels, columns) if program.rank == 1 else (channels, rows, columns)
+    return Network(builder.net, tuple(builder.slots), outputs, tuple(builder.plans))
+
+
+class _Builder:
+    """Adds one operation after another to a native network."""
+
+    def __init__(self, net: Any, masks: Mapping[int, Tensor]) -> None:
+        self.net, self.masks = net, masks
+        self.buffers: dict[int, int] = {0: 0}
+        self.slots: list[tuple[nn.Module, str]] = []
+        self.plans: list[LayerPlan] = []
+
+    def add(self, operation: Operation) -> None:
+        """Add an operation behind the buffers that it reads."""
+        inputs = [self.buffers[i] for i in operation.inputs]
+        self.buffers[operation.output] = self._made(operation, inputs, operation.module)
+
+    def _made(self, operation: Operation, inputs: list[int], module: Any) -> int:
+        kind = operation.kind
+        if kind is Kind.CONVOLUTION:
+            return self._convolution(inputs[0], module, operation.relu)
+        if kind is Kind.LINEAR:
+            plan = self._plan(module)
+            self.slots += [(module, "weight"), (module, "bias")]
+            return self.net.linear(inputs[0], plan.layer)
+        if kind is Kind.NORM:
+            self.slots += [(module, name) for name in ("weight", "bias", "running_mean", "running_var")]
+            return self.net.norm(inputs[0], module.eps, module.momentum, operation.relu)
+        if kind is Kind.SUM:
+            return self.net.sum(inputs[0], inputs[1], operation.relu)
+        if kind is Kind.RELU:
+            return self.net.copy(inputs[0], True)
+        return self._pool(inputs[0], module, kind is Kind.MAX_POOL)
+
+    def _plan(self, module: nn.Linear) -> LayerPlan:
+        mask = self.masks.get(id(module.weight))
+        full = torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask
+        self.plans.append(plan_layer(full))
+        return self.plans[-1]
+
+    def _convolution(self, buffer: int, module: Any, relu: bool) -> int:
+        _, height, width = self.net.shape(buffer)
+        kernel, dilation = _two(module.kernel_size, 1), _two(module.dilation, 1)
+        if module.padding == "same":
+            padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
+        else:
+            padding = (0, 0) if module.padding == "valid" else _two(module.padding, 0)
+        sizes = [module.in_channels, module.out_channels, module.groups, height, width]
+        sizes += [*kernel, *_two(module.stride, 1), *padding, *dilation]
+        positions = positions_of(module, self.masks.get(id(module.weight)))
+        self.slots += [(module, "weight"), (module, "bias")]
+        return self.net.convolution(buffer, sizes, positions.numpy(), relu)
+
+    def _pool(self, buffer: int, module: Any, maximum: bool) -> int:
+        _, height, width = self.net.shape(buffer)
+        if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
+            return self.net.pool(buffer, [height, width, height, width, height, width, 0, 0], False, True)
+        kernel, padding = _two(module.kernel_size, 1), _two(module.padding, 0)
+        stride = _two(module.stride if module.stride is not None else module.kernel_size, 1)
+        counts = maximum or module.count_include_pad
+        return self.net.pool(buffer, [height, width, *kernel, *stride, *padding], maximum, counts)
+
+
+def _two(value: Any, other: int) -> tuple[int, int]:
+    """Spell a size of a layer out for rows and columns; a sequence is an image of one row.
+
+    >>> _two((3,), 1), _two((3, 5), 1)
+    ((1, 3), (3, 5))
+    """
+    if isinstance(value, int):
+        return value, value
+    return (other, value[0]) if len(value) == 1 else (value[0], value[1])
