@@ -38,6 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The arrays in tests are small: more threads than one cost more than they bring.
 torch.set_num_threads(1)
 
+# Torch gives some warnings once per process only: which test they fail would depend on the order of the tests.
+torch.set_warn_always(True)
+
 
 def pytest_report_header() -> str:
     """Say in the first lines of a run what it checked and with what."""
