@@ -13,6 +13,7 @@ from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.fused import FusedStep, compile_step, why_no_fused_step
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.machine import Machine, this_machine
+from secateur.sparse.recurrent import SparseGRU, SparseLSTM
 from secateur.sparse.report import Choice, LayerReport, Report
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "LayerReport",
     "Machine",
     "Report",
+    "SparseGRU",
+    "SparseLSTM",
     "SparseLinear",
     "UnsupportedError",
     "compile_step",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from secateur.sparse.recurrent_plan import RecurrentPlan
 from secateur.sparse.recurrent_product import Pass, fits_recurrent, run_direction
@@ -118,7 +119,7 @@ class SparseRecurrent(nn.Module):
             found += [bias for bias in biases if bias is not None]
         return found
 
-    def forward(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence: input [time, batch, feature] (or batch first, or without a batch) → outputs, last state.
 
         Raises:
@@ -126,7 +127,7 @@ class SparseRecurrent(nn.Module):
                 through all steps.
             ValueError: an input or a first state of the wrong shape.
         """
-        if isinstance(input, nn.utils.rnn.PackedSequence):
+        if isinstance(input, PackedSequence):
             raise TypeError(
                 f"{type(self).__name__} does not take a PackedSequence: its kernels run every sample through every "
                 "step. Pad the batch (pad_packed_sequence), or use secateur.densify(model)."
