@@ -47,8 +47,12 @@ class Stepper(Protocol):
         """Take one optimizer step at this learning rate; return the batch's mean loss, without a gradient."""
         ...
 
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Return the network's outputs as they are now, in eval mode, without a gradient."""
+        ...
+
     def sync(self) -> None:
-        """Bring the model's own parameters up to date, for an evaluation or a checkpoint."""
+        """Bring the model's own parameters up to date, for a checkpoint or at the end."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -86,6 +90,16 @@ class TorchStepper:
         self.optimizer.step()
         return loss.detach()
 
+    @torch.inference_mode()
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Run the model in eval mode; its mode is put back."""
+        mode = self.model.training
+        self.model.eval()
+        try:
+            return self.model(inputs)
+        finally:
+            self.model.train(mode)
+
     def sync(self) -> None:
         """Do nothing: torch trains the model's own parameters."""
 
@@ -122,6 +136,10 @@ class SparseStepper:
         """Take one step inside the engine; the model's parameters stay as they are until `sync`."""
         _set_rate(self.optimizer, rate)
         return torch.tensor(self.fused(inputs, targets), dtype=torch.float64)
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Run the engine's own forward, on surviving weights only."""
+        return self.fused.predict(inputs)
 
     def sync(self) -> None:
         """Write the engine's weights and optimizer memory into the model and the torch optimizer."""

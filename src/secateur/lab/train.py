@@ -182,8 +182,7 @@ def train(
         if logs:
             _log(trail)
         if judges:
-            stepper.sync()
-            _judge(model, splits, trail)
+            _judge(stepper, splits, trail)
         if checkpoint is not None and not last and time.perf_counter() - last_save >= checkpoint.every:
             checkpoint.save(model, stepper, trail)
             last_save = time.perf_counter()
@@ -206,30 +205,24 @@ def resume(model: nn.Module, stepper: Stepper, saved: Saved, path: Path) -> None
         raise damaged(path, " ".join(str(problem).split())) from None
 
 
-def evaluate(model: nn.Module, splits: Splits, step: int = 0) -> Evaluation:
-    """Measure the errors of a model in eval mode; its mode is put back afterwards."""
-    mode = model.training
-    model.eval()
-    try:
-        return Evaluation(step, error(model, *splits.validation), error(model, *splits.test))
-    finally:
-        model.train(mode)
+def error(predict: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> float:
+    """Return the fraction of wrongly classified examples.
 
-
-@torch.inference_mode()
-def error(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
-    """Return the fraction of wrongly classified examples."""
+    >>> error(lambda x: x, torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    0.25
+    """
     if not len(targets):
         return math.nan
     wrong = torch.zeros((), dtype=torch.int64, device=targets.device)
     for some, truth in zip(inputs.split(_EVALUATION_BATCH), targets.split(_EVALUATION_BATCH), strict=True):
-        wrong += (model(some).argmax(dim=1) != truth).sum()
+        wrong += (predict(some).argmax(dim=1) != truth).sum()
     return wrong.item() / len(targets)
 
 
-def _judge(model: nn.Module, splits: Splits, trail: Trail) -> None:
+def _judge(stepper: Stepper, splits: Splits, trail: Trail) -> None:
     start = time.perf_counter()
-    trail.evaluations.append(evaluate(model, splits, trail.step))
+    errors = [error(stepper.predict, *split) for split in (splits.validation, splits.test)]
+    trail.evaluations.append(Evaluation(trail.step, *errors))
     trail.evaluating += time.perf_counter() - start
 
 

@@ -71,12 +71,12 @@ def test_auto_says_why_not(generator: torch.Generator) -> None:
     model, masks = stack(0.6, generator)
     assert choose(Engine.AUTO, model, masks, Sgd()) == Choice(Engine.TORCH, "more than 25 % of the weights stay")
     assert choose(Engine.AUTO, model, None, Sgd()) == Choice(Engine.TORCH, "nothing was pruned")
-    convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
-    kernels = Masks({"0.weight": torch.zeros(2, 1, 3, 3).bool()})
-    choice = choose(Engine.AUTO, convolution, kernels, Sgd())
-    assert choice.engine is Engine.TORCH and "Conv2d" in choice.why
+    odd = nn.Sequential(nn.Linear(4, 3), nn.Softplus(), nn.Linear(3, 2))
+    few = Masks({"0.weight": torch.zeros(3, 4).bool()})
+    choice = choose(Engine.AUTO, odd, few, Sgd())
+    assert choice.engine is Engine.TORCH and choice.why
     with pytest.raises(SecateurError, match=r"`engine` sparse does not fit this run: .*Use --engine auto or torch\."):
-        choose(Engine.SPARSE, convolution, kernels, Sgd())
+        choose(Engine.SPARSE, odd, few, Sgd())
 
 
 def test_without_kernels_auto_is_torch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +106,23 @@ def test_a_run_keeps_the_engine_it_began_with(
         run(BASE, root=tmp_path, dataset=digits, save_every=0.0, on_progress=cut)
     resumed = run(BASE, root=tmp_path, dataset=digits)
     assert resumed.facts["engine"] == {"name": "torch", "why": "no kernels on that day"}
+
+
+@pytest.mark.parametrize("wanted", [Engine.TORCH, pytest.param(Engine.SPARSE, marks=needs_kernels)])
+def test_predictions_are_those_of_the_weights_handed_back(wanted: Engine, generator: torch.Generator) -> None:
+    model, masks = stack(0.3, generator)
+    model.insert(1, nn.BatchNorm1d(12)) if wanted is Engine.TORCH else None  # a layer whose mode matters
+    masks = masks if wanted is Engine.SPARSE else Masks({"2.weight": masks["1.weight"], "4.weight": masks["3.weight"]})
+    masks.apply_(model)
+    stepper = start(Choice(wanted, "asked for"), model, masks, Sgd())
+    x, y = torch.rand(8, 12, generator=generator), torch.randint(4, (8,), generator=generator)
+    for _ in range(3):
+        stepper.step(x, y, 0.1)
+    predicted, training = stepper.predict(x), model.training
+    stepper.sync()
+    assert model.training == training and not predicted.requires_grad
+    torch.testing.assert_close(predicted, model.eval()(x).detach())
+    stepper.close()
 
 
 def test_dense_beside_a_sparse_engine_gets_auto() -> None:
