@@ -72,6 +72,14 @@ def _seeded_and_tidy() -> Iterator[None]:
     assert after == before, f"the test changed {[name for name in before if after[name] != before[name]]}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is measured about this machine while testing stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECATEUR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A torch.Generator with a fixed seed, for the functions that draw."""
