@@ -18,7 +18,7 @@ MAX_LINES = 300
 # A module may import from its own floor and from those below. Names are what follows `secateur.`; a folder
 # stands for everything inside it. Private helpers (`_name`) live on floor 0 unless they are named elsewhere.
 FLOORS: list[tuple[str, str]] = [
-    ("values and selection", "errors masks select pools prunable"),
+    ("values and selection", "errors masks select prunable"),
     (
         "what competes, when, on what evidence",
         "structure scope quota schedule measure measures preserve gather score",

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from secateur.errors import SecateurError, nearest
-from secateur.pools import at_least, topk_rows
 from secateur.quota import erk_densities, igq_densities, largest_remainder
-from secateur.schedule import check_density
-from secateur.select import best_prefix, kept_count, topk_mask
+from secateur.select import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]

@@ -13,6 +13,7 @@ from secateur.lab import recipe as recipes
 from secateur.lab.engine import Engine
 from secateur.lab.plain import digest, plain, unplain
 from secateur.lab.recipe import Recipe
+from secateur.select import check_density
 
 Option = bool | int | float | str
 
@@ -125,19 +126,6 @@ class Experiment:
         return replace(built, options=options, engine=engine)
 
 
-#: The SNIP authors' own protocol, as `replace(experiment, **PAPER_PROTOCOL)`: biases counted, weights drawn a
-# second
-#: time after pruning, batch norm in eval mode while scoring (namhoonlee/snip-public; arXiv 1810.02340 does
-# not say so).
+#: The SNIP authors' own protocol, as `replace(experiment, **PAPER_PROTOCOL)`: biases counted, weights drawn a second
+#: time after pruning, batch norm in eval mode while scoring (namhoonlee/snip-public; arXiv 1810.02340 does not say so).
 PAPER_PROTOCOL: Mapping[str, bool] = MappingProxyType({"redraw": True, "biases": True, "score_in_eval": True})
-
-
-def check_density(density: float) -> None:
-    """Refuse a density outside (0, 1], guessing what was meant."""
-    if 0 < density <= 1:
-        return
-    hint = ""
-    if 1 < density < 100:
-        kept, cut = density / 100, (100 - density) / 100
-        hint = f" Did you mean {kept:g} ({density:g} % kept) or {cut:g} ({density:g} % sparse)?"
-    raise SecateurError(f"`density` must be in (0, 1], got {density:g}.{hint}")

@@ -17,13 +17,14 @@ from secateur.catalogue import catalogue, find
 from secateur.errors import SecateurError, nearest
 from secateur.lab import data, init, models, seeds
 from secateur.lab.data import Dataset
-from secateur.lab.experiment import DENSE, Experiment, check_density
+from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.init import Initialiser
 from secateur.lab.store import damaged, read_json, write_json
 from secateur.masks import Masks
 from secateur.method import Method
 from secateur.prunable import prunable
 from secateur.prune import prune
+from secateur.select import check_density
 
 MASKS = "masks.safetensors"
 PRUNE = "prune.json"

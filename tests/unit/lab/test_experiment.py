@@ -127,7 +127,7 @@ def test_unknown_stored_fields_are_refused() -> None:
     ("change", "message"),
     [
         ({"density": 0.0}, r"`density` must be in \(0, 1\], got 0\."),
-        ({"density": 95}, r"got 95\. Did you mean 0\.95 \(95 % kept\) or 0\.05 \(95 % sparse\)\?"),
+        ({"density": 95}, r"got 95\. Did you mean density=0\.05 \(keep 5 %\)\?"),
         ({"density": float("nan")}, r"`density` must be in \(0, 1\], got nan\."),
         ({"method": "dense"}, r"`density` of the method dense must be 1 \(nothing is pruned\), got 0\.05\."),
         ({"seed": -1}, r"`seed` must not be negative, got -1\."),
