@@ -154,7 +154,7 @@ def _csr(positions: Tensor, values: Tensor, rows: int, columns: int) -> Tensor:
     """Build torch's CSR matrix of the entries at `positions` (in any order)."""
     order = positions.argsort()
     positions = positions[order]
-    starts = torch.searchsorted(positions, torch.arange(rows + 1) * columns)
+    starts = torch.searchsorted(positions, torch.arange(rows + 1, device=positions.device) * columns)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
