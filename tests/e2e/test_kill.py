@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from secateur.cli import main
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes the POSIX way")
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
@@ -47,10 +49,10 @@ def test_killed_at_random_times_until_it_gets_through(tmp_path: Path) -> None:
 
 
 def test_command_line_killed_in_training_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "secateur", "run", "--steps", "1500", "--engine", "torch"]
-    command += ["--threads", "1", "--save-every", "1"]
+    asked = ["run", "--steps", "1500", "--engine", "torch", "--threads", "1", "--save-every", "0.1"]
+    command = [sys.executable, "-m", "secateur", *asked]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([*command, "--runs", str(whole)], check=True, capture_output=True, timeout=100)
+    assert main([*asked, "--runs", str(whole)]) == 0
     process = subprocess.Popen([*command, "--runs", str(cut)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(cut.glob("*/masks.safetensors")) and time.monotonic() < deadline:

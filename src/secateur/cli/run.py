@@ -95,7 +95,7 @@ def _protocol(group: Any) -> None:
         metavar="N",
         type=values.positive,
         default=0,
-        help="examples scored at once [the recipe's batch]",
+        help="examples scored at once [default: the recipe's batch]",
     )
     group.add_argument(
         "--score-batches",

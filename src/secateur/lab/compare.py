@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -175,6 +176,7 @@ def _parallel(
 ) -> Outcomes:
     # Spawned, not forked: a forked child of a process that has used OpenMP may hang.
     context = multiprocessing.get_context("spawn")
+    others = {child.pid for child in multiprocessing.active_children()}
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
         futures = {pool.submit(_run, experiment, places): experiment for experiment in experiments}
         try:
@@ -189,8 +191,13 @@ def _parallel(
                     steps = experiment.recipe.steps
                     on_progress(Progress(experiment, "done", steps, steps))
                 yield experiment, str(problem) if problem is not None else future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:
+            # Interrupted: do not wait for what is running. Checkpoints make that safe at any moment.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child.pid not in others:
+                    child.terminate()
+            raise
 
 
 def _run(
@@ -211,6 +218,7 @@ def _run(
 
 
 def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: end without a traceback
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore", EmptyLayerWarning)
 
