@@ -158,7 +158,7 @@ def _csr(positions: Tensor, values: Tensor, rows: int, columns: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(
-            starts, positions % columns, values[order], (rows, columns), check_invariants=False
+            starts, positions % columns, values[order], (rows, columns), device=values.device, check_invariants=False
         )
 
 
