@@ -12,7 +12,7 @@ from secateur.cli import main
 
 @pytest.mark.data
 def test_snip_at_95_percent_on_mnist(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Ten epochs; the paper's 186 reach 1.6 % (arXiv 1810.02340, Table 1), thirty in the short recipe 2.0 %.
+    # Ten epochs; the paper's 185 reach 1.6 % (arXiv 1810.02340, Table 1), thirty in the short recipe 2.0 %.
     command = "run --data mnist --model lenet-300-100 --method snip --sparsity 95% --steps 5400 --json"
     assert main([*command.split(), "--data-dir", str(data_dir), "--runs", str(tmp_path)]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
