@@ -169,6 +169,12 @@ def test_run_understands_every_option(capsys: pytest.CaptureFixture[str]) -> Non
     }
 
 
+def test_run_prunes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--compare", "snip,dense", "--block", "4x1", "--quiet", "--json"]) == 0
+    blocked, dense = json.loads(capsys.readouterr().out)["results"]
+    assert blocked["experiment"]["block"] == [4, 1] and "block" not in dense["experiment"]
+
+
 def test_missing_data_is_status_1_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "--data", "mnist", "--compare", "snip,dense", "--seeds", "2"]) == 1
     captured = capsys.readouterr()

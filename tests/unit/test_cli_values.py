@@ -69,6 +69,10 @@ def test_numbers_lists_and_options() -> None:
         False,
         "x=y",
     ]
+    assert values.block("4x1") == values.block("4X1") == (4, 1)
+    for text in ("4", "4x", "0x1", "4x1x1", "axb"):
+        with pytest.raises(ArgumentTypeError, match=f"expected OUTPUTSxINPUTS, as 4x1, got '{text}'"):
+            values.block(text)
     for text in ("a", "=1", "a b=1"):
         with pytest.raises(ArgumentTypeError, match="expected name=value"):
             values.option(text)

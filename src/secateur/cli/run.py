@@ -69,6 +69,12 @@ def _what(group: Any) -> None:
         "--density", metavar="D", type=values.density, help="fraction kept, as 0.05 or 5%% [default: 0.05]"
     )
     how_much.add_argument("--sparsity", metavar="S", type=values.sparsity, dest="density", help="fraction cut, as 95%%")
+    group.add_argument(
+        "--block",
+        metavar="RxC",
+        type=values.block,
+        help="keep or cut blocks of R outputs and C inputs as one, as 4x1 (snip, magnitude)",
+    )
     group.add_argument("--seed", metavar="N", type=values.natural, default=0, help="decides every random choice")
     group.add_argument(
         "--option",

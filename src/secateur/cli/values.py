@@ -80,6 +80,18 @@ def seconds(text: str) -> float:
     return value
 
 
+def block(text: str) -> tuple[int, int]:
+    """Read `4x1` as blocks of 4 outputs and 1 input.
+
+    >>> block("4x1")
+    (4, 1)
+    """
+    words = text.lower().replace("×", "x").split("x")
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise ArgumentTypeError(f"expected OUTPUTSxINPUTS, as 4x1, got {text!r}.")
+    return int(words[0]), int(words[1])
+
+
 def option(text: str) -> tuple[str, bool | int | float | str]:
     """Read `name=value` as a method's option; true and false, numbers, and anything else as text.
 

@@ -49,6 +49,7 @@ class Experiment:
         biases: count and prune biases too (the published SNIP code does).
         score_in_eval: score with batch norm in eval mode (the published SNIP code does).
         engine: who computes the training steps.
+        block: outputs and inputs of the blocks that are kept or cut as one; (1, 1) means single weights.
 
     Raises:
         SecateurError: for a density outside (0, 1], a dense run that is not dense, or a negative seed or
@@ -70,6 +71,7 @@ class Experiment:
     biases: bool = False
     score_in_eval: bool = False
     engine: Engine = Engine.AUTO
+    block: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         check_density(self.density)
@@ -80,7 +82,18 @@ class Experiment:
                 raise SecateurError(f"`{name}` must not be negative, got {value}.")
         if self.score_batches < 1:
             raise SecateurError(f"`score_batches` must be at least 1, got {self.score_batches}.")
+        if len(self.block) != 2 or min(self.block) < 1:
+            raise SecateurError(f"`block` must be two numbers of at least 1, got {self.block}.")
+        if self.blocked and self.method == DENSE:
+            raise SecateurError(f"`block` is a method's, and dense has none, got {self.block}.")
+        if self.blocked and self.biases:
+            raise SecateurError(f"`block` is for weights, and `biases` are counted too, got {self.block}.")
         object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
+
+    @property
+    def blocked(self) -> bool:
+        """Whether blocks are pruned and not single weights."""
+        return self.block != (1, 1)
 
     @property
     def hash(self) -> str:
@@ -94,7 +107,8 @@ class Experiment:
         >>> Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(100, recipes.Constant(0.1))).name
         'snip-lenet-300-100-digits-d0.05-s0-79e66717'
         """
-        words = (self.method, self.model, self.data, f"d{self.density:g}", f"s{self.seed}")
+        block = ("b{}x{}".format(*self.block),) if self.blocked else ()
+        words = (self.method, self.model, self.data, f"d{self.density:g}", *block, f"s{self.seed}")
         return "-".join([*(re.sub(r"[^A-Za-z0-9.]+", "-", word) for word in words), self.hash])
 
     def with_options(self, options: Mapping[str, Option]) -> Experiment:

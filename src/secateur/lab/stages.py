@@ -25,6 +25,7 @@ from secateur.method import Method
 from secateur.prunable import prunable
 from secateur.prune import prune
 from secateur.select import check_density
+from secateur.structure import Structure, blocks
 
 MASKS = "masks.safetensors"
 PRUNE = "prune.json"
@@ -86,10 +87,21 @@ def method_of(experiment: Experiment) -> Method:
         if not isinstance(value, known[name]) or (isinstance(value, bool) and bool not in known[name]):
             kinds = " or ".join(kind.__name__ for kind in known[name])
             raise SecateurError(f"the option {name} of {experiment.method} must be of type {kinds}, got {value!r}.")
+    units = {"structure": _blocks(experiment, factory)} if experiment.blocked else {}
     try:
-        return factory(density=experiment.density, **dict(experiment.options))
+        return factory(density=experiment.density, **dict(experiment.options), **units)
     except ValueError as problem:
         raise SecateurError(f"the method {experiment.method} refuses its options: {problem}") from None
+
+
+def _blocks(experiment: Experiment, factory: Callable[..., Method]) -> Structure:
+    if "structure" not in inspect.signature(factory).parameters:
+        able = ", ".join(n for n, e in catalogue().items() if "structure" in inspect.signature(e.factory).parameters)
+        raise SecateurError(
+            f"the method {experiment.method} prunes what its paper prunes and takes no `block`, got "
+            f"{experiment.block}. Methods that do: {able}."
+        )
+    return blocks(*experiment.block)
 
 
 def options_of(factory: Callable[..., Method]) -> dict[str, tuple[type, ...]]:

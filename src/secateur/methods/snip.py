@@ -11,7 +11,7 @@ from secateur.repair import Initialise, redraw
 from secateur.schedule import once
 from secateur.scope import Scope, everywhere
 from secateur.score import measured
-from secateur.structure import weights
+from secateur.structure import Structure, weights
 
 
 def score(weight: Tensor, grad: Tensor) -> Tensor:
@@ -24,6 +24,7 @@ def snip(
     *,
     evidence: Measure | None = None,
     scope: Scope | None = None,
+    structure: Structure | None = None,
     paper_protocol: bool = False,
     initialise: Initialise | None = None,
 ) -> Method:
@@ -38,6 +39,8 @@ def snip(
         evidence: how the gradients of several batches combine: `measures.grad()` (|Σ_b g|, the default),
             `grad_magnitude()` (Σ_b |g|) or `grad_average(decay=…)`, the paper's exponential moving average.
         scope: who competes; the paper's is one global ranking.
+        structure: what is kept or cut as one; single weights by default. `structure.blocks(4, 1)`, four outputs of
+            one input, is what the sparse kernels run fastest. A unit's score is the sum Σ|g_j| over its weights.
         paper_protocol: what the authors' code does: biases are prunable and counted, BN uses running statistics
             (the identity at initialisation) while scoring, and the survivors are drawn anew after pruning.
         initialise: with `paper_protocol`, (model, generator) → None for the second draw; by default the layers' own.
@@ -45,15 +48,30 @@ def snip(
     Family: at initialisation.
     Source: Lee, Ajanthan & Torr, ICLR 2019, arXiv 1810.02340, eqs. 5, 6 and Algorithm 1.
     Deviates: by default biases are neither counted nor pruned and the scored weights are the trained ones, as in
-    later work; zero biases have score 0, so under the paper's protocol every bias is pruned.
+    later work; zero biases have score 0, so under the paper's protocol every bias is pruned. The paper knows single
+    weights only; with another `structure` κ counts units, and one cut short at a layer's border scores what it has.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateur import prune
+    >>> from secateur.structure import blocks
+    >>> model, batch = nn.Linear(6, 8), (torch.ones(2, 6), torch.tensor([0, 1]))
+    >>> masks = prune(model, snip(0.25, structure=blocks(4, 1)), [batch])
+    >>> masks.kept, sorted(set(masks["weight"].view(2, 4, 6).sum(1).flatten().tolist()))
+    (12, [0, 4])
     """
+    if structure is not None and paper_protocol:
+        raise ValueError(
+            f"the paper's protocol prunes single weights and biases, got structure={structure.name}. "
+            "Leave out `structure` or `paper_protocol`."
+        )
     if initialise is not None and not paper_protocol:
         raise ValueError("`initialise` is the second draw of the paper's protocol: pass paper_protocol=True with it.")
     measure = evidence or grad(train=False if paper_protocol else None)
     return method(
         "snip",
         measured(score, {"grad": measure}),
-        structure=weights(biases=paper_protocol),
+        structure=structure or weights(biases=paper_protocol),
         scope=scope or everywhere(),
         schedule=once(density),
         repair=redraw(initialise) if paper_protocol else None,

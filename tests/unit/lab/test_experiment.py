@@ -10,6 +10,8 @@ from secateur.errors import SecateurError
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
 from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd, Stairs
+from secateur.lab.stages import method_of
+from secateur.structure import blocks
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(steps=100, rate=Constant(0.1)))
 
@@ -36,6 +38,16 @@ def test_names_are_pinned() -> None:
     assert other.name == "force-gru-s-mnist-d0.1-s0-c63517cb"
 
 
+def test_blocks_stand_in_the_name() -> None:
+    assert replace(BASE, block=(4, 1)).name.startswith("snip-lenet-300-100-digits-d0.05-b4x1-s0-")
+    found = method_of(replace(BASE, block=(4, 1))).structure
+    assert found == blocks(4, 1)
+    with pytest.raises(
+        SecateurError, match=r"synflow .* takes no `block`, got \(4, 1\)\. Methods that do: magnitude, snip"
+    ):
+        method_of(replace(BASE, method="synflow", block=(4, 1)))
+
+
 def test_a_field_at_its_default_does_not_enter_the_hash() -> None:
     # So a field that is added later, with a default, renames no run.
     written = BASE.to_json()
@@ -59,6 +71,7 @@ CHANGES = {
     "biases": True,
     "score_in_eval": True,
     "engine": Engine.TORCH,
+    "block": (4, 1),
 }
 
 
@@ -133,6 +146,9 @@ def test_unknown_stored_fields_are_refused() -> None:
         ({"seed": -1}, r"`seed` must not be negative, got -1\."),
         ({"score_batch": -1}, r"`score_batch` must not be negative, got -1\."),
         ({"score_batches": 0}, r"`score_batches` must be at least 1, got 0\."),
+        ({"block": (4, 0)}, r"`block` must be two numbers of at least 1, got \(4, 0\)\."),
+        ({"block": (4, 1), "biases": True}, r"`block` is for weights, and `biases` are counted too, got \(4, 1\)\."),
+        ({"block": (4, 1), "method": "dense", "density": 1.0}, r"`block` is a method's, and dense has none"),
     ],
 )
 def test_refusals(change: dict[str, object], message: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from secateur import methods, prunable, prune, schedule, scope, scores
+from secateur import methods, prunable, prune, schedule, scope, scores, structure
 from secateur.quota import erk_densities, igq_densities
 from secateur.select import kept_count
 
@@ -24,6 +24,20 @@ def mlp() -> nn.Module:
 @pytest.fixture
 def batch() -> Batch:
     return torch.randn(16, 12, dtype=torch.float64), torch.arange(16) % 3
+
+
+# --- magnitude -------------------------------------------------------------------------------------------------------
+
+
+def test_magnitude_of_blocks_is_the_sum_of_their_weights(mlp: nn.Module) -> None:
+    with torch.no_grad():
+        mlp[0].weight.fill_(0.1)
+        mlp[0].weight[4:8, 3] = torch.tensor([0.0, 0.0, 0.0, 0.6])
+        mlp[0].weight[8:12, 5] = 0.2
+    masks = prune(mlp, methods.magnitude(2 / 60, structure=structure.blocks(4, 1)), only=["0.weight"])
+    expected = torch.zeros(20, 12, dtype=torch.bool)
+    expected[4:8, 3] = expected[8:12, 5] = True
+    assert torch.equal(masks["0.weight"], expected)
 
 
 # --- GraSP -----------------------------------------------------------------------------------------------------------

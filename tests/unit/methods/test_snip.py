@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateur import Masks, measures, methods, prunable, prune, scores
+from secateur.structure import blocks
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -102,6 +103,21 @@ def test_accumulation_of_gradients_and_of_magnitudes_rank_differently(mlp: nn.Mo
     assert signed != magnitude and signed != average
     joined = (torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
     assert signed == prune(copy.deepcopy(mlp), methods.snip(0.2), [joined])  # the sum of batches is one large batch
+
+
+def test_blocks_compete_by_the_sum_of_their_sensitivities(mlp: nn.Module, batch: Batch) -> None:
+    single = scores(copy.deepcopy(mlp), methods.snip(0.25), [batch])
+    sums = {name: F.pad(s, (0, 0, 0, -len(s) % 4)).unflatten(0, (-1, 4)).sum(1) for name, s in single.items()}
+    ranked = torch.cat([s.flatten() for s in sums.values()]).sort(descending=True).values
+    masks = prune(mlp, methods.snip(0.25, structure=blocks(4, 1)), [batch])
+    limit = ranked[round(0.25 * len(ranked)) - 1]
+    for name, found in sums.items():
+        assert torch.equal(masks[name], (found >= limit).repeat_interleave(4, 0)[: len(masks[name])])
+
+
+def test_blocks_and_the_papers_protocol_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"single weights and biases, got structure=blocks\(4, 1\)\. Leave out"):
+        methods.snip(0.3, paper_protocol=True, structure=blocks(4, 1))
 
 
 # --- the paper's protocol --------------------------------------------------------------------------------------------
