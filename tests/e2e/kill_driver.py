@@ -125,10 +125,12 @@ def chosen_points(root: Path) -> dict[str, object]:
 def random_times(root: Path) -> dict[str, object]:
     """Kill at random moments, again and again, until the run gets through."""
     steps, chance, kills = 400, random.Random(0), 0
+    start = time.perf_counter()
     wait(attempt(root / "whole", steps, save_every=1e9))
+    length = time.perf_counter() - start
     for _ in range(200):
-        child = attempt(root / "cut", steps, save_every=0.02)
-        time.sleep(chance.uniform(0.01, 0.25))
+        child = attempt(root / "cut", steps, save_every=length / 50)
+        time.sleep(chance.uniform(0.05, 0.35) * length)
         os.kill(child, signal.SIGKILL)  # a child that has just ended is a zombie until waited for: its id is ours
         if wait(child) != "killed":
             break

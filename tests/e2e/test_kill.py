@@ -45,7 +45,7 @@ def test_killed_at_random_times_until_it_gets_through(tmp_path: Path) -> None:
     report = drive("random", tmp_path)
     assert report["same"]
     kills = report["kills"]
-    assert isinstance(kills, int) and kills >= 2
+    assert isinstance(kills, int) and kills >= 1
 
 
 def test_command_line_killed_in_training_goes_on(tmp_path: Path) -> None:
