@@ -9,6 +9,7 @@ void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
 void bind_fused_step(nanobind::module_& module);
 void bind_sparse_recurrent(nanobind::module_& module);
+void bind_recurrent_step(nanobind::module_& module);
 }  // namespace secateur
 
 NB_MODULE(_native, module) {
@@ -21,4 +22,5 @@ NB_MODULE(_native, module) {
   secateur::bind_sparse_linear(module);
   secateur::bind_fused_step(module);
   secateur::bind_sparse_recurrent(module);
+  secateur::bind_recurrent_step(module);
 }

@@ -21,6 +21,8 @@ class SparseLayer {
   int32_t rows() const { return rows_; }
   int32_t columns() const { return columns_; }
   int64_t count() const { return int64_t(column_.size()); }
+  const int32_t* entry_rows() const { return row_.data(); }
+  const int32_t* entry_columns() const { return column_.data(); }
   int32_t alive_rows() const { return alive_rows_; }
   int32_t alive_columns() const { return alive_columns_; }
 

@@ -183,6 +183,9 @@ void bind_sparse_recurrent(nb::module_& module) {
                                       int64_t(hh.size()));
           },
           nb::arg("gru"), nb::arg("inputs"), nb::arg("units"), nb::arg("ih"), nb::arg("hh"))
+      .def("input_places", &RecurrentLayer::input_places)
+      .def("state_places", &RecurrentLayer::state_places)
+      .def("bias_place", &RecurrentLayer::bias_place)
       .def("work_floats",
            [](const RecurrentLayer& layer, int64_t steps, int64_t samples) {
              return layer.rows(steps, true) * tiles_of(samples) * kTileSamples;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -18,11 +19,13 @@ from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_op
 from secateur.sparse.pieces import Loss, Slice, make_slice, refuse_loss, refuse_parameter, spread
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import sparse_chain
+from secateur.sparse.recurrent_program import is_recurrent_network
+from secateur.sparse.recurrent_step import RecurrentStep, supported_recurrent
 
 __all__ = ["FusedStep", "compile_step", "why_no_fused_step"]
 
 
-def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> FusedStep:
+def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> FusedStep | RecurrentStep:
     """Compile forward, loss, gradients and update of a masked feed-forward network into one native call.
 
     The step trains what `hold(model, masks)` and an ordinary loop would train, weight for weight within float
@@ -30,7 +33,8 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     optimizer up to date, `read_back` takes up what was loaded into them.
 
     Args:
-        model: (flatten →) Linear → ReLU → … → Linear, as a Sequential or any model that traces to it.
+        model: (flatten →) Linear → ReLU → … → Linear, as a Sequential or any model that traces to it; or
+            (linear →) LSTM or GRU → last state → linear, which gives a `RecurrentStep`.
         masks: of the linear weights; a layer without a mask keeps all of its weights. Zeros are written over
             the pruned weights of `model`.
         loss: `torch.nn.functional.cross_entropy`, or an `nn.CrossEntropyLoss` with default options.
@@ -46,6 +50,10 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     >>> why_no_fused_step(model, masks, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
+    if is_recurrent_network(model):
+        classifier = supported_recurrent(model, masks, loss, optimizer)
+        masks.apply_(model)
+        return RecurrentStep(model, masks, optimizer, classifier)
     chain = _supported(model, masks, loss, optimizer)
     masks.apply_(model)
     return FusedStep(model, masks, optimizer, chain)
@@ -53,8 +61,11 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
 
 def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> str | None:
     """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
+    supported: Callable[[nn.Module, Masks, Loss, Optimizer], object] = _supported
+    if is_recurrent_network(model):
+        supported = supported_recurrent
     try:
-        _supported(model, masks, loss, optimizer)
+        supported(model, masks, loss, optimizer)
     except SecateurError as error:
         return str(error)
     return None
