@@ -29,7 +29,7 @@ def test_densities(text: str, density: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5", r"in \(0, 1\], got '5'\. Did you mean 5%\?"),
+        ("5", r"in \(0, 1\], got '5'\. Did you mean 5%, or --sparsity 5%\?"),
         ("0", r"in \(0, 1\], got '0'\."),
         ("-0.1", r"in \(0, 1\], got '-0.1'\."),
         ("101%", r"in \(0, 1\], got '101%'\."),

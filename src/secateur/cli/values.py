@@ -15,7 +15,7 @@ def density(text: str) -> float:
     """
     value = _fraction(text)
     if not 0 < value <= 1:
-        hint = f" Did you mean {text}%?" if 1 < value < 100 and not text.endswith("%") else ""
+        hint = f" Did you mean {text}%, or --sparsity {text}%?" if 1 < value < 100 and "%" not in text else ""
         raise ArgumentTypeError(f"the density must be in (0, 1], got {text!r}.{hint}")
     return float(value)
 
