@@ -8,6 +8,7 @@ void bind_select(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
 void bind_fused_step(nanobind::module_& module);
+void bind_sparse_net(nanobind::module_& module);
 void bind_sparse_recurrent(nanobind::module_& module);
 void bind_recurrent_step(nanobind::module_& module);
 }  // namespace secateur
@@ -21,6 +22,7 @@ NB_MODULE(_native, module) {
   secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);
   secateur::bind_fused_step(module);
+  secateur::bind_sparse_net(module);
   secateur::bind_sparse_recurrent(module);
   secateur::bind_recurrent_step(module);
 }

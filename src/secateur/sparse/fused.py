@@ -15,17 +15,21 @@ from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compact import compact
 from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
+from secateur.sparse.network_step import NetworkStep, supported_network
 from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
 from secateur.sparse.pieces import Loss, Slice, make_slice, refuse_loss, refuse_parameter, spread
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import sparse_chain
+from secateur.sparse.program import is_network
 from secateur.sparse.recurrent_program import is_recurrent_network
 from secateur.sparse.recurrent_step import RecurrentStep, supported_recurrent
 
 __all__ = ["FusedStep", "compile_step", "why_no_fused_step"]
 
 
-def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> FusedStep | RecurrentStep:
+def compile_step(
+    model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer
+) -> FusedStep | NetworkStep | RecurrentStep:
     """Compile forward, loss, gradients and update of a masked feed-forward network into one native call.
 
     The step trains what `hold(model, masks)` and an ordinary loop would train, weight for weight within float
@@ -33,8 +37,9 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     optimizer up to date, `read_back` takes up what was loaded into them.
 
     Args:
-        model: (flatten →) Linear → ReLU → … → Linear, as a Sequential or any model that traces to it; or
-            (linear →) LSTM or GRU → last state → linear, which gives a `RecurrentStep`.
+        model: (flatten →) Linear → ReLU → … → Linear, as a Sequential or any model that traces to it; or a
+            network of convolutions, batch normalisation, ReLU, pooling, residual sums and linear layers, which
+            gives a `NetworkStep`; or (linear →) LSTM or GRU → last state → linear, which gives a `RecurrentStep`.
         masks: of the linear weights; a layer without a mask keeps all of its weights. Zeros are written over
             the pruned weights of `model`.
         loss: `torch.nn.functional.cross_entropy`, or an `nn.CrossEntropyLoss` with default options.
@@ -54,6 +59,10 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
         return RecurrentStep(model, masks, optimizer, classifier)
+    if is_network(model):
+        program = supported_network(model, masks, loss, optimizer)
+        masks.apply_(model)
+        return NetworkStep(model, masks, optimizer, program)
     chain = _supported(model, masks, loss, optimizer)
     masks.apply_(model)
     return FusedStep(model, masks, optimizer, chain)
@@ -64,6 +73,8 @@ def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
     supported: Callable[[nn.Module, Masks, Loss, Optimizer], object] = _supported
     if is_recurrent_network(model):
         supported = supported_recurrent
+    elif is_network(model):
+        supported = supported_network
     try:
         supported(model, masks, loss, optimizer)
     except SecateurError as error:
@@ -245,7 +256,7 @@ def _cut(
     plans: list[LayerPlan] = []
     pieces: list[Slice | None] = []
     for layer, small in zip(chain.layers, compact(full), strict=True):
-        plan = plan_layer(small.mask)
+        plan = plan_layer(small.mask, blocks=True)
         plans.append(plan)
         places = torch.cat([small.weights.reshape(-1)[plan.positions], small.idle_weights])
         pieces.append(make_slice(layer.weight, places, plan.kept, slots))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import _native_api
+from secateur.sparse.convolution_plan import geometry_of
 from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.program import Kind, Operation, Program
@@ -104,9 +105,7 @@ class _Builder:
         if kind is Kind.CONVOLUTION:
             return self._convolution(inputs[0], module, operation.relu)
         if kind is Kind.LINEAR:
-            plan = self._plan(module)
-            self.slots += [(module, "weight"), (module, "bias")]
-            return self.net.linear(inputs[0], plan.layer)
+            return self._linear(inputs[0], module)
         if kind is Kind.NORM:
             self.slots += [(module, name) for name in ("weight", "bias", "running_mean", "running_var")]
             return self.net.norm(inputs[0], module.eps, module.momentum, operation.relu)
@@ -116,33 +115,42 @@ class _Builder:
             return self.net.copy(inputs[0], True)
         return self._pool(inputs[0], module, kind is Kind.MAX_POOL)
 
-    def _plan(self, module: nn.Linear) -> LayerPlan:
-        mask = self.masks.get(id(module.weight))
-        full = torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask
-        self.plans.append(plan_layer(full))
-        return self.plans[-1]
+    def _linear(self, buffer: int, module: Any) -> int:
+        if isinstance(module, nn.Linear):
+            mask = self.masks.get(id(module.weight))
+            plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask)
+        else:
+            plan = module.plan
+        self.plans.append(plan)
+        self.slots += [(module, _values(module)), (module, "bias")]
+        return self.net.linear(buffer, plan.layer)
 
     def _convolution(self, buffer: int, module: Any, relu: bool) -> int:
         _, height, width = self.net.shape(buffer)
-        kernel, dilation = _two(module.kernel_size, 1), _two(module.dilation, 1)
-        if module.padding == "same":
-            padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            geometry, positions = geometry_of(module), positions_of(module, self.masks.get(id(module.weight)))
         else:
-            padding = (0, 0) if module.padding == "valid" else _two(module.padding, 0)
-        sizes = [module.in_channels, module.out_channels, module.groups, height, width]
-        sizes += [*kernel, *_two(module.stride, 1), *padding, *dilation]
-        positions = positions_of(module, self.masks.get(id(module.weight)))
-        self.slots += [(module, "weight"), (module, "bias")]
-        return self.net.convolution(buffer, sizes, positions.numpy(), relu)
+            geometry, positions = module.plan.geometry, module.plan.positions
+        channels, window = geometry.sizes
+        self.slots += [(module, _values(module)), (module, "bias")]
+        return self.net.convolution(buffer, [*channels, height, width, *window], positions.numpy(), relu)
 
     def _pool(self, buffer: int, module: Any, maximum: bool) -> int:
         _, height, width = self.net.shape(buffer)
         if isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
             return self.net.pool(buffer, [height, width, height, width, height, width, 0, 0], False, True)
-        kernel, padding = _two(module.kernel_size, 1), _two(module.padding, 0)
-        stride = _two(module.stride if module.stride is not None else module.kernel_size, 1)
+        sequence = isinstance(module, nn.MaxPool1d | nn.AvgPool1d)
+        size, step, pad = (
+            (v,) if sequence and isinstance(v, int) else v for v in (module.kernel_size, module.stride, module.padding)
+        )
+        kernel, stride, padding = _two(size, 1), _two(size if step is None else step, 1), _two(pad, 0)
         counts = maximum or module.count_include_pad
         return self.net.pool(buffer, [height, width, *kernel, *stride, *padding], maximum, counts)
+
+
+def _values(module: nn.Module) -> str:
+    """Name the parameter that holds a layer's weights: sparse layers keep those that survive."""
+    return "values" if "values" in module._parameters else "weight"
 
 
 def _two(value: Any, other: int) -> tuple[int, int]:

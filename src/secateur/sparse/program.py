@@ -102,7 +102,6 @@ def program_of(model: nn.Module) -> Program:
     except Exception as error:
         first = str(error).split("\n")[0]
         raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error
-    graph.eliminate_dead_code()
     reader = _Reader(model)
     for node in graph.nodes:
         reader.read(node)
@@ -185,7 +184,8 @@ class _Reader:
         elif node.target in (torch.flatten, "flatten"):
             self._flatten(node, source, node.args[1:] == (1,) or node.kwargs == {"start_dim": 1})
         elif node.op == "call_method" and node.target in {"view", "reshape"}:
-            self._flatten(node, source, len(node.args) == 3 and node.args[2] == -1 and node.args[1] in self.sizes)
+            rest: tuple[Any, ...] = node.args[1:]
+            self._flatten(node, source, len(rest) == 2 and rest[1] == -1 and rest[0] in self.sizes)
         else:
             raise UnsupportedError(f"{_name(node)} has no sparse kernel")
 

@@ -1,0 +1,128 @@
+// What Python calls of SparseNet and NetStep. Tensors come as addresses; src/secateur/sparse/ has checked their types,
+// shapes and strides.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+
+#include "net_step.h"
+#include "sparse_chain.h"
+
+namespace nb = nanobind;
+
+namespace secateur {
+namespace {
+
+using Addresses = std::vector<uintptr_t>;
+using Positions = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+std::vector<float*> floats(const Addresses& addresses, size_t expected) {
+  if (addresses.size() != expected) throw std::invalid_argument("not every slot was given");
+  std::vector<float*> found;
+  for (uintptr_t address : addresses) found.push_back(at<float>(address));
+  return found;
+}
+
+// input channels, output channels, groups, height, width, kernel, stride, padding, dilation (y before x)
+int convolution(SparseNet& net, int input, const std::array<int32_t, 13>& s, Positions positions, bool relu) {
+  const ConvShape shape{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12]};
+  return net.add_convolution(input, shape, positions.data(), int64_t(positions.size()), relu);
+}
+
+// height, width, kernel, stride, padding (y before x)
+int pool(SparseNet& net, int input, const std::array<int32_t, 8>& s, bool maximum, bool counts_padding) {
+  return net.add_pool(input, {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], counts_padding}, maximum);
+}
+
+void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t samples, bool training, uintptr_t work,
+             uintptr_t out, int threads) {
+  const auto values = floats(slots, net.slots());
+  const NetLayout layout = net.layout(samples);
+  Barrier barrier;
+  run_team(std::max(threads, 1), [&](int thread, int team) {
+    const NetCall call{layout, at<float>(work), values, nullptr, training, false, barrier, thread, team};
+    net.pack_input(call, at<const float>(x));
+    net.forward(call);
+    net.unpack_output(call, at<float>(out));
+  });
+}
+
+void backward(const SparseNet& net, const Addresses& slots, const Addresses& gradients, uintptr_t dy, int64_t samples,
+              bool training, uintptr_t work, uintptr_t dx, int threads) {
+  const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots());
+  const NetLayout layout = net.layout(samples);
+  Barrier barrier;
+  run_team(std::max(threads, 1), [&](int thread, int team) {
+    const NetCall call{layout, at<float>(work), values, &wanted, training, dx != 0, barrier, thread, team};
+    net.pack_output_gradient(call, at<const float>(dy));
+    net.prepare_backward(call);
+    call.wait();
+    net.backward(call);
+    if (dx) net.unpack_input_gradient(call, at<float>(dx));
+  });
+}
+
+}  // namespace
+
+void bind_sparse_net(nb::module_& module) {
+  using Release = nb::call_guard<nb::gil_scoped_release>;
+  nb::class_<SparseNet>(module, "SparseNet", "A network whose activations stay in the convolutions' layout.")
+      .def(nb::init<int32_t, int32_t, int32_t>(), nb::arg("channels"), nb::arg("height"), nb::arg("width"))
+      .def("convolution", &convolution)
+      .def("linear", &SparseNet::add_linear)
+      .def("norm", &SparseNet::add_norm)
+      .def("copy", &SparseNet::add_copy)
+      .def("sum", &SparseNet::add_sum)
+      .def("pool", &pool)
+      .def("finish", &SparseNet::finish, nb::arg("output"), nb::arg("flat"))
+      .def_prop_ro("slots", &SparseNet::slots)
+      .def("shape", [](const SparseNet& net, int buffer) {
+             const NetBuffer& b = net.buffer_at(buffer);
+             return std::array<int32_t, 3>{b.channels, b.height, b.width};
+           })
+      .def("work_floats", [](const SparseNet& net, int64_t samples, bool training) {
+             const NetLayout layout = net.layout(samples);
+             return training ? layout.floats : layout.forward_floats;
+           })
+      .def("forward", &forward, Release())
+      .def("backward", &backward, Release());
+  nb::class_<NetStep>(module, "NetStep", "A training step of a SparseNet in one call.")
+      .def(nb::init<std::shared_ptr<SparseNet>>(), nb::arg("net"))
+      .def("set_parameter",
+           [](NetStep& step, int slot, uintptr_t value, uintptr_t first, uintptr_t second, uintptr_t keep,
+              int64_t count, int group) {
+             step.set_parameter(slot, at<float>(value), at<float>(first), at<float>(second), at<const float>(keep),
+                                count, group);
+           })
+      .def("set_constant", [](NetStep& step, int slot, uintptr_t value) { step.set_constant(slot, at<float>(value)); })
+      .def("set_sgd",
+           [](NetStep& step, int group, double lr, double momentum, double dampening, double weight_decay,
+              bool nesterov, bool maximize) {
+             step.set_options(group,
+                              OptimizerOptions::sgd(lr, momentum, dampening, weight_decay, nesterov, maximize));
+           })
+      .def("set_adam",
+           [](NetStep& step, int group, double lr, double beta1, double beta2, double eps, double weight_decay,
+              bool decoupled, bool maximize) {
+             step.set_options(group,
+                              OptimizerOptions::for_adam(lr, beta1, beta2, eps, weight_decay, decoupled, maximize));
+           })
+      .def_prop_rw("steps", &NetStep::steps, &NetStep::set_steps)
+      .def(
+          "step",
+          [](NetStep& step, uintptr_t x, uintptr_t targets, int64_t samples, int threads) {
+            return step.step(at<const float>(x), at<const int64_t>(targets), samples, threads);
+          },
+          Release());
+}
+
+}  // namespace secateur

@@ -1,0 +1,228 @@
+#include "sparse_net.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "net_nodes.h"
+#include "sparse_chain.h"
+
+namespace secateur {
+namespace {
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+NetPlace flat_place(const NetBuffer& b, int64_t ld, int64_t* floats) {
+  const NetPlace place{*floats, 16, int64_t(b.height) * b.width * ld, b.width * ld, ld};
+  *floats += b.features() * ld;
+  return place;
+}
+
+NetPlace tiled_place(const NetBuffer& b, const Halo& halo, int32_t tiles, int64_t* floats) {
+  const int64_t row = int64_t(b.width + halo.left + halo.right) * 16;
+  const int64_t channel = (b.height + halo.top + halo.bottom) * row;
+  const NetPlace place{*floats + halo.top * row + halo.left * 16, b.channels * channel, channel, row, 16};
+  *floats += place.tile * tiles;
+  return place;
+}
+
+// Where each feature of a row-major sample goes, in groups of 16 features; `step`: floats to a unit of the target.
+std::vector<PackGroup> pack_groups(const NetBuffer& b, const NetPlace& place) {
+  std::vector<PackGroup> groups;
+  for (int64_t first = 0; first < b.features(); first += 16) {
+    PackGroup group{int32_t(first), int32_t(std::min<int64_t>(16, b.features() - first)), {}};
+    for (int32_t j = 0; j < 16; ++j) {
+      const int64_t f = first + j, area = int64_t(b.height) * b.width;
+      const int64_t at = f / area * place.channel + f % area / b.width * place.row + f % b.width * place.step;
+      group.target[j] = j < group.count ? int32_t(at / place.step) : -1;
+    }
+    groups.push_back(group);
+  }
+  return groups;
+}
+
+}  // namespace
+
+SparseNet::SparseNet(int32_t channels, int32_t height, int32_t width) { add_buffer(channels, height, width); }
+
+NetBuffer& SparseNet::buffer(int index) {
+  require(index >= 0 && size_t(index) < buffers_.size(), "no such buffer: " + std::to_string(index));
+  require(output_ < 0, "the network is finished already");
+  return buffers_[size_t(index)];
+}
+
+int SparseNet::add_buffer(int32_t channels, int32_t height, int32_t width) {
+  require(channels >= 1 && height >= 1 && width >= 1, "a layer's output must not be empty");
+  NetBuffer made;
+  made.channels = channels, made.height = height, made.width = width;
+  buffers_.push_back(made);
+  return int(buffers_.size()) - 1;
+}
+
+int SparseNet::read(int input) {
+  NetBuffer& b = buffer(input);
+  require(!b.taken, "the input of a linear layer must have no other reader");
+  ++b.readers;
+  return input;
+}
+
+template <class Node, class... Rest>
+int SparseNet::append(std::vector<int> inputs, int output, int slots, Rest&&... rest) {
+  nodes_.push_back(std::make_unique<Node>(std::move(inputs), output, slots_, std::forward<Rest>(rest)...));
+  slots_ += slots;
+  return output;
+}
+
+int SparseNet::lanes(int input) {
+  const int found = buffer(input).flat ? add_copy(input, false) : input;
+  buffer(found).fixed = true;
+  return found;
+}
+
+int SparseNet::add_convolution(int input, const ConvShape& shape, const int64_t* positions, int64_t count, bool relu) {
+  input = lanes(input);
+  const NetBuffer& b = buffer(input);
+  require(b.channels == shape.inputs && b.height == shape.height && b.width == shape.width,
+          "the convolution does not fit the buffer that it reads");
+  ConvLayer layer(shape, positions, count);
+  buffer(read(input)).halo.cover(layer.input_halo());
+  const int output = add_buffer(shape.outputs, shape.out_height(), shape.out_width());
+  buffer(output).fixed = true;
+  buffer(output).gradient_halo = layer.gradient_halo();
+  return append<ConvolutionNode>({input}, output, 2, std::move(layer), relu);
+}
+
+int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer) {
+  require(buffer(input).features() == layer->columns(), "the linear layer does not fit the buffer that it reads");
+  if (!buffer(input).flat && (buffer(input).fixed || buffer(input).readers)) input = add_copy(input, false);
+  require(buffer(input).readers == 0, "the input of a linear layer must have no other reader");
+  read(input);
+  buffer(input).flat = buffer(input).taken = true;
+  const int output = add_buffer(layer->rows(), 1, 1);
+  buffer(output).flat = true;
+  return append<LinearNode>({input}, output, 2, std::move(layer));
+}
+
+int SparseNet::add_norm(int input, double eps, double momentum, bool relu) {
+  const NetBuffer b = buffer(read(input));
+  return append<NormNode>({input}, add_buffer(b.channels, b.height, b.width), 4, b, eps, momentum, relu);
+}
+
+int SparseNet::add_copy(int input, bool relu) {
+  const NetBuffer b = buffer(read(input));
+  return append<CopyNode>({input}, add_buffer(b.channels, b.height, b.width), 0, b, relu);
+}
+
+int SparseNet::add_sum(int first, int second, bool relu) {
+  const NetBuffer a = buffer(read(first)), b = buffer(read(second));
+  require(a.channels == b.channels && a.height == b.height && a.width == b.width,
+          "only outputs of the same shape can be added");
+  return append<SumNode>({first, second}, add_buffer(a.channels, a.height, a.width), 0, a, relu);
+}
+
+int SparseNet::add_pool(int input, const Pool& p, bool maximum) {
+  const NetBuffer b = buffer(read(input));
+  for (int32_t value : {p.kernel_y, p.kernel_x, p.stride_y, p.stride_x})
+    require(value >= 1, "the sizes of a pooling must be at least 1, got " + std::to_string(value));
+  require(p.height == b.height && p.width == b.width && p.pad_y >= 0 && p.pad_x >= 0 && 2 * p.pad_y <= p.kernel_y &&
+              2 * p.pad_x <= p.kernel_x && (!maximum || p.kernel_y * p.kernel_x <= 256) &&
+              p.height + 2 * p.pad_y >= p.kernel_y && p.width + 2 * p.pad_x >= p.kernel_x,
+          "a pooling window must fit the padded image, its padding half of it, and the largest have 256 places");
+  const int output = add_buffer(b.channels, (p.height + 2 * p.pad_y - p.kernel_y) / p.stride_y + 1,
+                                (p.width + 2 * p.pad_x - p.kernel_x) / p.stride_x + 1);
+  const NetBuffer made = buffer(output);
+  return append<PoolNode>({input}, output, 0, made, p, maximum);
+}
+
+void SparseNet::finish(int output, bool flat) {
+  if (buffer(output).readers || output == 0 || (flat && !buffer(output).flat && buffer(output).fixed))
+    output = add_copy(output, false);
+  if (flat) buffer(output).flat = true;
+  std::vector<bool> written(buffers_.size(), false);
+  for (size_t i = nodes_.size(); i-- > 0;) {
+    for (int input : nodes_[i]->inputs()) {
+      nodes_[i]->adds.push_back(written[size_t(input)]);
+      written[size_t(input)] = true;
+    }
+  }
+  for (size_t b = 0; b < buffers_.size(); ++b)
+    require(written[b] || int(b) == output, "every layer must lead to the output");
+  output_ = output;
+  const NetLayout one = layout(1);
+  for (auto& node : nodes_) node->place(one);
+  input_groups_ = pack_groups(buffers_[0], one.values[0]);
+  output_groups_ = pack_groups(this->output(), one.gradients[size_t(output)]);
+}
+
+NetLayout SparseNet::layout(int64_t samples) const {
+  require(output_ >= 0, "the network is not finished");
+  NetLayout made;
+  made.samples = samples;
+  made.ld = SparseChain::leading_dimension(samples);
+  made.tiles = int32_t((samples + kTileSamples - 1) / kTileSamples);
+  for (const NetBuffer& b : buffers_)
+    made.values.push_back(b.flat ? flat_place(b, made.ld, &made.floats)
+                                 : tiled_place(b, b.halo, made.tiles, &made.floats));
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    made.own.push_back(made.floats);
+    made.floats += (nodes_[i]->floats(made) + 31) / 16 * 16;
+  }
+  made.forward_floats = made.floats;
+  for (const NetBuffer& b : buffers_)
+    made.gradients.push_back(b.flat ? flat_place(b, made.ld, &made.floats)
+                                    : tiled_place(b, b.gradient_halo, made.tiles, &made.floats));
+  return made;
+}
+
+void SparseNet::pack(const NetCall& call, const float* x, const NetBuffer& b, const std::vector<PackGroup>& groups,
+                     const Planes& to) const {
+  const Range mine = share(int64_t(groups.size()), call.thread, call.threads);
+  for (int32_t t = 0; t < call.layout.tiles; ++t)
+    call.linear.pack(x + t * 16 * b.features(), b.features(), call.layout.samples - t * 16, groups.data(), mine.begin,
+                     mine.end, 0, 1, to.at + t * to.tile, to.step);
+}
+
+void SparseNet::unpack(const NetCall& call, const NetBuffer& b, const Planes& from, float* out) const {
+  const Range mine = share(b.features(), call.thread, call.threads, 16);
+  for (int32_t t = 0; t < call.layout.tiles; ++t)
+    call.linear.unpack(from.at + t * from.tile + mine.begin * from.step, from.step, int32_t(mine.end - mine.begin),
+                       call.layout.samples - t * 16, 0, 1, out + t * 16 * b.features() + mine.begin, b.features());
+}
+
+void SparseNet::pack_input(const NetCall& call, const float* x) const {
+  pack(call, x, input(), input_groups_, call.value(0));
+  call.wait();
+}
+
+void SparseNet::pack_output_gradient(const NetCall& call, const float* dy) const {
+  pack(call, dy, output(), output_groups_, call.gradient(output_));
+}
+
+void SparseNet::unpack_output(const NetCall& call, float* out) const {
+  unpack(call, output(), call.value(output_), out);
+}
+
+void SparseNet::unpack_input_gradient(const NetCall& call, float* out) const {
+  unpack(call, input(), call.gradient(0), out);
+}
+
+void SparseNet::forward(const NetCall& call) const {
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    nodes_[i]->forward(call, call.work + call.layout.own[i]);
+    call.wait();
+  }
+}
+
+void SparseNet::prepare_backward(const NetCall& call) const {
+  for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->prepare(call, call.work + call.layout.own[i]);
+}
+
+void SparseNet::backward(const NetCall& call) const {
+  for (size_t i = nodes_.size(); i-- > 0;) {
+    nodes_[i]->backward(call, call.work + call.layout.own[i]);
+    call.wait();
+  }
+}
+
+}  // namespace secateur
