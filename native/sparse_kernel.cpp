@@ -5,27 +5,14 @@
 
 #include <cmath>
 
+#include "block_kernels.h"
+#include "product_row.h"
 #include "vec.h"
 
 namespace secateur::SECATEUR_ISA {
 namespace {
 
 // ------------------------------------------------------------------ sparse × dense
-template <int V>
-inline void finish_row(const Product& p, int32_t row, int64_t offset, Vec* sum) {
-  const int64_t at = row * p.ldy + offset;
-  if (p.relu) {
-#pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) sum[i] = relu(sum[i]);
-  }
-  if (p.activation) {
-#pragma GCC unroll 8
-    for (int i = 0; i < V; ++i) sum[i] = relu_gradient(load(p.activation + at + i * kLanes), sum[i]);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < V; ++i) store(p.y + at + i * kLanes, sum[i]);
-}
-
 // One sweep over V vectors of samples. A multiply-add takes four cycles and two can start in each, so that short
 // sweeps keep `Sets` independent sums, one for every Sets-th entry.
 template <int V, int Sets>
@@ -76,13 +63,23 @@ void multiply_vecs(int vecs, const Product& p, int32_t row0, int32_t row1, int64
   }
 }
 
-// The widest pass ≤ `limit` that cuts `tiles` into even parts.
-int even_pass(int tiles, int limit) {
-  const int passes = (tiles + limit - 1) / limit;
-  return (tiles + passes - 1) / passes;
+// The rows of a layer of blocks that are in none.
+Product rest_of(const Product& p) {
+  const int32_t whole = p.rows / kBlockRows * kBlockRows;
+  Product rest = p;
+  rest.entries = Entries::weights;
+  rest.rows = p.rows - whole;
+  rest.blocks = 1;
+  rest.starts = p.rest_starts;
+  rest.columns = p.rest_columns;
+  rest.values = p.rest_values;
+  rest.y += whole * p.ldy;
+  if (p.bias) rest.bias += whole;
+  if (p.activation) rest.activation += whole * p.ldy;
+  return rest;
 }
 
-void multiply(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
+void multiply_weights(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
   constexpr int most = kMaxVecs / kVecsPerTile;
   const int limit = p.pass < 1 ? 1 : (p.pass < most ? p.pass : most);
   const int step = tile1 > tile0 ? even_pass(tile1 - tile0, limit) : 1;
@@ -92,7 +89,16 @@ void multiply(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32
   }
 }
 
-void multiply_vector(const Product& p, int32_t row0, int32_t row1) {
+void multiply(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
+  const int32_t whole = p.rows / kBlockRows * kBlockRows;
+  if (p.entries == Entries::weights) return multiply_weights(p, row0, row1, tile0, tile1);
+  if (p.entries == Entries::column_blocks) return multiply_column_blocks(p, row0, row1, tile0, tile1);
+  multiply_row_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows, tile0, tile1);
+  if (row1 > whole)
+    multiply_weights(rest_of(p), row0 > whole ? row0 - whole : 0, row1 - whole, tile0, tile1);
+}
+
+void multiply_vector_weights(const Product& p, int32_t row0, int32_t row1) {
   for (int32_t r = row0; r < row1; ++r) {
     float s0 = p.bias ? p.bias[r] : 0.0f, s1 = 0, s2 = 0, s3 = 0;
     for (int32_t b = 0; b < p.blocks; ++b) {
@@ -110,6 +116,13 @@ void multiply_vector(const Product& p, int32_t row0, int32_t row1) {
     const float total = (s0 + s1) + (s2 + s3);
     p.y[r] = p.relu && total < 0.0f ? 0.0f : total;
   }
+}
+
+void multiply_vector(const Product& p, int32_t row0, int32_t row1) {
+  if (p.entries == Entries::weights) return multiply_vector_weights(p, row0, row1);
+  const int32_t whole = p.rows / kBlockRows * kBlockRows;
+  multiply_vector_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows);
+  if (row1 > whole) multiply_vector_weights(rest_of(p), row0 > whole ? row0 - whole : 0, row1 - whole);
 }
 
 // ------------------------------------------------------------------ dense × dense where a weight exists
@@ -353,6 +366,7 @@ void adam(const AdamRates& rates, int64_t count, const float* gradient, float* v
 
 extern const SparseKernels sparse_kernels = {
     kLanes, multiply, sampled, gather, multiply_vector, row_sums, pack, unpack, cross_entropy, sgd, adam,
+    sampled_blocks, gather_blocks,
 };
 
 }  // namespace secateur::SECATEUR_ISA

@@ -14,6 +14,11 @@
 namespace secateur {
 
 constexpr int kTileSamples = 16;
+constexpr int kBlockRows = 4;
+
+// What an entry of a product is: a weight, or a block of four of them (block_kernels.h) that share their column, as
+// in a layer, or their row, as in its transpose.
+enum class Entries { weights, row_blocks, column_blocks };
 
 // y[r, :] = f(bias[r] + Σ_k values[k] · x[columns[k], :]) over the entries k of row r.
 // The entries are stored in `blocks` blocks of columns, each sorted by row: row r's entries in block b are
@@ -32,6 +37,12 @@ struct Product {
   const float* activation;  // not null (laid out as y): y is a gradient, and zero where this is ≤ 0
   bool relu;
   int32_t pass;  // tiles per sweep over the rows, so that the touched part of x stays in the second-level cache
+  // Of blocks, `starts` and `columns` count blocks and groups of four rows, and these are the entries that are in
+  // none: by row of the rest, or in the transpose by column, whose rows they name.
+  Entries entries = Entries::weights;
+  const int32_t* rest_starts = nullptr;
+  const int32_t* rest_columns = nullptr;
+  const float* rest_values = nullptr;
 };
 
 // out[k] = Σ_samples dy[row[k], :] · x[column[k], :]: the gradient of the weights that exist.
@@ -82,6 +93,10 @@ struct SparseKernels {
                           const int64_t* targets, int32_t tile0, int32_t tile1, float* gradient);
   void (*sgd)(const SgdRates&, int64_t count, const float* gradient, float* value, float* velocity);
   void (*adam)(const AdamRates&, int64_t count, const float* gradient, float* value, float* mean, float* square);
+  // The same for blocks: entries are blocks, `row` in SampledProduct is a group of rows, four values for each.
+  void (*sampled_blocks)(const SampledProduct&, int64_t k0, int64_t k1, int32_t tile0, int32_t tile1, float* out,
+                         bool accumulate);
+  void (*gather_blocks)(const float* values, const int32_t* order, int64_t k0, int64_t k1, float* out);
 };
 
 }  // namespace secateur

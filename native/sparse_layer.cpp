@@ -23,7 +23,7 @@ void require(bool holds, const std::string& message) {
 }  // namespace
 
 SparseLayer::SparseLayer(int64_t rows, int64_t columns, const int64_t* positions, int64_t count,
-                         const int64_t* edges, int64_t edge_count) {
+                         const int64_t* edges, int64_t edge_count, bool blocks) {
   require(rows > 0 && columns > 0 && rows < INT32_MAX && columns < INT32_MAX,
           "a layer's rows and columns must be in [1, 2^31), got " + std::to_string(rows) + " x " +
               std::to_string(columns));
@@ -36,17 +36,29 @@ SparseLayer::SparseLayer(int64_t rows, int64_t columns, const int64_t* positions
   rows_ = int32_t(rows);
   columns_ = int32_t(columns);
   blocks_ = int32_t(edge_count - 1);
+  count_ = count;
+  if (blocks) {
+    index_ = std::make_unique<BlockIndex>(rows, columns, positions, count, edges, edge_count);
+  } else {
+    index_entries(positions, count, edges, edge_count);
+  }
+  count_work();
+  if (!blocks) build_transpose();
+  build_pack();
+}
+
+void SparseLayer::index_entries(const int64_t* positions, int64_t count, const int64_t* edges, int64_t edge_count) {
   starts_.assign(size_t(blocks_) * rows_ + 1, 0);
   row_.resize(count);
   column_.resize(count);
   int64_t block = 0, last = -1;
   for (int64_t k = 0; k < count; ++k) {
     const int64_t position = positions[k];
-    require(position >= 0 && position < rows * columns,
+    require(position >= 0 && position < int64_t(rows_) * columns_,
             "weight position " + std::to_string(position) + " lies outside the layer");
-    const int64_t r = position / columns, c = position % columns;
-    while (block < blocks_ && c >= edges[block + 1]) ++block, last = -1;
-    require(block < blocks_ && c >= edges[block] && position > last,
+    const int64_t r = position / columns_, c = position % columns_;
+    while (block < edge_count - 1 && c >= edges[block + 1]) ++block, last = -1;
+    require(block < edge_count - 1 && c >= edges[block] && position > last,
             "weight positions must be sorted by block of columns, row and column, each once");
     last = position;
     row_[k] = int32_t(r);
@@ -55,25 +67,34 @@ SparseLayer::SparseLayer(int64_t rows, int64_t columns, const int64_t* positions
   }
   for (size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
   for (int32_t b = 0; b <= blocks_; ++b) block_starts_.push_back(starts_[size_t(b) * rows_]);
-  row_work_.assign(rows + 1, 0);
-  for (int64_t k = 0; k < count; ++k) ++row_work_[row_[k] + 1];
-  for (int64_t r = 0; r < rows; ++r) {
-    alive_rows_ += row_work_[r + 1] > 0;
-    row_work_[r + 1] += row_work_[r] + 2;  // storing the row costs about two entries
-  }
-  build_transpose();
-  build_pack();
 }
 
-void SparseLayer::build_transpose() {
+void SparseLayer::count_work() {
+  row_work_.assign(size_t(rows_) + 1, 0);
   column_starts_.assign(size_t(columns_) + 1, 0);
-  for (int32_t c : column_) ++column_starts_[c + 1];
+  const auto add = [this](int32_t row, int32_t column) {
+    ++row_work_[size_t(row) + 1];
+    ++column_starts_[size_t(column) + 1];
+  };
+  for (size_t k = 0; k < row_.size(); ++k) add(row_[k], column_[k]);
+  if (index_) {
+    for (size_t k = 0; k < index_->column.size(); ++k)
+      for (int32_t i = 0; i < kBlockRows; ++i) add(index_->group[k] * kBlockRows + i, index_->column[k]);
+    for (size_t k = 0; k < index_->rest_row.size(); ++k) add(index_->rest_row[k], index_->rest_column[k]);
+  }
+  for (int32_t r = 0; r < rows_; ++r) {
+    alive_rows_ += row_work_[size_t(r) + 1] > 0;
+    row_work_[size_t(r) + 1] += row_work_[size_t(r)] + 2;  // storing the row costs about two entries
+  }
   column_work_.assign(size_t(columns_) + 1, 0);
   for (int32_t c = 0; c < columns_; ++c) {
     alive_columns_ += column_starts_[c + 1] > 0;
     column_work_[c + 1] = column_work_[c] + column_starts_[c + 1] + 2;
     column_starts_[c + 1] += column_starts_[c];
   }
+}
+
+void SparseLayer::build_transpose() {
   column_rows_.resize(column_.size());
   order_.resize(column_.size());
   std::vector<int32_t> next(column_starts_.begin(), column_starts_.end() - 1);
@@ -114,16 +135,43 @@ Range SparseLayer::split(const std::vector<int64_t>& work, int index, int parts)
   return {edge(index), edge(index + 1)};
 }
 
+Range SparseLayer::forward_rows(int index, int parts) const {
+  const Range rows = split(row_work_, index, parts);
+  if (!index_) return rows;
+  const auto whole = [this](int64_t row) {
+    return std::min<int64_t>(rows_, (row + kBlockRows - 1) / kBlockRows * kBlockRows);
+  };
+  return {whole(rows.begin), whole(rows.end)};
+}
+
 Product SparseLayer::forward(const float* values, const float* x, const float* bias, bool relu, float* y,
                              int64_t ld) const {
-  return {rows_, blocks_, starts_.data(), column_.data(), values, x, ld, y, ld, bias, nullptr, relu,
-          tiles_per_pass(alive_columns_)};
+  Product p{rows_, blocks_, starts_.data(), column_.data(), values, x, ld, y, ld, bias, nullptr, relu,
+            tiles_per_pass(alive_columns_)};
+  if (index_) {
+    p.entries = Entries::row_blocks;
+    p.starts = index_->starts.data();
+    p.columns = index_->column.data();
+    p.rest_starts = index_->rest_starts.data();
+    p.rest_columns = index_->rest_column.data();
+    p.rest_values = values + index_->entries();
+  }
+  return p;
 }
 
 Product SparseLayer::backward(const float* transposed, const float* dy, const float* activation, float* dx,
                               int64_t ld) const {
-  return {columns_, 1, column_starts_.data(), column_rows_.data(), transposed, dy, ld, dx, ld, nullptr, activation,
-          false, tiles_per_pass(alive_rows_)};
+  Product p{columns_, 1, column_starts_.data(), column_rows_.data(), transposed, dy, ld, dx, ld, nullptr, activation,
+            false, tiles_per_pass(alive_rows_)};
+  if (index_) {
+    p.entries = Entries::column_blocks;
+    p.starts = index_->column_starts.data();
+    p.columns = index_->column_groups.data();
+    p.rest_starts = index_->rest_column_starts.data();
+    p.rest_columns = index_->rest_column_rows.data();
+    p.rest_values = transposed + index_->entries();
+  }
+  return p;
 }
 
 void SparseLayer::pack_input(const SparseKernels& kernels, const float* x, int64_t stride, int64_t samples, int index,
@@ -142,11 +190,17 @@ void SparseLayer::pack_gradient(const SparseKernels& kernels, const float* dy, i
 
 void SparseLayer::transpose_values(const SparseKernels& kernels, const float* values, Range entries,
                                    float* out) const {
-  kernels.gather(values, order_.data(), entries.begin, entries.end, out);
+  if (!index_) return kernels.gather(values, order_.data(), entries.begin, entries.end, out);
+  const int64_t whole = index_->entries();
+  kernels.gather_blocks(values, index_->order.data(), entries.begin / kBlockRows,
+                        std::min(entries.end, whole) / kBlockRows, out);
+  kernels.gather(values, index_->rest_order.data(), std::max(entries.begin, whole) - whole, entries.end - whole,
+                 out + whole);
 }
 
 void SparseLayer::gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld, int32_t tiles,
                            Range entries, float* out) const {
+  if (index_) return block_gradient(kernels, dy, x, ld, tiles, entries, out);
   const SampledProduct product{row_.data(), column_.data(), dy, ld, x, ld};
   for (int32_t b = 0; b < blocks_; ++b) {
     const int64_t k0 = std::max(entries.begin, block_starts_[b]);
@@ -156,6 +210,23 @@ void SparseLayer::gradient(const SparseKernels& kernels, const float* dy, const 
       const int32_t end = std::min(tiles, t + kGradientTiles);
       kernels.sampled(product, k0, k1, t, end, out + (k0 - entries.begin), t > 0);
     }
+  }
+}
+
+void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld,
+                                 int32_t tiles, Range entries, float* out) const {
+  const BlockIndex& index = *index_;
+  const SampledProduct blocks{index.group.data(), index.column.data(), dy, ld, x, ld};
+  const SampledProduct rest{index.rest_row.data(), index.rest_column.data(), dy, ld, x, ld};
+  const int64_t whole = index.entries();
+  const Range mine{entries.begin / kBlockRows, std::min(entries.end, whole) / kBlockRows};
+  const Range single{std::max(entries.begin, whole) - whole, entries.end - whole};
+  for (int32_t t = 0; t < tiles; t += kGradientTiles) {
+    const int32_t end = std::min(tiles, t + kGradientTiles);
+    if (mine.begin < mine.end)
+      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kBlockRows - entries.begin, t > 0);
+    if (single.begin < single.end)
+      kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, t > 0);
   }
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "block_index.h"
 #include "sparse_kernels.h"
 #include "team.h"
 
@@ -14,13 +16,14 @@ class SparseLayer {
  public:
   // `positions[k] = row · columns + column` of entry k, in storage order: by block of columns, then row, then
   // column. Block b has the columns edges[b] … edges[b + 1]. Throws std::invalid_argument for anything else, so
-  // that the kernels need not check.
+  // that the kernels need not check. With `blocks` they are in the order of BlockIndex.
   SparseLayer(int64_t rows, int64_t columns, const int64_t* positions, int64_t count, const int64_t* edges,
-              int64_t edge_count);
+              int64_t edge_count, bool blocks = false);
 
   int32_t rows() const { return rows_; }
   int32_t columns() const { return columns_; }
-  int64_t count() const { return int64_t(column_.size()); }
+  int64_t count() const { return count_; }
+  // Where each entry is; not of layers of blocks, which have a BlockIndex instead.
   const int32_t* entry_rows() const { return row_.data(); }
   const int32_t* entry_columns() const { return column_.data(); }
   int32_t alive_rows() const { return alive_rows_; }
@@ -32,7 +35,7 @@ class SparseLayer {
   Product backward(const float* transposed, const float* dy, const float* activation, float* dx, int64_t ld) const;
 
   // Rows (of W, or of Wᵀ) for part `index` of `parts`: about equal work.
-  Range forward_rows(int index, int parts) const { return split(row_work_, index, parts); }
+  Range forward_rows(int index, int parts) const;
   Range backward_rows(int index, int parts) const { return split(column_work_, index, parts); }
   // The transposed entries for part `index` of `parts`.
   Range transposed_entries(int index, int parts) const { return share(count(), index, parts, 16); }
@@ -43,16 +46,22 @@ class SparseLayer {
   void pack_gradient(const SparseKernels&, const float* dy, int64_t stride, int64_t samples, int index, int parts,
                      Range tiles, float* out, int64_t ld) const;
   void transpose_values(const SparseKernels&, const float* values, Range entries, float* out) const;
-  // out[k − entries.begin] = the gradient of entry k.
+  // out[k − entries.begin] = the gradient of entry k; ranges begin and end at multiples of four, or at the end.
   void gradient(const SparseKernels&, const float* dy, const float* x, int64_t ld, int32_t tiles, Range entries,
                 float* out) const;
 
  private:
   static Range split(const std::vector<int64_t>& work, int index, int parts);
+  void index_entries(const int64_t* positions, int64_t count, const int64_t* edges, int64_t edge_count);
+  void count_work();
   void build_transpose();
+  void block_gradient(const SparseKernels&, const float* dy, const float* x, int64_t ld, int32_t tiles, Range entries,
+                      float* out) const;
   void build_pack();
 
   int32_t rows_, columns_, blocks_;
+  int64_t count_ = 0;
+  std::unique_ptr<const BlockIndex> index_;  // of a layer of blocks
   int32_t alive_rows_ = 0, alive_columns_ = 0;
   std::vector<int32_t> starts_, row_, column_;
   std::vector<int64_t> block_starts_;                     // first entry of each block, and the end

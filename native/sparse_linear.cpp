@@ -112,11 +112,11 @@ void bind_sparse_linear(nb::module_& module) {
   nb::class_<SparseLayer>(module, "SparseLayer", "Where the weights of one masked linear layer are.")
       .def(
           "__init__",
-          [](SparseLayer* self, int64_t rows, int64_t columns, Positions positions, Positions edges) {
+          [](SparseLayer* self, int64_t rows, int64_t columns, Positions positions, Positions edges, bool blocks) {
             new (self) SparseLayer(rows, columns, positions.data(), int64_t(positions.size()), edges.data(),
-                                   int64_t(edges.size()));
+                                   int64_t(edges.size()), blocks);
           },
-          nb::arg("rows"), nb::arg("columns"), nb::arg("positions"), nb::arg("edges"))
+          nb::arg("rows"), nb::arg("columns"), nb::arg("positions"), nb::arg("edges"), nb::arg("blocks") = false)
       .def_prop_ro("alive_rows", &SparseLayer::alive_rows)
       .def_prop_ro("alive_columns", &SparseLayer::alive_columns);
   using Release = nb::call_guard<nb::gil_scoped_release>;

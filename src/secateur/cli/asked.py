@@ -79,7 +79,7 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
         initialiser=args.init,
         score_initialiser=args.score_init,
         engine=Engine(args.engine),
-        block=(pruning and args.block) or (1, 1),
+        block=args.block if args.block and pruning else (1, 1),
     )
     return replace(experiment, **PAPER_PROTOCOL) if args.protocol == "paper" else experiment
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur._types import Bool, Int
+from secateur.sparse.plan import BLOCK_ROWS, whole_blocks
 
 __all__ = ["CompactLayer", "compact"]
 
@@ -49,6 +50,8 @@ def compact(masks: Sequence[Bool[Tensor, "_ _"]]) -> list[CompactLayer]:
         below = mask[matters].any(0) if i else torch.ones(mask.shape[1], dtype=torch.bool, device="cpu")
         if not below.any():
             below[0] = True  # an empty layer: one unit stays, so that every layer has a row
+        if i and _cuts_blocks(masks[i - 1].cpu(), below):
+            below = _with_their_blocks(below)
         rows, columns = matters.nonzero()[:, 0], below.nonzero()[:, 0]
         flat = rows[:, None] * mask.shape[1] + columns
         idle = mask.clone()
@@ -57,3 +60,14 @@ def compact(masks: Sequence[Bool[Tensor, "_ _"]]) -> list[CompactLayer]:
         found.append(CompactLayer(mask[rows][:, columns], flat, idle_weights, rows, (~matters).nonzero()[:, 0]))
         matters = below
     return found[::-1]
+
+
+def _cuts_blocks(mask: Tensor, rows: Tensor) -> bool:
+    return whole_blocks(mask) and not bool(mask.all()) and not whole_blocks(mask[rows])
+
+
+def _with_their_blocks(matters: Tensor) -> Tensor:
+    """Let a unit stay where another of its block does: blocks cut into pieces cost more than idle units."""
+    rows = len(matters)
+    groups = torch.nn.functional.pad(matters, (0, -rows % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
+    return groups.any(1).repeat_interleave(BLOCK_ROWS)[:rows]

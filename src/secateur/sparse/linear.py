@@ -54,7 +54,7 @@ class SparseLinear(nn.Module):
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseLinear:
         """Take the weights that `mask` keeps out of a dense layer, as copies; the rest is left behind."""
-        plan = plan_layer(mask)
+        plan = plan_layer(mask, blocks=True)
         with torch.no_grad():
             bias = None if linear.bias is None else linear.bias.detach().clone()
             sparse = SparseLinear(plan, plan.gather(linear.weight.detach()), bias)

@@ -12,11 +12,14 @@ from secateur import _native_api
 from secateur._types import Bool, Float, Int
 from secateur.errors import MaskError
 
-__all__ = ["BLOCK_COLUMNS", "LayerPlan", "native_chain", "plan_layer"]
+__all__ = ["BLOCK_COLUMNS", "BLOCK_ROWS", "LayerPlan", "native_chain", "plan_layer", "whole_blocks"]
 
 # The weight gradient reads whole columns of activations: 1408 of them, 128 samples each, fill 700 KB of the
 # second-level cache. A constant, so that stored values mean the same on every machine.
 BLOCK_COLUMNS = 1408
+
+# Outputs of one block, for which the kernels load an activation once.
+BLOCK_ROWS = 4
 
 
 class LayerPlan:
@@ -28,16 +31,26 @@ class LayerPlan:
         positions: `row · columns + column` of each surviving weight, in storage order: by block of columns,
             then by row, then by column.
         edges: where the blocks of columns begin, and the end.
+        blocks: whether the weights are whole blocks of four rows of one column. Then the storage order is by block
+            of columns, by group of four rows, by column, by row; up to three rows at the end follow, row by row.
     """
 
-    __slots__ = ("__weakref__", "_chains", "_layer", "columns", "edges", "positions", "rows")
+    __slots__ = ("__weakref__", "_chains", "_layer", "blocks", "columns", "edges", "positions", "rows")
 
-    def __init__(self, rows: int, columns: int, positions: Int[Tensor, " kept"], edges: Int[Tensor, " blocks"]) -> None:
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        positions: Int[Tensor, " kept"],
+        edges: Int[Tensor, " blocks"],
+        blocks: bool = False,
+    ) -> None:
         self.rows, self.columns = rows, columns
-        self.positions, self.edges = positions, edges
+        self.positions, self.edges, self.blocks = positions, edges, blocks
         # The native layer checks every index once, here, and never again.
         native = _native_api.native
-        self._layer = None if native is None else native.SparseLayer(rows, columns, positions.numpy(), edges.numpy())
+        places = positions.numpy(), edges.numpy()
+        self._layer = None if native is None else native.SparseLayer(rows, columns, *places, blocks)
         self._chains: dict[tuple[int, ...], tuple[Any, tuple[LayerPlan, ...]]] = {}
 
     @property
@@ -52,8 +65,11 @@ class LayerPlan:
 
     @property
     def index_bytes(self) -> int:
-        """How many bytes say where the weights are: 24 for each, and 8 for each row and column."""
-        return 24 * self.kept + 4 * (self.edges.numel() - 1) * self.rows + 8 * self.rows + 12 * self.columns
+        """How many bytes say where the weights are: 24 for each, 6 in blocks of four; and some per row and column."""
+        cut = self.edges.numel() - 1
+        if self.blocks:
+            return 6 * self.kept + cut * self.rows + 8 * self.rows + 20 * self.columns
+        return 24 * self.kept + 4 * cut * self.rows + 8 * self.rows + 12 * self.columns
 
     @property
     def layer(self) -> Any:
@@ -81,12 +97,16 @@ class LayerPlan:
     def __deepcopy__(self, memo: dict[int, object]) -> LayerPlan:
         return self
 
-    def __reduce__(self) -> tuple[type[LayerPlan], tuple[int, int, Tensor, Tensor]]:
-        return LayerPlan, (self.rows, self.columns, self.positions, self.edges)
+    def __reduce__(self) -> tuple[type[LayerPlan], tuple[int, int, Tensor, Tensor, bool]]:
+        return LayerPlan, (self.rows, self.columns, self.positions, self.edges, self.blocks)
 
 
-def plan_layer(mask: Bool[Tensor, "rows columns"]) -> LayerPlan:
+def plan_layer(mask: Bool[Tensor, "rows columns"], *, blocks: bool = False) -> LayerPlan:
     """Compile a mask into a plan.
+
+    Args:
+        mask: what survives.
+        blocks: use the kernels for blocks of four rows where the mask consists of whole ones.
 
     Raises:
         MaskError: a layer without rows or columns, or with 2³¹ or more surviving weights.
@@ -102,11 +122,32 @@ def plan_layer(mask: Bool[Tensor, "rows columns"]) -> LayerPlan:
     if int(mask.count_nonzero()) >= 2**31:
         raise MaskError("a sparse layer must keep fewer than 2³¹ weights: its indices are 32 bits wide")
     edges = _edges(mask)
+    blocks = blocks and whole_blocks(mask)
+    whole = rows - rows % BLOCK_ROWS if blocks else 0
     parts = []
     for first, last in pairwise(edges):
-        at = mask[:, first:last].nonzero()
-        parts.append(at[:, 0] * columns + at[:, 1] + first)
-    return LayerPlan(rows, columns, torch.cat(parts), torch.tensor(edges, device="cpu"))
+        if blocks:
+            at = mask[:whole:BLOCK_ROWS, first:last].nonzero()
+            top = at[:, :1] * (BLOCK_ROWS * columns) + at[:, 1:] + first
+            parts.append((top + torch.arange(BLOCK_ROWS, device="cpu") * columns).flatten())
+        else:
+            at = mask[:, first:last].nonzero()
+            parts.append(at[:, 0] * columns + at[:, 1] + first)
+    if blocks:
+        parts.append(mask[whole:].reshape(-1).nonzero()[:, 0] + whole * columns)
+    return LayerPlan(rows, columns, torch.cat(parts), torch.tensor(edges, device="cpu"), blocks)
+
+
+def whole_blocks(mask: Bool[Tensor, "rows columns"]) -> bool:
+    """Tell whether a mask keeps whole blocks of four rows of one column; up to three rows at the end are free.
+
+    >>> mask = torch.tensor([[True, False]] * 4 + [[False, True]])
+    >>> whole_blocks(mask), whole_blocks(mask[1:])
+    (True, False)
+    """
+    groups = mask.shape[0] // BLOCK_ROWS
+    tall = mask[: groups * BLOCK_ROWS].reshape(groups, BLOCK_ROWS, mask.shape[1])
+    return groups > 0 and bool(tall.any()) and bool((tall == tall[:, :1]).all())
 
 
 def _edges(mask: Tensor) -> list[int]:
