@@ -60,7 +60,7 @@ void ConvolutionNode::backward(const NetCall& call, float* own) const {
 void LinearNode::forward(const NetCall& call, float*) const {
   const Range rows = layer_->forward_rows(call.thread, call.threads);
   const Product product =
-      layer_->forward(call.slots[size_t(slot_)], call.value(inputs_[0]).at, call.slots[size_t(slot_) + 1], false,
+      layer_->forward(call.slots[size_t(slot_)], call.value(inputs_[0]).at, call.slots[size_t(slot_) + 1], relu_,
                       call.value(output_).at, call.layout.ld);
   call.linear.multiply(product, int32_t(rows.begin), int32_t(rows.end), 0, call.layout.tiles);
 }
@@ -73,6 +73,14 @@ void LinearNode::prepare(const NetCall& call, float* own) const {
 
 void LinearNode::backward(const NetCall& call, float* own) const {
   const float* dy = call.gradient(output_).at;
+  if (relu_) {
+    const Planes y = call.value(output_), gradient = call.gradient(output_);
+    const Extent extent{call.layout.tiles, 1, 1, 16};
+    const Range rows = share(layer_->rows(), call.thread, call.threads);
+    for (int64_t r = rows.begin; r < rows.end; ++r)
+      call.plane.relu_gradient(extent, channel_of(y, r), channel_of(gradient, r), channel_of(gradient, r), false);
+    call.wait();
+  }
   if (float* out = call.slot_gradient(slot_)) {
     const Range entries = share(layer_->count(), call.thread, call.threads, 16);
     layer_->gradient(call.linear, dy, call.value(inputs_[0]).at, call.layout.ld, call.layout.tiles, entries,

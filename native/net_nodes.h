@@ -25,8 +25,8 @@ class ConvolutionNode : public NetNode {
 
 class LinearNode : public NetNode {
  public:
-  LinearNode(std::vector<int> inputs, int output, int slot, std::shared_ptr<const SparseLayer> layer)
-      : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)) {}
+  LinearNode(std::vector<int> inputs, int output, int slot, std::shared_ptr<const SparseLayer> layer, bool relu)
+      : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
   int64_t floats(const NetLayout&) const override { return layer_->count(); }
   void forward(const NetCall&, float* own) const override;
   void prepare(const NetCall&, float* own) const override;
@@ -34,6 +34,7 @@ class LinearNode : public NetNode {
 
  private:
   std::shared_ptr<const SparseLayer> layer_;
+  bool relu_;
 };
 
 // Batch normalisation: slots γ, β, running mean, running variance.

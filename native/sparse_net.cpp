@@ -93,7 +93,7 @@ int SparseNet::add_convolution(int input, const ConvShape& shape, const int64_t*
   return append<ConvolutionNode>({input}, output, 2, std::move(layer), relu);
 }
 
-int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer) {
+int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer, bool relu) {
   require(buffer(input).features() == layer->columns(), "the linear layer does not fit the buffer that it reads");
   if (!buffer(input).flat && (buffer(input).fixed || buffer(input).readers)) input = add_copy(input, false);
   require(buffer(input).readers == 0, "the input of a linear layer must have no other reader");
@@ -101,7 +101,7 @@ int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer) {
   buffer(input).flat = buffer(input).taken = true;
   const int output = add_buffer(layer->rows(), 1, 1);
   buffer(output).flat = true;
-  return append<LinearNode>({input}, output, 2, std::move(layer));
+  return append<LinearNode>({input}, output, 2, std::move(layer), relu);
 }
 
 int SparseNet::add_norm(int input, double eps, double momentum, bool relu) {

@@ -98,7 +98,7 @@ class SparseNet {
 
   // Each adds a layer behind buffer `input` and returns the buffer of its output.
   int add_convolution(int input, const ConvShape& shape, const int64_t* positions, int64_t count, bool relu);
-  int add_linear(int input, std::shared_ptr<const SparseLayer> layer);
+  int add_linear(int input, std::shared_ptr<const SparseLayer> layer, bool relu);
   int add_norm(int input, double eps, double momentum, bool relu);
   int add_copy(int input, bool relu);
   int add_sum(int first, int second, bool relu);

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from secateur.errors import MaskError
 from secateur.hold import held, hold
 from secateur.masks import Masks
+from secateur.sparse.convolution import SparseConvolution, dense_convolution
+from secateur.sparse.convolution_convert import choose_convolution, is_convolution
 from secateur.sparse.dense import OneDnnLinear
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.machine import Machine, this_machine
+from secateur.sparse.network_sequential import NetworkSequential
 from secateur.sparse.recurrent import SparseRecurrent
 from secateur.sparse.recurrent_convert import choose_recurrent, dense_recurrent, is_recurrent
 from secateur.sparse.report import Choice, LayerReport, Report
@@ -24,18 +27,21 @@ _REPORT = "sparse_report"
 
 
 def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machine | None = None) -> nn.Module:
-    """Return a copy of the model that stores, computes and trains only the surviving weights of Linear, LSTM and GRU.
+    """Return a copy of the model that stores, computes and trains only the surviving weights of its layers.
 
     Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, each
-    masked `nn.LSTM` or `nn.GRU` a `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make
-    the optimizer afterwards, from the new model. Above
-    the break-even density, measured once on this machine, a layer keeps computing densely. In an
-    `nn.Sequential`, neighbouring sparse layers with a ReLU between them run as one call. The state_dict stays
-    that of the dense model, in and out. The model passed in is left as it is.
+    masked `nn.Conv1d` or `nn.Conv2d` a `SparseConv1d` or `SparseConv2d`, each masked `nn.LSTM` or `nn.GRU` a
+    `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
+    the new model. Above the break-even density, measured once on this machine, a layer keeps computing densely.
+    In an `nn.Sequential`, neighbouring sparse layers run as one call: linear layers with a ReLU between them, and
+    convolutions with the normalisation, ReLU, pooling and linear layers behind them. In evaluation mode without
+    gradients, such a call folds normalisations into the surviving weights in front of them; the model keeps both,
+    so that it can train on and `densify` stays exact. The state_dict stays that of the dense model, in and out.
+    The model passed in is left as it is.
 
     Args:
         model: the model; pruned weights need not be zero yet, they are left behind.
-        masks: what survives. Parameters of other layers than plain Linear, LSTM and GRU stay dense and are written to
+        masks: what survives. Parameters of other layers than these stay dense and are written to
             zero where pruned; `report_of(model).not_held` names them, for `secateur.hold`.
         batch: how many samples a step will have; the break-even depends on it.
         machine: measurements to decide by instead of this machine's.
@@ -71,6 +77,10 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
             replacement, found = choose_recurrent(path, module, by_id, masks, uses, machine, batch)
             lines += found
             swaps |= {} if replacement is None else {path: replacement}
+        if is_convolution(module):
+            convolution, line = choose_convolution(path, module, by_id, masks, uses, machine)
+            lines.append(line)
+            swaps |= {} if convolution is None else {path: convolution}
         if not isinstance(module, nn.Linear):
             continue
         name = by_id.get(id(module._parameters.get("weight")))
@@ -111,13 +121,15 @@ def densify(model: nn.Module) -> nn.Module:
             swaps[path] = _linear(weight, module.bias, module.values.requires_grad, module.training)
         elif isinstance(module, SparseRecurrent):
             swaps[path] = dense_recurrent(module)
+        elif isinstance(module, SparseConvolution):
+            swaps[path] = dense_convolution(module)
         elif type(module) is OneDnnLinear:
             swaps[path] = _linear(
                 module.weight.detach().clone(), module.bias, module.weight.requires_grad, module.training
             )
     dense = _copy_with(model, swaps)
     for module in list(dense.modules()):
-        if type(module) is SparseSequential:
+        if type(module) in (SparseSequential, NetworkSequential):
             module.__class__ = nn.Sequential  # type: ignore[assignment]
     if hasattr(dense, _REPORT):
         delattr(dense, _REPORT)
@@ -218,7 +230,9 @@ def _assemble(model: nn.Module, masks: Masks, swaps: dict[str, nn.Module], repor
             if name in remaining:
                 remaining[name].masked_fill_(~masks[name].to(remaining[name].device), 0)
     for module in new.modules():
-        if type(module) is nn.Sequential and any(isinstance(child, SparseLinear) for child in module):
+        if type(module) is nn.Sequential and any(isinstance(child, SparseConvolution) for child in module):
+            module.__class__ = NetworkSequential  # type: ignore[assignment]
+        elif type(module) is nn.Sequential and any(isinstance(child, SparseLinear) for child in module):
             module.__class__ = SparseSequential
     setattr(new, _REPORT, report)
     return new

@@ -12,7 +12,7 @@ from secateur import _native_api
 from secateur._types import Bool, Float
 from secateur.sparse.convolution_plan import ConvolutionPlan, plan_convolution
 from secateur.sparse.network import Network, build_network
-from secateur.sparse.network_product import run_network
+from secateur.sparse.network_product import run_network, slot_tensors
 from secateur.sparse.product import fits
 from secateur.sparse.program import Kind, Operation, Program
 
@@ -71,7 +71,8 @@ class SparseConvolution(nn.Module):
             return self.forward(x[None])[0]
         if self.compute_dense or _native_api.native is None or not fits(x, self.values, self.bias):
             return self._dense(x)
-        return run_network(x, self._network(tuple(x.shape[1:])), training=self.training)
+        network = self._network(tuple(x.shape[1:]))
+        return run_network(x, network, slot_tensors(network), training=self.training)
 
     def _network(self, shape: tuple[int, ...]) -> Network:
         if shape not in self._networks:

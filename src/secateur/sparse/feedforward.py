@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from secateur.errors import SecateurError
 
-__all__ = ["Chain", "UnsupportedError", "chain_of"]
+__all__ = ["Chain", "UnsupportedError", "chain_of", "hooked"]
 
 _RELU_FUNCTIONS = {torch.relu, nn.functional.relu, "relu", "relu_"}
 
@@ -31,6 +31,13 @@ class Chain:
     flattens: bool
 
 
+def hooked(module: nn.Module) -> bool:
+    """Tell whether someone listens to the module's forward or backward."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def chain_of(model: nn.Module) -> Chain:
     """Trace the model symbolically and return its chain of linear layers.
 
@@ -41,7 +48,7 @@ def chain_of(model: nn.Module) -> Chain:
     ('1', '3')
     """
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if hooked(module):
             raise UnsupportedError(f"{name or 'the model'!r} has a hook, which a fused step would not call")
     try:
         graph = fx.Tracer().trace(model)

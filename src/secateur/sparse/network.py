@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,12 +28,14 @@ class Network:
             masked weight takes the surviving values only, in the order of `positions_of`.
         shape: of the outputs, without the batch.
         plans: of the linear layers, which must live as long as the network.
+        spare: workspaces that no call uses at the moment, by batch size and whether they have room for gradients.
     """
 
     native: Any
     slots: tuple[tuple[nn.Module, str], ...]
     shape: tuple[int, ...]
     plans: tuple[LayerPlan, ...]
+    spare: dict[tuple[int, bool], list[Tensor]] = field(default_factory=dict)
 
 
 def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
@@ -105,7 +107,7 @@ class _Builder:
         if kind is Kind.CONVOLUTION:
             return self._convolution(inputs[0], module, operation.relu)
         if kind is Kind.LINEAR:
-            return self._linear(inputs[0], module)
+            return self._linear(inputs[0], module, operation.relu)
         if kind is Kind.NORM:
             self.slots += [(module, name) for name in ("weight", "bias", "running_mean", "running_var")]
             return self.net.norm(inputs[0], module.eps, module.momentum, operation.relu)
@@ -115,7 +117,7 @@ class _Builder:
             return self.net.copy(inputs[0], True)
         return self._pool(inputs[0], module, kind is Kind.MAX_POOL)
 
-    def _linear(self, buffer: int, module: Any) -> int:
+    def _linear(self, buffer: int, module: Any, relu: bool) -> int:
         if isinstance(module, nn.Linear):
             mask = self.masks.get(id(module.weight))
             plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask)
@@ -123,7 +125,7 @@ class _Builder:
             plan = module.plan
         self.plans.append(plan)
         self.slots += [(module, _values(module)), (module, "bias")]
-        return self.net.linear(buffer, plan.layer)
+        return self.net.linear(buffer, plan.layer, relu)
 
     def _convolution(self, buffer: int, module: Any, relu: bool) -> int:
         _, height, width = self.net.shape(buffer)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from secateur.sparse.feedforward import UnsupportedError
+from secateur.sparse.feedforward import UnsupportedError, hooked
 
 __all__ = ["Kind", "Operation", "Program", "is_network", "program_of"]
 
@@ -95,7 +95,7 @@ def program_of(model: nn.Module) -> Program:
     [('convolution', True), ('linear', False)]
     """
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if hooked(module):
             raise UnsupportedError(f"{name or 'the model'!r} has a hook, which a fused step would not call")
     try:
         graph = fx.Tracer().trace(model)
@@ -263,7 +263,7 @@ class _Reader:
 
     def _relu(self, node: fx.Node, source: fx.Node) -> None:
         last = self.operations[-1] if self.operations else None
-        fusible = {Kind.CONVOLUTION, Kind.NORM, Kind.SUM}
+        fusible = {Kind.CONVOLUTION, Kind.LINEAR, Kind.NORM, Kind.SUM}
         if last is not None and last.kind in fusible and source is self.made and len(source.users) == 1:
             self.operations[-1] = replace(last, relu=True)
             self.values[node], self.shapes[node] = last.output, self.shapes[source]
@@ -289,11 +289,8 @@ class _Reader:
 
 
 def _pair(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) and len(value) == 2 else (_one(value), _one(value))
-
-
-def _one(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple | list) else value
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return values if len(values) == 2 else values * 2
 
 
 def _name(node: fx.Node) -> str:

@@ -125,7 +125,7 @@ def test_what_cannot_be_swapped_is_left_with_a_reason(sparse_machine: Machine) -
     class Special(nn.Linear):
         """Somebody's own layer."""
 
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), Special(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(nn.Conv3d(1, 2, 3), Special(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     model[3].weight = model[2].weight
     keep = torch.eye(4) > 0
     masks = Masks(

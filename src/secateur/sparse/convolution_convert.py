@@ -1,0 +1,65 @@
+"""Which convolutions `sparsify` makes sparse, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.sparse.convolution import SparseConvolution, sparse_convolution
+from secateur.sparse.machine import Machine
+from secateur.sparse.report import Choice, LayerReport
+
+__all__ = ["choose_convolution", "is_convolution"]
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Tell whether this is one of torch's convolutions over sequences or images."""
+    return isinstance(module, nn.Conv1d | nn.Conv2d)
+
+
+def choose_convolution(
+    path: str, module: nn.Module, names: Mapping[int, str], masks: Mapping[str, Tensor], uses: Mapping[int, int],
+    machine: Machine,
+) -> tuple[SparseConvolution | None, LayerReport]:  # fmt: skip
+    """Choose how a convolution runs; return its replacement, or None, and the line of the report."""
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    weight = module.weight
+    name = names.get(id(weight))
+    mask = None if name is None else masks[name]
+    kept = weight.numel() if mask is None else int(mask.count_nonzero())
+    reason = _why_not(module, names, uses)
+    if reason is None and (mask is None or kept == weight.numel()):
+        reason = "it has no mask" if mask is None else "its mask keeps every weight"
+    shown = name or (f"{path}.weight" if path else "weight")
+    if reason is not None or mask is None:
+        line = LayerReport(shown, tuple(weight.shape), kept, weight.numel(), Choice.UNTOUCHED, reason or "", False)
+        return None, line
+    density, limit = kept / weight.numel(), machine.convolution
+    sparse = sparse_convolution(module, mask)
+    sparse.compute_dense = density >= limit
+    side, choice = ("above", Choice.DENSE) if sparse.compute_dense else ("below", Choice.SPARSE)
+    reason = f"density {density * 100:.2g} % is {side} break-even {limit * 100:.2g} % of convolutions"
+    return sparse, LayerReport(shown, tuple(weight.shape), kept, weight.numel(), choice, reason, True)
+
+
+def _why_not(module: Any, names: Mapping[int, str], uses: Mapping[int, int]) -> str | None:
+    """Tell why a convolution cannot be swapped, or return None."""
+    if type(module) not in (nn.Conv1d, nn.Conv2d):
+        return f"it is a {type(module).__name__}, not a plain nn.Conv1d or nn.Conv2d"
+    if module.padding_mode != "zeros":
+        return f"padding_mode={module.padding_mode!r}: the kernels pad with zeros"
+    if module.padding == "same" and any(
+        d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)
+    ):
+        return "it pads its two sides differently"
+    if any(uses[id(p)] > 1 for p in module.parameters(recurse=False)):
+        return "its parameters are shared with another layer"
+    if id(module.bias) in names:
+        return "its bias is masked too"
+    if module.weight.dtype is not torch.float32 or module.weight.device.type != "cpu":
+        kind = str(module.weight.dtype).removeprefix("torch.")
+        return f"its weights are {kind} on {module.weight.device.type}; the kernels take float32 on cpu"
+    return None
