@@ -125,12 +125,12 @@ def test_what_cannot_be_swapped_is_left_with_a_reason(sparse_machine: Machine) -
     class Special(nn.Linear):
         """Somebody's own layer."""
 
-    model = nn.Sequential(nn.Conv3d(1, 2, 3), Special(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(nn.ConvTranspose2d(1, 2, 3), Special(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     model[3].weight = model[2].weight
     keep = torch.eye(4) > 0
     masks = Masks(
         {
-            "0.weight": torch.rand(2, 1, 3, 3) < 0.5,
+            "0.weight": torch.rand(1, 2, 3, 3) < 0.5,
             "1.weight": keep,
             "2.weight": keep,
             "4.weight": keep,
