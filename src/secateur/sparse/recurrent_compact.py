@@ -32,7 +32,7 @@ class Placed:
     """The native step without idle units, and for each parameter its slice and the places of its active values."""
 
     engine: Any
-    slices: tuple[tuple[Slice, Int[Tensor, " active"]], ...]
+    slices: tuple[tuple[Slice, Int[Tensor, " _"]], ...]
     constants: tuple[Constant, ...]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur import _native_api
-from secateur.sparse.recurrent_convert import dense_recurrent, sparse_recurrent
+from secateur.sparse.recurrent_build import dense_recurrent, sparse_recurrent
 from secateur.sparse.recurrent_product import fits_recurrent
 
 Recurrent = nn.LSTM | nn.GRU

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from secateur import Masks, hold
 from secateur.lab.models.recurrent import RowReader, gru, lstm
 from secateur.sparse import Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
+from secateur.sparse import recurrent_machine as measured
+from secateur.sparse.machine import BreakEven, processor
 
 Build = Callable[[], nn.Module]
 
@@ -220,3 +224,34 @@ def test_what_cannot_be_swapped_stays_and_says_why(
     line = next(line for line in report_of(new).layers if line.name == "0.weight_ih_l0")
     assert (line.choice, line.reason, line.held) == (Choice.UNTOUCHED, reason, False)
     assert not any(isinstance(m, SparseLSTM | SparseGRU) for m in new.modules())
+
+
+def test_the_break_even_is_measured_once_and_kept(
+    monkeypatch: pytest.MonkeyPatch, sparse_machine: Machine, _own_cache: Path
+) -> None:
+    made: list[bool] = []
+
+    def measure(*, gru: bool) -> tuple[BreakEven, ...]:
+        made.append(gru)
+        return (BreakEven(64, 128, 0.4 if gru else 0.2),)
+
+    monkeypatch.setattr(measured, "measure_recurrent", measure)
+    here = replace(sparse_machine, key=f"{processor()} · a test")
+    for _ in range(2):
+        measured._measured.cache_clear()
+        assert measured.recurrent_break_even(here, 100, 100, gru=False) == 0.2
+        assert measured.recurrent_break_even(here, 100, 100, gru=True) == 0.4
+    assert made == [False, True] and measured.recurrent_cache_file().parent == _own_cache
+    measured.recurrent_cache_file().write_text("{")
+    measured._measured.cache_clear()
+    assert measured.recurrent_break_even(here, 100, 100, gru=True) == 0.4
+    assert made == [False, True, True]
+    measured._measured.cache_clear()
+
+
+def test_the_measurement_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "_SIZES", (8,))
+    monkeypatch.setattr(measured, "interleaved", lambda c, **_: dict(zip(c, (1.0, 2.0, 2.5), strict=True)))
+    found = measured.measure_recurrent(gru=True)
+    assert [(b.size, b.batch) for b in found] == [(8, 1), (8, 128)]
+    assert [b.density for b in found] == pytest.approx([0.02 + 1.5 * 0.18] * 2)
