@@ -53,23 +53,14 @@ BlockIndex::BlockIndex(int64_t rows, int64_t columns, const int64_t* positions, 
   std::vector<int32_t> below(rest_row);
   for (int32_t& r : below) r -= groups * kBlockRows;
   rest_starts = starts_of(below, rows - int64_t(groups) * kBlockRows);
-  transpose(columns);
+  transpose_rest(columns);
 }
 
-void BlockIndex::transpose(int64_t columns) {
-  column_starts = starts_of(column, columns);
-  column_groups.resize(column.size());
-  order.resize(column.size());
-  std::vector<int32_t> next(column_starts);
-  for (size_t k = 0; k < column.size(); ++k) {
-    const int32_t at = next[size_t(column[k])]++;
-    column_groups[size_t(at)] = group[k];
-    order[size_t(at)] = int32_t(k);
-  }
+void BlockIndex::transpose_rest(int64_t columns) {
   rest_column_starts = starts_of(rest_column, columns);
   rest_column_rows.resize(rest_column.size());
   rest_order.resize(rest_column.size());
-  next = rest_column_starts;
+  std::vector<int32_t> next(rest_column_starts);
   for (size_t k = 0; k < rest_column.size(); ++k) {
     const int32_t at = next[size_t(rest_column[k])]++;
     rest_column_rows[size_t(at)] = rest_row[k];

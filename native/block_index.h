@@ -19,12 +19,11 @@ struct BlockIndex {
   int32_t groups;
   std::vector<int32_t> starts, group, column;              // starts[b · groups + g]: first block
   std::vector<int64_t> block_starts;                       // first block of each block of columns, and the end
-  std::vector<int32_t> column_starts, column_groups, order;  // the transpose; order: which block it is
   std::vector<int32_t> rest_row, rest_column, rest_starts;  // of the rest; rest_starts[row − 4 · groups]
   std::vector<int32_t> rest_column_starts, rest_column_rows, rest_order;  // rest_order: which entry of the layer
 
  private:
-  void transpose(int64_t columns);
+  void transpose_rest(int64_t columns);
 };
 
 }  // namespace secateur

@@ -9,12 +9,11 @@ namespace secateur::SECATEUR_ISA {
 namespace {
 
 constexpr int kRows = kBlockRows;
-// With four sums for each, the vectors of one pass and a weight must fit the register file.
-constexpr int kRowVecs = kLanes == 16 ? 4 : 2;
+// Four sums or four operands for each of these, the vectors of a pass, must fit the register file with the rest.
+constexpr int kBlockVecs = kLanes == 16 ? 4 : 2;
 
 template <int V>
 void row_pass(const Product& p, int32_t group0, int32_t group1, int64_t offset) {
-  const int32_t groups = p.rows / kRows;
   const float* x = p.x + offset;
   const int32_t* columns = p.columns;
   const int64_t ldx = p.ldx;
@@ -27,7 +26,7 @@ void row_pass(const Product& p, int32_t group0, int32_t group1, int64_t offset) 
       for (int i = 0; i < V; ++i) sum[r * V + i] = bias;
     }
     const int32_t* starts = p.starts + g;
-    for (int32_t b = 0; b < p.blocks; ++b, starts += groups) {
+    for (int32_t b = 0; b < p.blocks; ++b, starts += p.groups) {
       const float* values = p.values + int64_t(starts[0]) * kRows;
       for (int32_t k = starts[0]; k < starts[1]; ++k, values += kRows) {
         const float* column = x + columns[k] * ldx;
@@ -46,38 +45,64 @@ void row_pass(const Product& p, int32_t group0, int32_t group1, int64_t offset) 
   }
 }
 
-// Sets: independent sums, so that multiply-adds need not wait for one another.
-template <int V, int Sets>
-void column_pass(const Product& p, int32_t row0, int32_t row1, int64_t offset) {
+// Gradients of four rows stay in registers while they are added to those of the columns that have a weight there:
+// a load and a store for four multiply-adds, where sums by column would take four loads.
+template <int V>
+void transposed_pass(const Product& p, int32_t row0, int32_t row1, int64_t offset) {
   const float* x = p.x + offset;
-  const int64_t ldx = p.ldx;
+  float* y = p.y + offset;
+  const int64_t ldx = p.ldx, ldy = p.ldy;
   for (int32_t c = row0; c < row1; ++c) {
-    Vec sum[V * Sets] = {};
-    const float* values = p.values + int64_t(p.starts[c]) * kRows;
-    for (int32_t k = p.starts[c]; k < p.starts[c + 1]; ++k, values += kRows) {
-      const float* group = x + int64_t(p.columns[k]) * kRows * ldx;
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-        for (int i = 0; i < V; ++i)
-          sum[r % Sets * V + i] += load(group + r * ldx + i * kLanes) * values[r];
-      }
-    }
+    Vec sum[V] = {};
     for (int32_t k = p.rest_starts[c]; k < p.rest_starts[c + 1]; ++k) {
       const float* row = x + p.rest_columns[k] * ldx;
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int i = 0; i < V; ++i) sum[i] += load(row + i * kLanes) * p.rest_values[k];
     }
-#pragma GCC unroll 8
-    for (int i = V; i < V * Sets; ++i) sum[i % V] += sum[i];
+#pragma GCC unroll 4
+    for (int i = 0; i < V; ++i) store(y + c * ldy + i * kLanes, sum[i]);
+  }
+  for (int32_t b = 0; b < p.blocks; ++b) {
+    for (int32_t g = 0; g < p.groups; ++g) {
+      const int32_t* starts = p.starts + int64_t(b) * p.groups + g;
+      if (starts[0] == starts[1]) continue;
+      Vec in[kRows * V];
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+        for (int i = 0; i < V; ++i) in[r * V + i] = load(x + (int64_t(g) * kRows + r) * ldx + i * kLanes);
+      }
+      const float* values = p.values + int64_t(starts[0]) * kRows;
+      for (int32_t k = starts[0]; k < starts[1]; ++k, values += kRows) {
+        const int32_t c = p.columns[k];
+        if (c < row0 || c >= row1) continue;
+        float* target = y + c * ldy;
+        Vec sum[V];
+#pragma GCC unroll 4
+        for (int i = 0; i < V; ++i) sum[i] = load(target + i * kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+          for (int i = 0; i < V; ++i) sum[i] += in[r * V + i] * values[r];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < V; ++i) store(target + i * kLanes, sum[i]);
+      }
+    }
+  }
+  if (!p.activation) return;
+  for (int32_t c = row0; c < row1; ++c) {
+    Vec sum[V];
+#pragma GCC unroll 4
+    for (int i = 0; i < V; ++i) sum[i] = load(y + c * ldy + i * kLanes);
     finish_row<V>(p, c, offset, sum);
   }
 }
 
 }  // namespace
 
-void multiply_row_blocks(const Product& p, int32_t group0, int32_t group1, int32_t tile0, int32_t tile1) {
-  const int most = p.pass * kVecsPerTile < kRowVecs ? p.pass * kVecsPerTile : kRowVecs;
+void multiply_blocks(const Product& p, int32_t group0, int32_t group1, int32_t tile0, int32_t tile1) {
+  const int most = p.pass * kVecsPerTile < kBlockVecs ? p.pass * kVecsPerTile : kBlockVecs;
   int64_t offset = int64_t(tile0) * kTile;
   for (int left = (tile1 - tile0) * kVecsPerTile; left > 0;) {
     const int vecs = even_pass(left, most);
@@ -92,20 +117,15 @@ void multiply_row_blocks(const Product& p, int32_t group0, int32_t group1, int32
   }
 }
 
-void multiply_column_blocks(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
-  const int most = p.pass * kVecsPerTile < kMaxVecs ? p.pass * kVecsPerTile : kMaxVecs;
+void multiply_transposed_blocks(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
   int64_t offset = int64_t(tile0) * kTile;
   for (int left = (tile1 - tile0) * kVecsPerTile; left > 0;) {
-    const int vecs = even_pass(left, most);
+    const int vecs = even_pass(left, kBlockVecs);
     switch (vecs) {
-      case 1: column_pass<1, 4>(p, row0, row1, offset); break;
-      case 2: column_pass<2, 4>(p, row0, row1, offset); break;
-      case 3: column_pass<3, 2>(p, row0, row1, offset); break;
-      case 4: column_pass<4, 2>(p, row0, row1, offset); break;
-      case 5: column_pass<5, 1>(p, row0, row1, offset); break;
-      case 6: column_pass<6, 1>(p, row0, row1, offset); break;
-      case 7: column_pass<7, 1>(p, row0, row1, offset); break;
-      default: column_pass<8, 1>(p, row0, row1, offset); break;
+      case 1: transposed_pass<1>(p, row0, row1, offset); break;
+      case 2: transposed_pass<2>(p, row0, row1, offset); break;
+      case 3: transposed_pass<3>(p, row0, row1, offset); break;
+      default: transposed_pass<4>(p, row0, row1, offset); break;
     }
     left -= vecs;
     offset += vecs * kLanes;
@@ -113,12 +133,11 @@ void multiply_column_blocks(const Product& p, int32_t row0, int32_t row1, int32_
 }
 
 void multiply_vector_blocks(const Product& p, int32_t group0, int32_t group1) {
-  const int32_t groups = p.rows / kRows;
   for (int32_t g = group0; g < group1; ++g) {
     float sum[kRows];
     for (int r = 0; r < kRows; ++r) sum[r] = p.bias ? p.bias[g * kRows + r] : 0.0f;
     for (int32_t b = 0; b < p.blocks; ++b) {
-      const int32_t* starts = p.starts + int64_t(b) * groups + g;
+      const int32_t* starts = p.starts + int64_t(b) * p.groups + g;
       for (int64_t k = starts[0]; k < starts[1]; ++k) {
         for (int r = 0; r < kRows; ++r) sum[r] += p.values[k * kRows + r] * p.x[p.columns[k]];
       }
@@ -160,13 +179,6 @@ void sampled_blocks(const SampledProduct& p, int64_t k0, int64_t k1, int32_t til
     }
     out += count * kRows;
     k += count;
-  }
-}
-
-void gather_blocks(const float* values, const int32_t* order, int64_t k0, int64_t k1, float* out) {
-  for (int64_t k = k0; k < k1; ++k) {
-    const float* block = values + int64_t(order[k]) * kRows;
-    for (int r = 0; r < kRows; ++r) out[k * kRows + r] = block[r];
   }
 }
 

@@ -13,12 +13,11 @@
 namespace secateur::SECATEUR_ISA {
 
 // y of the groups [group0, group1).
-void multiply_row_blocks(const Product&, int32_t group0, int32_t group1, int32_t tile0, int32_t tile1);
-// y of the rows given, where the groups are of x.
-void multiply_column_blocks(const Product&, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1);
+void multiply_blocks(const Product&, int32_t group0, int32_t group1, int32_t tile0, int32_t tile1);
+// y of the rows [row0, row1), which are columns of the layer.
+void multiply_transposed_blocks(const Product&, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1);
 void multiply_vector_blocks(const Product&, int32_t group0, int32_t group1);
 void sampled_blocks(const SampledProduct&, int64_t k0, int64_t k1, int32_t tile0, int32_t tile1, float* out,
                     bool accumulate);
-void gather_blocks(const float* values, const int32_t* order, int64_t k0, int64_t k1, float* out);
 
 }  // namespace secateur::SECATEUR_ISA

@@ -139,7 +139,7 @@ class FusedStep {
     }
     chain_.transpose_values(part, values_.data(), 1, transposed_);
     part.wait();
-    chain_.backward(part, transposed_, work_, 1, gradients_, ld_);
+    chain_.backward(part, values_.data(), transposed_, work_, 1, gradients_, ld_);
     part.wait();
     for (size_t i = 0; i < last; ++i) {
       update_weights(part, i);

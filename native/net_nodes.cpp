@@ -92,7 +92,8 @@ void LinearNode::backward(const NetCall& call, float* own) const {
   }
   if (wants_input_gradient(call)) {
     const Range rows = layer_->backward_rows(call.thread, call.threads);
-    const Product product = layer_->backward(own, dy, nullptr, call.gradient(inputs_[0]).at, call.layout.ld);
+    const Product product = layer_->backward(call.slots[size_t(slot_)], own, dy, nullptr,
+                                             call.gradient(inputs_[0]).at, call.layout.ld);
     call.linear.multiply(product, int32_t(rows.begin), int32_t(rows.end), 0, call.layout.tiles);
   }
 }

@@ -270,7 +270,7 @@ class RecurrentStep {
     const int32_t width = chunk.width();
     const RecurrentLayer::Ring ring = cell_->ring(room.ring, width);
     add_linear(b, *head_, room.dlogits, 0, cell_->h(trace, b.times), 0, 1, width, sums + first_[2], sums + first_[3]);
-    multiply(b, head_->backward(b.head_back, room.dlogits, nullptr, room.dlast, width), chunk);
+    multiply(b, head_->backward(b.numbers + first_[2], b.head_back, room.dlogits, nullptr, room.dlast, width), chunk);
     std::fill_n(room.carry, int64_t(cell_->units()) * width, 0.0f);
     const int64_t at_once = block(width), inputs = int64_t(cell_->inputs()) * width;
     int64_t end = b.times;

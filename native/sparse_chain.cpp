@@ -111,12 +111,13 @@ void SparseChain::transpose_values(const Part& part, const float* const* values,
                                  transposed + first_entry_[i]);
 }
 
-void SparseChain::backward(const Part& part, const float* transposed, const float* work, size_t first,
-                           float* gradients, int64_t ld) const {
+void SparseChain::backward(const Part& part, const float* const* values, const float* transposed, const float* work,
+                           size_t first, float* gradients, int64_t ld) const {
   for (size_t i = size(); i-- > first;) {
     const float* activation = i ? work + first_row_[i] * ld : nullptr;
-    const Product product = layers_[i]->backward(transposed + first_entry_[i], gradients + first_row_[i + 1] * ld,
-                                                 activation, gradients + first_row_[i] * ld, ld);
+    const Product product = layers_[i]->backward(values[i], transposed + first_entry_[i],
+                                                 gradients + first_row_[i + 1] * ld, activation,
+                                                 gradients + first_row_[i] * ld, ld);
     const Range rows = layers_[i]->backward_rows(part.row_part, part.row_parts);
     part.kernels.multiply(product, int32_t(rows.begin), int32_t(rows.end), int32_t(part.my_tiles.begin),
                           int32_t(part.my_tiles.end));

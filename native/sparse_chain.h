@@ -50,8 +50,8 @@ class SparseChain {
   // Values in transposed order, for the layers from `first` on. Threads with fewer tiles take more.
   void transpose_values(const Part&, const float* const* values, size_t first, float* transposed) const;
   // From the gradient of layer i's output down to that of the input of layer `first`.
-  void backward(const Part&, const float* transposed, const float* work, size_t first, float* gradients,
-                int64_t ld) const;
+  void backward(const Part&, const float* const* values, const float* transposed, const float* work, size_t first,
+                float* gradients, int64_t ld) const;
 
  private:
   std::vector<std::shared_ptr<const SparseLayer>> layers_;

@@ -92,8 +92,8 @@ void multiply_weights(const Product& p, int32_t row0, int32_t row1, int32_t tile
 void multiply(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
   const int32_t whole = p.rows / kBlockRows * kBlockRows;
   if (p.entries == Entries::weights) return multiply_weights(p, row0, row1, tile0, tile1);
-  if (p.entries == Entries::column_blocks) return multiply_column_blocks(p, row0, row1, tile0, tile1);
-  multiply_row_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows, tile0, tile1);
+  if (p.entries == Entries::transposed_blocks) return multiply_transposed_blocks(p, row0, row1, tile0, tile1);
+  multiply_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows, tile0, tile1);
   if (row1 > whole)
     multiply_weights(rest_of(p), row0 > whole ? row0 - whole : 0, row1 - whole, tile0, tile1);
 }
@@ -366,7 +366,7 @@ void adam(const AdamRates& rates, int64_t count, const float* gradient, float* v
 
 extern const SparseKernels sparse_kernels = {
     kLanes, multiply, sampled, gather, multiply_vector, row_sums, pack, unpack, cross_entropy, sgd, adam,
-    sampled_blocks, gather_blocks,
+    sampled_blocks,
 };
 
 }  // namespace secateur::SECATEUR_ISA

@@ -16,9 +16,9 @@ namespace secateur {
 constexpr int kTileSamples = 16;
 constexpr int kBlockRows = 4;
 
-// What an entry of a product is: a weight, or a block of four of them (block_kernels.h) that share their column, as
-// in a layer, or their row, as in its transpose.
-enum class Entries { weights, row_blocks, column_blocks };
+// What an entry of a product is: a weight, or a block of four of them (block_kernels.h) that share a column of the
+// layer. Of the transpose a block is in one row, and its entries still stand in the layer's own order.
+enum class Entries { weights, blocks, transposed_blocks };
 
 // y[r, :] = f(bias[r] + Σ_k values[k] · x[columns[k], :]) over the entries k of row r.
 // The entries are stored in `blocks` blocks of columns, each sorted by row: row r's entries in block b are
@@ -37,9 +37,10 @@ struct Product {
   const float* activation;  // not null (laid out as y): y is a gradient, and zero where this is ≤ 0
   bool relu;
   int32_t pass;  // tiles per sweep over the rows, so that the touched part of x stays in the second-level cache
-  // Of blocks, `starts` and `columns` count blocks and groups of four rows, and these are the entries that are in
-  // none: by row of the rest, or in the transpose by column, whose rows they name.
+  // Of blocks, `starts` and `columns` count blocks and `groups` of four rows of the layer, and the following are the
+  // entries that are in none: by row of the layer's rest, or in the transpose by row of the transpose.
   Entries entries = Entries::weights;
+  int32_t groups = 0;
   const int32_t* rest_starts = nullptr;
   const int32_t* rest_columns = nullptr;
   const float* rest_values = nullptr;
@@ -96,7 +97,6 @@ struct SparseKernels {
   // The same for blocks: entries are blocks, `row` in SampledProduct is a group of rows, four values for each.
   void (*sampled_blocks)(const SampledProduct&, int64_t k0, int64_t k1, int32_t tile0, int32_t tile1, float* out,
                          bool accumulate);
-  void (*gather_blocks)(const float* values, const int32_t* order, int64_t k0, int64_t k1, float* out);
 };
 
 }  // namespace secateur

@@ -149,7 +149,8 @@ Product SparseLayer::forward(const float* values, const float* x, const float* b
   Product p{rows_, blocks_, starts_.data(), column_.data(), values, x, ld, y, ld, bias, nullptr, relu,
             tiles_per_pass(alive_columns_)};
   if (index_) {
-    p.entries = Entries::row_blocks;
+    p.entries = Entries::blocks;
+    p.groups = index_->groups;
     p.starts = index_->starts.data();
     p.columns = index_->column.data();
     p.rest_starts = index_->rest_starts.data();
@@ -159,14 +160,17 @@ Product SparseLayer::forward(const float* values, const float* x, const float* b
   return p;
 }
 
-Product SparseLayer::backward(const float* transposed, const float* dy, const float* activation, float* dx,
-                              int64_t ld) const {
+Product SparseLayer::backward(const float* values, const float* transposed, const float* dy, const float* activation,
+                              float* dx, int64_t ld) const {
   Product p{columns_, 1, column_starts_.data(), column_rows_.data(), transposed, dy, ld, dx, ld, nullptr, activation,
             false, tiles_per_pass(alive_rows_)};
   if (index_) {
-    p.entries = Entries::column_blocks;
-    p.starts = index_->column_starts.data();
-    p.columns = index_->column_groups.data();
+    p.entries = Entries::transposed_blocks;
+    p.groups = index_->groups;
+    p.blocks = blocks_;
+    p.starts = index_->starts.data();
+    p.columns = index_->column.data();
+    p.values = values;
     p.rest_starts = index_->rest_column_starts.data();
     p.rest_columns = index_->rest_column_rows.data();
     p.rest_values = transposed + index_->entries();
@@ -192,8 +196,6 @@ void SparseLayer::transpose_values(const SparseKernels& kernels, const float* va
                                    float* out) const {
   if (!index_) return kernels.gather(values, order_.data(), entries.begin, entries.end, out);
   const int64_t whole = index_->entries();
-  kernels.gather_blocks(values, index_->order.data(), entries.begin / kBlockRows,
-                        std::min(entries.end, whole) / kBlockRows, out);
   kernels.gather(values, index_->rest_order.data(), std::max(entries.begin, whole) - whole, entries.end - whole,
                  out + whole);
 }

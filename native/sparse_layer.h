@@ -31,8 +31,9 @@ class SparseLayer {
 
   // y = W x + bias for the rows and tiles given.
   Product forward(const float* values, const float* x, const float* bias, bool relu, float* y, int64_t ld) const;
-  // dx = Wᵀ dy, zero where `activation` is not positive; `transposed` are the values in transposed order.
-  Product backward(const float* transposed, const float* dy, const float* activation, float* dx, int64_t ld) const;
+  // dx = Wᵀ dy, zero where `activation` is not positive; `transposed` are the values as transpose_values gave them.
+  Product backward(const float* values, const float* transposed, const float* dy, const float* activation, float* dx,
+                   int64_t ld) const;
 
   // Rows (of W, or of Wᵀ) for part `index` of `parts`: about equal work.
   Range forward_rows(int index, int parts) const;

@@ -87,7 +87,7 @@ void backward(const SparseChain& chain, const Addresses& values, uintptr_t work,
                                         part.row_parts, part.my_tiles, gradients + chain.first_row(last) * ld, ld);
     chain.transpose_values(part, v.data(), first, transposed);
     part.wait();
-    chain.backward(part, transposed, activations, first, gradients, ld);
+    chain.backward(part, v.data(), transposed, activations, first, gradients, ld);
     if (dx && part.row_part == 0)
       kernels.unpack(gradients, ld, chain.layer(0).columns(), samples, int32_t(part.my_tiles.begin),
                      int32_t(part.my_tiles.end), at<float>(dx), dx_stride);

@@ -65,10 +65,10 @@ class LayerPlan:
 
     @property
     def index_bytes(self) -> int:
-        """How many bytes say where the weights are: 24 for each, 6 in blocks of four; and some per row and column."""
+        """How many bytes say where the weights are: 24 for each, 2 in blocks of four; and some per row and column."""
         cut = self.edges.numel() - 1
         if self.blocks:
-            return 6 * self.kept + cut * self.rows + 8 * self.rows + 20 * self.columns
+            return 2 * self.kept + cut * self.rows + 8 * self.rows + 16 * self.columns
         return 24 * self.kept + 4 * cut * self.rows + 8 * self.rows + 12 * self.columns
 
     @property

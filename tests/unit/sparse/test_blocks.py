@@ -168,7 +168,7 @@ def test_bounds_are_checked_when_a_plan_is_made(positions: list[int]) -> None:
         LayerPlan(6, 3, torch.tensor(positions), torch.tensor([0, 3]), True)
 
 
-def test_blocks_take_a_quarter_of_the_indices() -> None:
+def test_blocks_take_fewer_indices() -> None:
     mask = torch.ones(400, 100, dtype=torch.bool)
     single, blocks = plan_layer(mask), plan_layer(mask, blocks=True)
     assert blocks.index_bytes < single.index_bytes / 3
