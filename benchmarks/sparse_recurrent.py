@@ -16,6 +16,7 @@ import argparse
 import copy
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", message="TF32 acceleration")  # from asking torch to leave oneDNN out
     nets, densities = (["lstm-s"], (0.05,)) if args.quick else (list(NETS), DENSITIES)
     seconds = 1.0 if args.quick else args.seconds
     results = [measure(net, density, seconds, args.compile) for net in nets for density in densities]

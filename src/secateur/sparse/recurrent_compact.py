@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur import _native_api
 from secateur._types import Bool, Int
 from secateur.sparse.pieces import Slice, make_slice
-from secateur.sparse.plan import plan_layer
+from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.recurrent_plan import plan_recurrent
 from secateur.sparse.recurrent_program import RecurrentProgram
 
@@ -96,17 +96,9 @@ def place(program: RecurrentProgram, masks: dict[int, Tensor], slots: int) -> Pl
     for state, name in enumerate(("bias_ih_l0", "bias_hh_l0") if cell.bias else ()):
         places = torch.tensor([layer.bias_place(bool(state), row) for row in range(len(rows))])
         maker.bias(getattr(cell, name), kept, rows, places)
-    all_in = torch.ones(head.out_features, dtype=torch.bool).nonzero()[:, 0]
-    every = None if project is None else torch.ones(project.in_features, dtype=torch.bool)
-    if project is not None and project_plan is not None and every is not None:
-        live_rows = inputs.nonzero()[:, 0]
-        places = first(0) + torch.arange(project_plan.kept)
-        maker.weight(project.weight, kept, live_rows, every, project_plan.positions, places)
-        if project.bias is not None:
-            maker.bias(project.bias, kept, live_rows, first(1) + torch.arange(len(live_rows)))
-    maker.weight(head.weight, kept, all_in, alive, head_plan.positions, first(2) + torch.arange(head_plan.kept))
-    if head.bias is not None:
-        maker.bias(head.bias, kept, all_in, first(3) + torch.arange(head.out_features))
+    if project is not None and project_plan is not None:
+        maker.linear(project, kept, inputs, torch.ones(project.in_features).bool(), project_plan, (first(0), first(1)))
+    maker.linear(head, kept, torch.ones(head.out_features).bool(), alive, head_plan, (first(2), first(3)))
     return Placed(engine, tuple(maker.slices), tuple(maker.constants))
 
 
@@ -141,6 +133,15 @@ class _Maker:
         idle = mask.clone()
         idle[rows] = False
         self._add(bias, rows[keep], idle, places[keep])
+
+    def linear(
+        self, layer: nn.Linear, kept: Any, rows: Tensor, columns: Tensor, plan: LayerPlan, first: tuple[int, int]
+    ) -> None:
+        """Add a linear layer of which only these rows and columns (masks) matter; its numbers begin at `first`."""
+        places = rows.nonzero()[:, 0]
+        self.weight(layer.weight, kept, places, columns, plan.positions, first[0] + torch.arange(plan.kept))
+        if layer.bias is not None:
+            self.bias(layer.bias, kept, places, first[1] + torch.arange(len(places)))
 
     def _add(self, parameter: Tensor, active: Tensor, idle: Tensor, places: Tensor) -> None:
         everywhere = torch.cat([active, idle.reshape(-1).nonzero()[:, 0]])
