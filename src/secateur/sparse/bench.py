@@ -18,6 +18,7 @@ from secateur.sparse.dense import OneDnnLinear, onednn_available
 from secateur.sparse.fused import compile_step, why_no_fused_step
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.machine import Machine
+from secateur.sparse.recurrent import SparseRecurrent
 from secateur.sparse.timing import interleaved
 
 __all__ = ["Row", "compare"]
@@ -185,4 +186,5 @@ def _training_bytes(model: nn.Module, optimizer: Optimizer) -> int:
         if isinstance(value, Tensor)
     )
     indices = sum(m.plan.index_bytes for m in model.modules() if isinstance(m, SparseLinear))
+    indices += sum(p.index_bytes for m in model.modules() if isinstance(m, SparseRecurrent) for p in m.plans)
     return 2 * _parameter_bytes(model) + state + indices

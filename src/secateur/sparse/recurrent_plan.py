@@ -47,6 +47,12 @@ class RecurrentPlan:
         return self.input_positions.numel() + self.state_positions.numel()
 
     @property
+    def index_bytes(self) -> int:
+        """Bytes of what says where the weights are: 64-bit positions here, five 32-bit numbers in the kernels."""
+        rows = 4 * self.units + self.inputs + self.units
+        return self.kept * (8 + 5 * 4) + 4 * rows
+
+    @property
     def layer(self) -> Any:
         """The compiled kernels' view of this plan, None without them."""
         return self._layer
