@@ -26,19 +26,19 @@ std::vector<int32_t> starts_of(const std::vector<int32_t>& values, int64_t size)
 
 BlockIndex::BlockIndex(int64_t rows, int64_t columns, const int64_t* positions, int64_t count, const int64_t* edges,
                        int64_t edge_count)
-    : groups(int32_t(rows / kBlockRows)) {
-  const int64_t whole = int64_t(groups) * kBlockRows * columns;
+    : groups(int32_t(rows / kRowsPerBlock)) {
+  const int64_t whole = int64_t(groups) * kRowsPerBlock * columns;
   int64_t k = 0, block = 0, last = -1;
   starts.assign(size_t(edge_count - 1) * groups + 1, 0);
-  for (; k < count && positions[k] < whole; k += kBlockRows) {
+  for (; k < count && positions[k] < whole; k += kRowsPerBlock) {
     const int64_t position = positions[k];
     const int64_t r = position < 0 ? -1 : position / columns, c = position < 0 ? -1 : position % columns;
-    require(r >= 0 && r % kBlockRows == 0 && k + kBlockRows <= count);
-    for (int64_t i = 1; i < kBlockRows; ++i) require(positions[k + i] == position + i * columns);
+    require(r >= 0 && r % kRowsPerBlock == 0 && k + kRowsPerBlock <= count);
+    for (int64_t i = 1; i < kRowsPerBlock; ++i) require(positions[k + i] == position + i * columns);
     while (block < edge_count - 1 && c >= edges[block + 1]) ++block, last = -1;
     require(block < edge_count - 1 && c >= edges[block] && position > last);
     last = position;
-    group.push_back(int32_t(r / kBlockRows));
+    group.push_back(int32_t(r / kRowsPerBlock));
     column.push_back(int32_t(c));
     ++starts[size_t(block) * groups + group.back() + 1];
   }
@@ -51,8 +51,8 @@ BlockIndex::BlockIndex(int64_t rows, int64_t columns, const int64_t* positions, 
     rest_column.push_back(int32_t(last % columns));
   }
   std::vector<int32_t> below(rest_row);
-  for (int32_t& r : below) r -= groups * kBlockRows;
-  rest_starts = starts_of(below, rows - int64_t(groups) * kBlockRows);
+  for (int32_t& r : below) r -= groups * kRowsPerBlock;
+  rest_starts = starts_of(below, rows - int64_t(groups) * kRowsPerBlock);
   transpose_rest(columns);
 }
 

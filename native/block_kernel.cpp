@@ -8,7 +8,7 @@
 namespace secateur::SECATEUR_ISA {
 namespace {
 
-constexpr int kRows = kBlockRows;
+constexpr int kRows = kRowsPerBlock;
 // Four sums or four operands for each of these, the vectors of a pass, must fit the register file with the rest.
 constexpr int kBlockVecs = kLanes == 16 ? 4 : 2;
 

@@ -65,7 +65,7 @@ void multiply_vecs(int vecs, const Product& p, int32_t row0, int32_t row1, int64
 
 // The rows of a layer of blocks that are in none.
 Product rest_of(const Product& p) {
-  const int32_t whole = p.rows / kBlockRows * kBlockRows;
+  const int32_t whole = p.rows / kRowsPerBlock * kRowsPerBlock;
   Product rest = p;
   rest.entries = Entries::weights;
   rest.rows = p.rows - whole;
@@ -90,10 +90,10 @@ void multiply_weights(const Product& p, int32_t row0, int32_t row1, int32_t tile
 }
 
 void multiply(const Product& p, int32_t row0, int32_t row1, int32_t tile0, int32_t tile1) {
-  const int32_t whole = p.rows / kBlockRows * kBlockRows;
+  const int32_t whole = p.rows / kRowsPerBlock * kRowsPerBlock;
   if (p.entries == Entries::weights) return multiply_weights(p, row0, row1, tile0, tile1);
   if (p.entries == Entries::transposed_blocks) return multiply_transposed_blocks(p, row0, row1, tile0, tile1);
-  multiply_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows, tile0, tile1);
+  multiply_blocks(p, row0 / kRowsPerBlock, (row1 < whole ? row1 : whole) / kRowsPerBlock, tile0, tile1);
   if (row1 > whole)
     multiply_weights(rest_of(p), row0 > whole ? row0 - whole : 0, row1 - whole, tile0, tile1);
 }
@@ -120,8 +120,8 @@ void multiply_vector_weights(const Product& p, int32_t row0, int32_t row1) {
 
 void multiply_vector(const Product& p, int32_t row0, int32_t row1) {
   if (p.entries == Entries::weights) return multiply_vector_weights(p, row0, row1);
-  const int32_t whole = p.rows / kBlockRows * kBlockRows;
-  multiply_vector_blocks(p, row0 / kBlockRows, (row1 < whole ? row1 : whole) / kBlockRows);
+  const int32_t whole = p.rows / kRowsPerBlock * kRowsPerBlock;
+  multiply_vector_blocks(p, row0 / kRowsPerBlock, (row1 < whole ? row1 : whole) / kRowsPerBlock);
   if (row1 > whole) multiply_vector_weights(rest_of(p), row0 > whole ? row0 - whole : 0, row1 - whole);
 }
 

@@ -14,7 +14,7 @@
 namespace secateur {
 
 constexpr int kTileSamples = 16;
-constexpr int kBlockRows = 4;
+constexpr int kRowsPerBlock = 4;
 
 // What an entry of a product is: a weight, or a block of four of them (block_kernels.h) that share a column of the
 // layer. Of the transpose a block is in one row, and its entries still stand in the layer's own order.

@@ -79,7 +79,7 @@ void SparseLayer::count_work() {
   for (size_t k = 0; k < row_.size(); ++k) add(row_[k], column_[k]);
   if (index_) {
     for (size_t k = 0; k < index_->column.size(); ++k)
-      for (int32_t i = 0; i < kBlockRows; ++i) add(index_->group[k] * kBlockRows + i, index_->column[k]);
+      for (int32_t i = 0; i < kRowsPerBlock; ++i) add(index_->group[k] * kRowsPerBlock + i, index_->column[k]);
     for (size_t k = 0; k < index_->rest_row.size(); ++k) add(index_->rest_row[k], index_->rest_column[k]);
   }
   for (int32_t r = 0; r < rows_; ++r) {
@@ -139,7 +139,7 @@ Range SparseLayer::forward_rows(int index, int parts) const {
   const Range rows = split(row_work_, index, parts);
   if (!index_) return rows;
   const auto whole = [this](int64_t row) {
-    return std::min<int64_t>(rows_, (row + kBlockRows - 1) / kBlockRows * kBlockRows);
+    return std::min<int64_t>(rows_, (row + kRowsPerBlock - 1) / kRowsPerBlock * kRowsPerBlock);
   };
   return {whole(rows.begin), whole(rows.end)};
 }
@@ -221,12 +221,12 @@ void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, 
   const SampledProduct blocks{index.group.data(), index.column.data(), dy, ld, x, ld};
   const SampledProduct rest{index.rest_row.data(), index.rest_column.data(), dy, ld, x, ld};
   const int64_t whole = index.entries();
-  const Range mine{entries.begin / kBlockRows, std::min(entries.end, whole) / kBlockRows};
+  const Range mine{entries.begin / kRowsPerBlock, std::min(entries.end, whole) / kRowsPerBlock};
   const Range single{std::max(entries.begin, whole) - whole, entries.end - whole};
   for (int32_t t = 0; t < tiles; t += kGradientTiles) {
     const int32_t end = std::min(tiles, t + kGradientTiles);
     if (mine.begin < mine.end)
-      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kBlockRows - entries.begin, t > 0);
+      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kRowsPerBlock - entries.begin, t > 0);
     if (single.begin < single.end)
       kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, t > 0);
   }
