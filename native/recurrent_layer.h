@@ -27,6 +27,8 @@ struct Chunk {
   static Chunk of(int32_t tiles, int index, int count);
   // How many pieces suit a batch: an equal number for each thread, each small enough for the caches.
   static int count_for(int32_t tiles, int threads);
+  // The width of the widest of `count` pieces.
+  static int64_t widest(int32_t tiles, int count) { return int64_t(tiles + count - 1) / count * kTileSamples; }
 };
 
 // Row-major samples to a chunk's rows and back; the sample stride is in floats.

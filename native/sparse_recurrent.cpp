@@ -89,12 +89,15 @@ void forward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t x,
   const int32_t tiles = tiles_of(samples);
   const Series input{at<float>(x), x_time, x_sample}, output{at<float>(out), out_time, out_sample};
   float* numbers = scratch(2, layer.numbers());
-  float* buffer = keep ? at<float>(work) : scratch(0, layer.rows(steps, false) * tiles * kTileSamples);
+  // Without a buffer to keep the activations in (inference) a thread needs room for one chunk at a time.
+  const int64_t room = keep ? 0 : layer.rows(steps, false) * Chunk::widest(tiles, chunks);
+  float* buffer = keep ? at<float>(work) : scratch(0, room * std::clamp(threads, 1, chunks));
   assemble(layer, Tensors(tensors), numbers);
   const int64_t units = layer.units();
   const Packer& states = layer.state_packer();
-  each_chunk(tiles, chunks, threads, [&](Chunk chunk, int) {
-    const RecurrentLayer::Trace trace = layer.trace(buffer, chunk, steps, keep);
+  each_chunk(tiles, chunks, threads, [&](Chunk chunk, int thread) {
+    const Chunk place = keep ? chunk : Chunk{0, chunk.tiles};
+    const RecurrentLayer::Trace trace = layer.trace(buffer + room * thread, place, steps, keep);
     start(t, states, at<float>(h0), units, samples, chunk, layer.h(trace, 0, keep));
     if (!layer.gru()) start(t, states, at<float>(c0), units, samples, chunk, trace.state);
     for (int64_t s = 0; s < steps; ++s) {

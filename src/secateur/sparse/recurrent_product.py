@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur import _native_api
@@ -51,10 +52,22 @@ def run_direction(
     Returns:
         The states h of all steps [time, sample, unit], the last h, and the last c (empty for a GRU).
     """
+    if torch.compiler.is_compiling():
+        return _uncompiled(x, state, how, weights)
+    return _run(x, state, how, weights)
+
+
+def _run(
+    x: Tensor, state: tuple[Tensor | None, Tensor | None], how: Pass, weights: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (x, *state, *weights)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Direction.apply(x, *state, how, *weights)  # type: ignore[return-value]
     return _forward(x, state, how, weights, None, _chunks(x))
+
+
+# `torch.compile` cannot look into the kernels: it breaks its graph here, as in `product.py`.
+_uncompiled = _disable_dynamo(_run)
 
 
 def _chunks(x: Tensor) -> int:

@@ -234,3 +234,15 @@ def test_wrong_inputs_are_refused(kind: type[Recurrent]) -> None:
     packed = nn.utils.rnn.pack_padded_sequence(torch.randn(2, 3, 4), [3, 1], batch_first=True)
     with pytest.raises(TypeError, match=r"does not take a PackedSequence.*densify"):
         sparse(packed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compile_breaks_its_graph_at_the_kernels(generator: torch.Generator) -> None:
+    layer = nn.LSTM(4, 6, 2)
+    sparse = sparse_recurrent(layer, masks_for(layer, 0.5, generator))
+    x = torch.randn(5, 7, 4, generator=generator)
+    compiled = torch.compile(sparse, backend="eager")
+    torch.testing.assert_close(compiled(x)[0], sparse(x)[0])
+    compiled(x)[0].sum().backward()
+    assert sparse.get_parameter("values_hh_l1").grad is not None
