@@ -19,6 +19,7 @@ from secateur.sparse.network_sequential import NetworkSequential
 from secateur.sparse.recurrent import SparseRecurrent
 from secateur.sparse.recurrent_convert import choose_recurrent, dense_recurrent, is_recurrent
 from secateur.sparse.report import Choice, LayerReport, Report
+from secateur.sparse.semi_structured import SemiStructuredLinear, choose_on_cuda, on_cuda, this_device
 from secateur.sparse.sequential import SparseSequential
 
 __all__ = ["densify", "report_of", "sparsify"]
@@ -44,7 +45,8 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
         masks: what survives. Parameters of other layers than these stay dense and are written to
             zero where pruned; `report_of(model).not_held` names them, for `secateur.hold`.
         batch: how many samples a step will have; the break-even depends on it.
-        machine: measurements to decide by instead of this machine's.
+        machine: measurements to decide by instead of this machine's. On CUDA each linear layer is timed as it is:
+            2:4 masks run on the sparse tensor cores in evaluation where that is faster, all else stays dense.
 
     Returns:
         The new model. `report_of(model)` says what was chosen for each layer and why.
@@ -123,7 +125,8 @@ def densify(model: nn.Module) -> nn.Module:
             swaps[path] = dense_recurrent(module)
         elif isinstance(module, SparseConvolution):
             swaps[path] = dense_convolution(module)
-        elif type(module) is OneDnnLinear:
+        elif type(module) in (OneDnnLinear, SemiStructuredLinear):
+            assert isinstance(module, nn.Linear)
             swaps[path] = _linear(
                 module.weight.detach().clone(), module.bias, module.weight.requires_grad, module.training
             )
@@ -155,6 +158,12 @@ def _choose(
     reason = _why_not(module, names, uses)
     if reason is not None:
         return None, line(Choice.UNTOUCHED, reason, False)
+    if on_cuda(module) and mask is not None:
+        return choose_on_cuda(module, name, mask, batch, this_device(weight.device))
+    if weight.dtype is not torch.float32 or weight.device.type != "cpu":
+        kind = str(weight.dtype).removeprefix("torch.")
+        why = f"its weights are {kind} on {weight.device.type}; the kernels take float32 on cpu"
+        return None, line(Choice.UNTOUCHED, why, False)
     if mask is None or kept == weight.numel():
         why = "it has no mask" if mask is None else "its mask keeps every weight"
         if machine.onednn and min(weight.shape) >= 64:
@@ -177,9 +186,6 @@ def _why_not(module: nn.Linear, names: dict[int, str], uses: dict[int, int]) -> 
         return "its parameters are shared with another layer"
     if id(module.bias) in names:
         return "its bias is masked too"
-    if module.weight.dtype is not torch.float32 or module.weight.device.type != "cpu":
-        kind = str(module.weight.dtype).removeprefix("torch.")
-        return f"its weights are {kind} on {module.weight.device.type}; the kernels take float32 on cpu"
     if 0 in module.weight.shape:
         return "it has no weights"
     return None
