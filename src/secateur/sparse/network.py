@@ -43,7 +43,7 @@ def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
     weight = module.get_parameter("weight")
     full = torch.ones(weight.shape, dtype=torch.bool) if mask is None else mask.cpu()
     if isinstance(module, nn.Linear):
-        return plan_layer(full).positions
+        return plan_layer(full, blocks=True).positions
     return full.reshape(-1).nonzero()[:, 0]
 
 

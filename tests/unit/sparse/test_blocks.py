@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from secateur import Masks, _native_api, densify, sparsify
+from secateur import Masks, _native_api, densify, hold, methods, prune, sparsify
 from secateur.sparse import SparseLinear, compile_step
 from secateur.sparse.compact import compact
 from secateur.sparse.machine import Machine
 from secateur.sparse.plan import LayerPlan, plan_layer, whole_blocks
 from secateur.sparse.product import sparse_chain
+from secateur.structure import blocks
 
 NATIVE = _native_api.native
 ENGINES = ["torch"] if NATIVE is None else [*NATIVE.supported_isas(), "torch"]
@@ -170,8 +171,8 @@ def test_bounds_are_checked_when_a_plan_is_made(positions: list[int]) -> None:
 
 def test_blocks_take_fewer_indices() -> None:
     mask = torch.ones(400, 100, dtype=torch.bool)
-    single, blocks = plan_layer(mask), plan_layer(mask, blocks=True)
-    assert blocks.index_bytes < single.index_bytes / 3
+    single, fours = plan_layer(mask), plan_layer(mask, blocks=True)
+    assert fours.index_bytes < single.index_bytes / 3
 
 
 def network() -> nn.Sequential:
@@ -221,6 +222,44 @@ def test_the_fused_step_trains_the_weights_of_the_eager_loop(density: float, thr
             loss.backward()
             for name, mask in masks.items():
                 eager.get_parameter(name).grad.mul_(mask)
+            optimizers[1].step()
+            assert step(x, y) == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
+    finally:
+        torch.set_num_threads(before)
+    step.write_back()
+    for (name, p), q in zip(model.named_parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.skipif(NATIVE is None, reason="needs the compiled kernels")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_linear_layers_behind_convolutions_use_them_too(threads: int) -> None:
+    def convolutional() -> nn.Sequential:
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Conv2d(1, 6, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(54, 22),
+            nn.ReLU(),
+            nn.Linear(22, 10),
+        )
+
+    model, eager = convolutional(), convolutional()
+    masks = prune(model, methods.magnitude(0.3, structure=blocks(4, 1)))
+    hold(eager, masks)
+    optimizers = [SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (model, eager)]
+    step = compile_step(model, masks, cross_entropy, optimizers[0])
+    generator = torch.Generator().manual_seed(5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(10):
+            x, y = torch.randn(33, 1, 8, 8, generator=generator), torch.randint(0, 10, (33,), generator=generator)
+            optimizers[1].zero_grad()
+            loss = cross_entropy(eager(x), y)
+            loss.backward()
             optimizers[1].step()
             assert step(x, y) == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
     finally:
