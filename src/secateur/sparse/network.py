@@ -120,7 +120,7 @@ class _Builder:
     def _linear(self, buffer: int, module: Any, relu: bool) -> int:
         if isinstance(module, nn.Linear):
             mask = self.masks.get(id(module.weight))
-            plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask)
+            plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask, blocks=True)
         else:
             plan = module.plan
         self.plans.append(plan)
