@@ -89,6 +89,92 @@ void convolve(const ConvPass& c, int32_t row0, int32_t row1, int groups, int pos
   for (int lane = 0; lane < kTile; lane += kLanes) pass(c, row0, row1, lane);
 }
 
+// ------------------------------------------------------------------ the same for blocks of four rows
+// Four rows of accumulators, their inputs and a weight.
+constexpr int kBlockPositions = kLanes == 16 ? 6 : 2;
+
+template <int G, int P, int Step>
+void block_pass(const ConvPass& c, const ConvBlocks& blocks, int32_t block0, int32_t block1, int lane) {
+  const float* x = c.x + lane;
+  int64_t group[G];
+#pragma GCC unroll 8
+  for (int g = 0; g < G; ++g) group[g] = c.x_group[g];
+  for (int32_t b = block0; b < block1; ++b) {
+    const int32_t* rows = blocks.rows + kBlockRows * b;
+    Vec sum[kBlockRows][G * P];
+#pragma GCC unroll 4
+    for (int r = 0; r < kBlockRows; ++r) {
+      const Vec bias = splat(c.bias ? c.bias[rows[r]] : 0.0f);
+#pragma GCC unroll 8
+      for (int i = 0; i < G * P; ++i) sum[r][i] = bias;
+    }
+    const int32_t end = blocks.starts[b + 1];
+    const float* values = blocks.values + int64_t(kBlockRows) * blocks.starts[b];
+    for (int32_t k = blocks.starts[b]; k < end; ++k, values += kBlockRows) {
+      const float* at = x + blocks.offsets[k];
+      Vec inputs[G * P];
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
+        for (int i = 0; i < P; ++i) inputs[g * P + i] = load(at + group[g] + i * Step * kTile);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < kBlockRows; ++r) {
+        const Vec w = splat(values[r]);
+#pragma GCC unroll 8
+        for (int i = 0; i < G * P; ++i) sum[r][i] += inputs[i] * w;
+      }
+    }
+    for (int r = 0; r < kBlockRows; ++r) {
+#pragma GCC unroll 8
+      for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 8
+        for (int i = 0; i < P; ++i) {
+          float* place = c.y + rows[r] * c.y_row + lane + c.y_group[g] + i * c.y_step;
+          const Vec total = c.add ? sum[r][g * P + i] + load(place) : sum[r][g * P + i];
+          store(place, c.relu ? relu(total) : total);
+        }
+      }
+    }
+  }
+}
+
+using BlockPass = void (*)(const ConvPass&, const ConvBlocks&, int32_t, int32_t, int);
+
+template <int G, int P, int Step>
+constexpr BlockPass block_pass_of() {
+  if constexpr (G * P <= kBlockPositions) {
+    return block_pass<G, P, Step>;
+  } else {
+    return nullptr;
+  }
+}
+
+#define SECATEUR_BLOCK_PASSES(G, S)                                                                                  \
+  {block_pass_of<G, 1, S>(), block_pass_of<G, 2, S>(), block_pass_of<G, 3, S>(), block_pass_of<G, 4, S>(),           \
+   block_pass_of<G, 5, S>(), block_pass_of<G, 6, S>()}
+#define SECATEUR_BLOCK_GROUPS(S)                                                                                     \
+  {SECATEUR_BLOCK_PASSES(1, S), SECATEUR_BLOCK_PASSES(2, S), SECATEUR_BLOCK_PASSES(3, S),                            \
+   SECATEUR_BLOCK_PASSES(4, S), SECATEUR_BLOCK_PASSES(5, S), SECATEUR_BLOCK_PASSES(6, S)}
+
+constexpr BlockPass kBlockPasses[2][6][6] = {SECATEUR_BLOCK_GROUPS(1), SECATEUR_BLOCK_GROUPS(2)};
+
+void convolve_blocks(const ConvPass& c, const ConvBlocks& blocks, int32_t block0, int32_t block1, int groups,
+                     int positions, int64_t step) {
+  if (step > 2) {  // rare: one position after the other
+    for (int i = 0; i < positions; ++i) {
+      ConvPass one = c;
+      one.x += i * step * kTile;
+      one.y += i * c.y_step;
+      for (int lane = 0; lane < kTile; lane += kLanes)
+        kBlockPasses[0][groups - 1][0](one, blocks, block0, block1, lane);
+    }
+    return;
+  }
+  const BlockPass pass = kBlockPasses[step - 1][groups - 1][positions - 1];
+  for (int lane = 0; lane < kTile; lane += kLanes) pass(c, blocks, block0, block1, lane);
+}
+
 // ------------------------------------------------------------------ the gradient of the weights
 constexpr int kTaps = kLanes < 8 ? kLanes : 8;
 
@@ -150,8 +236,44 @@ void gradient(const ConvGradient& c, int64_t k0, int64_t k1, float* out) {
   }
 }
 
+// Sixteen sums at a time, four taps of four rows.
+void block_gradient(const ConvGradient& c, const float* const* rows, int64_t k0, int64_t k1, float* out) {
+  const float* first = rows[0];
+  const int64_t second = rows[1] - first, third = rows[2] - first, fourth = rows[3] - first;
+  for (int64_t k = k0; k < k1; k += 4, out += 16) {
+    const int32_t* o = c.offsets + k;
+    const int64_t last = k1 - 1 - k;
+    const float* x0 = c.x + o[0];
+    const int64_t x1 = o[last < 1 ? last : 1] - o[0], x2 = o[last < 2 ? last : 2] - o[0],
+                  x3 = o[last < 3 ? last : 3] - o[0];
+    Vec sum[16] = {};
+    for (int32_t t = 0; t < c.tiles; ++t) {
+      for (int32_t row = 0; row < c.rows; ++row) {
+        const float* d = first + t * c.dy_tile + row * c.dy_row;
+        const float* x = x0 + t * c.x_tile + row * c.x_row;
+        for (int32_t i = 0; i < c.columns; ++i, d += kTile, x += c.x_step) {
+#pragma GCC unroll 4
+          for (int lane = 0; lane < kTile; lane += kLanes) {
+            const Vec dy[4] = {load(d + lane), load(d + second + lane), load(d + third + lane),
+                               load(d + fourth + lane)};
+            const Vec taps[4] = {load(x + lane), load(x + x1 + lane), load(x + x2 + lane), load(x + x3 + lane)};
+#pragma GCC unroll 4
+            for (int n = 0; n < 4; ++n) {
+#pragma GCC unroll 4
+              for (int r = 0; r < 4; ++r) sum[4 * n + r] += dy[r] * taps[n];
+            }
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int part = 0; part < 16; part += kLanes) store(out + part, load(out + part) + sums<kLanes>(sum + part));
+  }
+}
+
 }  // namespace
 
-extern const ConvKernels conv_kernels = {kAccumulators, convolve, gradient};
+extern const ConvKernels conv_kernels = {kAccumulators,   kBlockPositions, convolve,
+                                         convolve_blocks, gradient,        block_gradient};
 
 }  // namespace secateur::SECATEUR_ISA

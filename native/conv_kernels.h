@@ -31,6 +31,18 @@ struct ConvPass {
   bool relu;
 };
 
+constexpr int kBlockRows = 4;
+
+// The same for blocks of four rows whose weights read much the same inputs: an input that one of them reads is
+// loaded once for all four, and a weight that is missing is a zero. Block b has the taps starts[b] … starts[b + 1],
+// tap k the weights values[4 k] … values[4 k + 3] of the rows rows[4 b] … rows[4 b + 3].
+struct ConvBlocks {
+  const int32_t* starts;
+  const int32_t* offsets;
+  const float* values;
+  const int32_t* rows;
+};
+
 // out[k] += Σ over tiles, rows, columns and samples of dy · x[offsets[k]]: the gradient of some weights of one
 // output channel.
 struct ConvGradient {
@@ -42,10 +54,17 @@ struct ConvGradient {
 };
 
 struct ConvKernels {
-  int accumulators;  // groups × positions must not exceed it
+  int accumulators;        // groups × positions must not exceed it
+  int block_accumulators;  // the same for blocks
   // Rows [row0, row1); step: positions of x from one position of y to the next.
   void (*convolve)(const ConvPass&, int32_t row0, int32_t row1, int groups, int positions, int64_t step);
+  // Blocks [block0, block1); the pass's own starts, offsets and values are not read.
+  void (*convolve_blocks)(const ConvPass&, const ConvBlocks&, int32_t block0, int32_t block1, int groups,
+                          int positions, int64_t step);
   void (*gradient)(const ConvGradient&, int64_t k0, int64_t k1, float* out);
+  // out[4 (k − k0) + r] += the gradient of tap k in row r, whose dy begins at rows[r], for the taps k0 ≤ k < k1 of
+  // one block. `out` has room for a multiple of four taps.
+  void (*block_gradient)(const ConvGradient&, const float* const* rows, int64_t k0, int64_t k1, float* out);
 };
 
 }  // namespace secateur

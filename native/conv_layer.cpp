@@ -9,36 +9,12 @@ namespace {
 
 // Inputs and gradients that one sweep over the weights of a layer may touch in the second-level cache.
 constexpr int64_t kCacheBytes = 500 * 1024;
-constexpr int kMostAccumulators = 16;
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
 }
 
 int32_t modulo(int32_t a, int32_t b) { return ((a % b) + b) % b; }
-int32_t parts_of(int32_t count, int32_t limit) { return (count + limit - 1) / limit; }
-
-// How many positions, rows and tiles are computed together: as many as there are registers for, in even parts.
-struct Grouping {
-  int32_t positions, rows, tiles;
-
-  static Grouping of(int32_t height, int32_t width, int32_t tiles, int32_t limit) {
-    Grouping best{1, 1, 1};
-    int64_t best_cost = INT64_MAX;
-    for (int32_t p = 1; p <= std::min(width, limit); ++p) {
-      if (p != (width + parts_of(width, p) - 1) / parts_of(width, p)) continue;  // an uneven cut
-      for (int32_t r = 1; r <= std::min(height, kMostGroups) && r * p <= limit; ++r) {
-        // Tiles together only pay where a sample has next to no positions.
-        const int32_t t = r * p <= 2 ? std::min({tiles, kMostGroups / r, limit / (r * p)}) : 1;
-        const int64_t passes = int64_t(parts_of(width, p)) * parts_of(height, r) * parts_of(tiles, t);
-        // Each weight costs its multiply-adds, and a little for itself; wide groups touch more of the cache.
-        const int64_t cost = passes * (p * r * t * 8 + 20) + (p + 2) * (r + 2) / 4;
-        if (cost < best_cost) best = {p, r, t}, best_cost = cost;
-      }
-    }
-    return best;
-  }
-};
 
 }  // namespace
 
@@ -53,21 +29,17 @@ ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t c
   check(positions, count);
   const int32_t area = shape.kernel_height * shape.kernel_width, depth = shape.inputs / shape.groups;
   const int32_t outputs_per_group = shape.outputs / shape.groups;
-  used_inputs_.assign(size_t(shape.inputs), 0);
-  starts_.assign(size_t(shape.outputs) + 1, 0);
+  forward_.starts.assign(size_t(shape.outputs) + 1, 0);
   for (int64_t k = 0; k < count; ++k) {
     const int32_t inside = int32_t(positions[k] % (int64_t(depth) * area));
     const int32_t output = int32_t(positions[k] / (int64_t(depth) * area));
     const int32_t input = output / outputs_per_group * depth + inside / area;
     tap_.push_back({output, input, inside % area / shape.kernel_width, inside % shape.kernel_width});
-    used_inputs_[size_t(input)] = 1;
-    ++starts_[size_t(output) + 1];
+    forward_.order.push_back(int32_t(k));
+    ++forward_.starts[size_t(output) + 1];
   }
-  for (int32_t o = 0; o < shape.outputs; ++o) starts_[size_t(o) + 1] += starts_[size_t(o)];
-  offsets_.resize(size_t(count));
-  forward_.height = shape.out_height(), forward_.width = shape.out_width();
-  forward_.first_y = forward_.first_x = 0;
-  forward_.starts = starts_;
+  for (int32_t o = 0; o < shape.outputs; ++o) forward_.starts[size_t(o) + 1] += forward_.starts[size_t(o)];
+  forward_.offsets.resize(size_t(count));
   for (int32_t ry = 0; ry < std::min(shape.stride_y, shape.height); ++ry)
     for (int32_t rx = 0; rx < std::min(shape.stride_x, shape.width); ++rx) add_phase(ry, rx);
 }
@@ -104,16 +76,18 @@ void ConvLayer::add_phase(int32_t ry, int32_t rx) {
   const auto mine = [&](const Tap& t) {
     return modulo(reach_y(t), s.stride_y) == 0 && modulo(reach_x(t), s.stride_x) == 0;
   };
-  phase.starts.assign(size_t(s.inputs) + 1, 0);
-  for (const Tap& t : tap_) phase.starts[size_t(t.input) + 1] += mine(t);
-  for (int32_t c = 0; c < s.inputs; ++c) phase.starts[size_t(c) + 1] += phase.starts[size_t(c)];
-  const size_t count = size_t(phase.starts.back());
-  phase.order.resize(count), phase.offsets.resize(count), phase.taps_y.resize(count), phase.taps_x.resize(count);
-  std::vector<int32_t> next(phase.starts.begin(), phase.starts.end() - 1);
+  std::vector<int32_t>& starts = phase.rows.starts;
+  starts.assign(size_t(s.inputs) + 1, 0);
+  for (const Tap& t : tap_) starts[size_t(t.input) + 1] += mine(t);
+  for (int32_t c = 0; c < s.inputs; ++c) starts[size_t(c) + 1] += starts[size_t(c)];
+  const size_t count = size_t(starts.back());
+  phase.rows.order.resize(count), phase.rows.offsets.resize(count);
+  phase.taps_y.resize(count), phase.taps_x.resize(count);
+  std::vector<int32_t> next(starts.begin(), starts.end() - 1);
   for (size_t k = 0; k < tap_.size(); ++k) {
     if (!mine(tap_[k])) continue;
     const size_t at = size_t(next[size_t(tap_[k].input)]++);
-    phase.order[at] = int32_t(k);
+    phase.rows.order[at] = int32_t(k);
     phase.taps_y[at] = reach_y(tap_[k]) / s.stride_y;
     phase.taps_x[at] = reach_x(tap_[k]) / s.stride_x;
   }
@@ -130,7 +104,7 @@ Halo ConvLayer::input_halo() const {
 Halo ConvLayer::gradient_halo() const {
   Halo halo;
   for (const Phase& phase : phases_) {
-    for (size_t k = 0; k < phase.order.size(); ++k)
+    for (size_t k = 0; k < phase.taps_y.size(); ++k)
       halo.cover({-phase.taps_y[k], -phase.taps_x[k], phase.taps_y[k] + phase.height - shape_.out_height(),
                   phase.taps_x[k] + phase.width - shape_.out_width()});
   }
@@ -141,111 +115,68 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
   const ConvShape& s = shape_;
   for (size_t k = 0; k < tap_.size(); ++k) {
     const Tap& t = tap_[k];
-    offsets_[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row +
-                          (t.x * s.dilation_x - s.pad_x) * 16);
+    forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row +
+                                  (t.x * s.dilation_x - s.pad_x) * 16);
   }
-  forward_.offsets = offsets_;
+  forward_.find_blocks();
   for (Phase& phase : phases_) {
-    for (size_t k = 0; k < phase.order.size(); ++k)
-      phase.offsets[k] = int32_t(tap_[size_t(phase.order[k])].output * dy_channel + phase.taps_y[k] * dy_row +
-                                 phase.taps_x[k] * 16);
+    for (size_t k = 0; k < phase.taps_y.size(); ++k)
+      phase.rows.offsets[k] = int32_t(tap_[size_t(phase.rows.order[k])].output * dy_channel +
+                                      phase.taps_y[k] * dy_row + phase.taps_x[k] * 16);
+    phase.rows.find_blocks();
   }
 }
 
-void ConvLayer::transpose_values(const float* values, Range entries, float* out) const {
-  int64_t first = 0;
+int64_t ConvLayer::floats() const {
+  int64_t total = 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64;  // values, and sums with their margins
+  for (const Phase& phase : phases_) total += phase.rows.floats();
+  return total;
+}
+
+void ConvLayer::arrange_forward(const float* values, int index, int parts, float* own) const {
+  forward_.arrange(values, index, parts, own);
+}
+
+void ConvLayer::arrange_backward(const float* values, int index, int parts, float* own) const {
+  own += forward_.floats();
   for (const Phase& phase : phases_) {
-    const int64_t count = int64_t(phase.order.size());
-    const int64_t end = std::min(entries.end - first, count);
-    for (int64_t k = std::max<int64_t>(0, entries.begin - first); k < end; ++k)
-      out[first + k] = values[phase.order[size_t(k)]];
-    first += count;
+    phase.rows.arrange(values, index, parts, own);
+    own += phase.rows.floats();
   }
 }
 
-void ConvLayer::forward(const ConvKernels& kernels, const float* values, const float* bias, bool relu,
-                        const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const {
-  run(kernels, forward_, values, bias, relu, false, x, y, shape_.stride_y * x.row, shape_.stride_x, y.row, y.step,
-      tiles, index, parts);
+void ConvLayer::forward(const ConvKernels& kernels, const float* own, const float* bias, bool relu, const Planes& x,
+                        const Planes& y, int32_t tiles, int index, int parts) const {
+  const ConvSweep sweep{shape_.out_height(), shape_.out_width(), tiles, shape_.stride_y * x.row, y.row, y.step,
+                        shape_.stride_x};
+  forward_.convolve(kernels, own, bias, relu, false, x, y, sweep, index, parts);
 }
 
-void ConvLayer::backward(const ConvKernels& kernels, const float* transposed, const Planes& dy, const Planes& dx,
-                         bool add, int32_t tiles, int index, int parts) const {
+void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
+                         int32_t tiles, int index, int parts) const {
+  own += forward_.floats();
   for (const Phase& phase : phases_) {
     Planes target = dx;
     target.at += phase.first_y * dx.row + phase.first_x * dx.step;
-    run(kernels, phase, transposed, nullptr, false, add, dy, target, dy.row, 1, shape_.stride_y * dx.row,
-        shape_.stride_x * dx.step, tiles, index, parts);
-    transposed += phase.order.size();
+    const ConvSweep sweep{phase.height, phase.width, tiles, dy.row, shape_.stride_y * dx.row,
+                          shape_.stride_x * dx.step, 1};
+    phase.rows.convolve(kernels, own, nullptr, false, add, dy, target, sweep, index, parts);
+    own += phase.rows.floats();
   }
 }
 
-void ConvLayer::run(const ConvKernels& kernels, const Phase& phase, const float* values, const float* bias, bool relu,
-                    bool add, const Planes& x, const Planes& y, int64_t x_step_y, int64_t x_step_x,
-                    int64_t y_step_y, int64_t y_step_x, int32_t tiles, int index, int parts) const {
-  const int32_t limit = std::min(kernels.accumulators, kMostAccumulators);
-  const Grouping group = Grouping::of(phase.height, phase.width, tiles, limit);
-  const int32_t across = parts_of(phase.width, group.positions), down = parts_of(phase.height, group.rows);
-  const int32_t deep = parts_of(tiles, group.tiles);
-  const int64_t places = int64_t(deep) * down * across;
-  const int32_t rows = int32_t(phase.starts.size()) - 1;
-  // Few places: threads share the channels instead.
-  const bool by_rows = places < 4 * parts && places % parts != 0;
-  const Range mine = by_rows ? Range{0, places} : share(places, index, parts);
-  const Range channels = by_rows ? share(rows, index, parts) : Range{0, rows};
-  ConvPass pass{phase.starts.data(), phase.offsets.data(), values, nullptr, nullptr, y.channel, y_step_x,
-                {}, {}, bias, add, relu};
-  for (int64_t place = mine.begin; place < mine.end; ++place) {
-    const int32_t t0 = int32_t(place / (int64_t(down) * across)) * group.tiles;
-    const int32_t y0 = int32_t(place / across % down) * group.rows;
-    const int32_t x0 = int32_t(place % across) * group.positions;
-    const int32_t t1 = std::min(tiles, t0 + group.tiles), y1 = std::min(phase.height, y0 + group.rows);
-    int groups = 0;
-    for (int32_t t = t0; t < t1; ++t)
-      for (int32_t r = y0; r < y1; ++r, ++groups) {
-        pass.x_group[groups] = (t - t0) * x.tile + (r - y0) * x_step_y;
-        pass.y_group[groups] = (t - t0) * y.tile + (r - y0) * y_step_y;
-      }
-    pass.x = x.at + t0 * x.tile + y0 * x_step_y + x0 * x_step_x * 16;
-    pass.y = y.at + t0 * y.tile + y0 * y_step_y + x0 * y_step_x;
-    kernels.convolve(pass, int32_t(channels.begin), int32_t(channels.end), groups,
-                     std::min(group.positions, phase.width - x0), x_step_x);
-  }
-}
-
-Range ConvLayer::channels(int index, int parts) const {
-  const auto edge = [&](int i) -> int64_t {
-    if (i >= parts) return shape_.outputs;
-    const int64_t target = count() * i / parts;
-    return std::lower_bound(starts_.begin(), starts_.end() - 1, int32_t(target)) - starts_.begin();
-  };
-  return {edge(index), edge(index + 1)};
-}
-
-void ConvLayer::gradient(const ConvKernels& kernels, const Planes& x, const Planes& dy, int32_t tiles,
-                         Range channels, float* out) const {
+void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x, const Planes& dy, int32_t tiles,
+                         int index, int parts, float* out) const {
   const ConvShape& s = shape_;
-  const int32_t height = s.out_height(), width = s.out_width();
-  const Range mine = entries(channels);
-  std::fill(out, out + (mine.end - mine.begin), 0.0f);
+  const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
+  own += forward_.floats();
+  for (const Phase& phase : phases_) own += phase.rows.floats();
   // As many rows at a time as keep their inputs in the second-level cache.
   const int64_t row_bytes = int64_t(s.inputs) * s.stride_y * s.width * 64;
-  const int32_t rows = int32_t(std::clamp<int64_t>(kCacheBytes / row_bytes, 1, height));
+  const int32_t rows = int32_t(std::clamp<int64_t>(kCacheBytes / row_bytes, 1, sweep.height));
   // Images of a few positions are summed over several tiles before the lanes are.
-  const int32_t together = height * width <= 4 ? std::min(tiles, 4) : 1;
-  for (int32_t t = 0; t < tiles; t += together) {
-    for (int32_t y0 = 0; y0 < height; y0 += rows) {
-      ConvGradient piece{offsets_.data(), x.at + t * x.tile + y0 * s.stride_y * x.row, nullptr,
-                         std::min(together, tiles - t), std::min(rows, height - y0), width, x.tile,
-                         s.stride_y * x.row, s.stride_x * 16, dy.tile, dy.row};
-      for (int64_t c = channels.begin; c < channels.end; ++c) {
-        const int64_t k0 = starts_[size_t(c)], k1 = starts_[size_t(c) + 1];
-        if (k0 == k1) continue;
-        piece.dy = dy.at + t * dy.tile + c * dy.channel + y0 * dy.row;
-        kernels.gradient(piece, k0, k1, out + (k0 - mine.begin));
-      }
-    }
-  }
+  const int32_t together = sweep.height * sweep.width <= 4 ? std::min(tiles, 4) : 1;
+  forward_.gradient(kernels, x, dy, sweep, rows, together, index, parts, own, out);
 }
 
 }  // namespace secateur

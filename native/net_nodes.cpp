@@ -23,21 +23,25 @@ void ConvolutionNode::place(const NetLayout& layout) {
   layer_.place(x.channel, x.row, dy.channel, dy.row);
 }
 
-void ConvolutionNode::forward(const NetCall& call, float*) const {
-  layer_.forward(call.convolution, call.slots[size_t(slot_)], call.slots[size_t(slot_) + 1], relu_,
-                 call.value(inputs_[0]), call.value(output_), call.layout.tiles, call.thread, call.threads);
+void ConvolutionNode::prepare_forward(const NetCall& call, float* own) const {
+  layer_.arrange_forward(call.slots[size_t(slot_)], call.thread, call.threads, own);
+}
+
+void ConvolutionNode::forward(const NetCall& call, float* own) const {
+  layer_.forward(call.convolution, own, call.slots[size_t(slot_) + 1], relu_, call.value(inputs_[0]),
+                 call.value(output_), call.layout.tiles, call.thread, call.threads);
 }
 
 void ConvolutionNode::prepare(const NetCall& call, float* own) const {
-  if (!wants_input_gradient(call)) return;
-  layer_.transpose_values(call.slots[size_t(slot_)], share(layer_.count(), call.thread, call.threads, 16), own);
+  if (wants_input_gradient(call))
+    layer_.arrange_backward(call.slots[size_t(slot_)], call.thread, call.threads, own);
 }
 
 void ConvolutionNode::backward(const NetCall& call, float* own) const {
   const Planes dy = call.gradient(output_);
   const ConvShape& s = layer_.shape();
   const Extent extent{call.layout.tiles, s.out_height(), s.out_width(), 16};
-  const Range channels = layer_.channels(call.thread, call.threads);
+  const Range channels = share(s.outputs, call.thread, call.threads);
   if (relu_) {
     const Planes y = call.value(output_);
     for (int64_t c = channels.begin; c < channels.end; ++c)
@@ -45,8 +49,8 @@ void ConvolutionNode::backward(const NetCall& call, float* own) const {
     call.wait();
   }
   if (float* out = call.slot_gradient(slot_))
-    layer_.gradient(call.convolution, call.value(inputs_[0]), dy, call.layout.tiles, channels,
-                    out + layer_.entries(channels).begin);
+    layer_.gradient(call.convolution, own, call.value(inputs_[0]), dy, call.layout.tiles, call.thread, call.threads,
+                    out);
   if (float* out = call.slot_gradient(slot_ + 1)) {
     for (int64_t c = channels.begin; c < channels.end; ++c)
       out[c] = float(call.plane.total(extent, channel_of(dy, c)));

@@ -12,8 +12,9 @@ class ConvolutionNode : public NetNode {
  public:
   ConvolutionNode(std::vector<int> inputs, int output, int slot, ConvLayer layer, bool relu)
       : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
-  int64_t floats(const NetLayout&) const override { return layer_.count(); }
+  int64_t floats(const NetLayout&) const override { return layer_.floats(); }
   void place(const NetLayout&) override;
+  void prepare_forward(const NetCall&, float* own) const override;
   void forward(const NetCall&, float* own) const override;
   void prepare(const NetCall&, float* own) const override;
   void backward(const NetCall&, float* own) const override;

@@ -150,7 +150,7 @@ void SparseNet::finish(int output, bool flat) {
     require(written[b] || int(b) == output, "every layer must lead to the output");
   output_ = output;
   const NetLayout one = layout(1);
-  for (auto& node : nodes_) node->place(one);
+  for (auto& node : nodes_) node->place(one);  // after this the layout knows how many floats each node needs
   input_groups_ = pack_groups(buffers_[0], one.values[0]);
   output_groups_ = pack_groups(this->output(), one.gradients[size_t(output)]);
 }
@@ -192,7 +192,6 @@ void SparseNet::unpack(const NetCall& call, const NetBuffer& b, const Planes& fr
 
 void SparseNet::pack_input(const NetCall& call, const float* x) const {
   pack(call, x, input(), input_groups_, call.value(0));
-  call.wait();
 }
 
 void SparseNet::pack_output_gradient(const NetCall& call, const float* dy) const {
@@ -208,6 +207,8 @@ void SparseNet::unpack_input_gradient(const NetCall& call, float* out) const {
 }
 
 void SparseNet::forward(const NetCall& call) const {
+  for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->prepare_forward(call, call.work + call.layout.own[i]);
+  call.wait();
   for (size_t i = 0; i < nodes_.size(); ++i) {
     nodes_[i]->forward(call, call.work + call.layout.own[i]);
     call.wait();

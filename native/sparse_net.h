@@ -71,6 +71,8 @@ class NetNode {
   // Floats it needs from a forward pass to the backward pass, or during a call.
   virtual int64_t floats(const NetLayout&) const { return 0; }
   virtual void place(const NetLayout&) {}
+  // Before the first layer computes.
+  virtual void prepare_forward(const NetCall&, float*) const {}
   // Each thread does its part; the caller puts a barrier after it.
   virtual void forward(const NetCall&, float* own) const = 0;
   // Before the backward pass begins.

@@ -1,0 +1,61 @@
+// The kept weights of a convolution as rows of taps: one row for each channel that is written, and blocks of four rows
+// where they read so much in common that loading an input once for all four is worth computing with zeros.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "conv_kernels.h"
+#include "team.h"
+
+namespace secateur {
+
+// One channel after another of an activation or a gradient, for tiles of 16 samples; strides in floats.
+struct Planes {
+  float* at;  // tile 0, channel 0, position (0, 0)
+  int64_t tile, channel, row, step;
+};
+
+// The positions that a convolution writes, and how far apart they and the ones that they read are.
+struct ConvSweep {
+  int32_t height, width, tiles;
+  int64_t x_row, y_row, y_step;  // in floats
+  int64_t x_step;                // in positions
+};
+
+class ConvRows {
+ public:
+  std::vector<int32_t> starts, offsets;  // row r's taps: starts[r] … starts[r + 1]
+  std::vector<int32_t> order;            // where each tap's value is in storage
+
+  // Once the offsets are known.
+  void find_blocks();
+  int32_t rows() const { return int32_t(starts.size()) - 1; }
+  // Floats of the values in this object's order: those of single rows, then those of blocks.
+  int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
+  void arrange(const float* values, int index, int parts, float* out) const;
+
+  void convolve(const ConvKernels&, const float* arranged, const float* bias, bool relu, bool add, const Planes& x,
+                const Planes& y, const ConvSweep&, int index, int parts) const;
+  // The gradients of this part's rows, written to their places in storage. `scratch`: floats() floats for the team.
+  void gradient(const ConvKernels&, const Planes& x, const Planes& dy, const ConvSweep&, int32_t rows_at_once,
+                int32_t tiles_at_once, int index, int parts, float* scratch, float* out) const;
+
+ private:
+  // Something that one thread computes: rows [first, last) on their own, or the one block `block`.
+  struct Unit {
+    int32_t first, last, block;
+  };
+
+  Range part_of(const std::vector<int64_t>& work, int index, int parts) const;
+  template <class Body>
+  void each_place(const ConvSweep&, const Planes& x, const Planes& y, int32_t limit, const std::vector<int64_t>& work,
+                  int index, int parts, Body body) const;
+
+  std::vector<int32_t> block_starts_, block_offsets_, block_rows_, block_order_;
+  std::vector<Unit> singles_;
+  std::vector<int64_t> single_work_, block_work_;  // running totals
+};
+
+}  // namespace secateur
