@@ -1,13 +1,14 @@
 """How much faster masked LSTM and GRU classifiers train and run when only the surviving weights are computed.
 
-    python benchmarks/sparse_recurrent.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
+    python benchmarks/sparse_recurrent.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S] [--own-time]
 
 The networks of SNIP's paper that read an image row by row: a linear projection 28 → h at each of 28 steps, one LSTM
 or GRU h → h, a linear classifier of the last state; batch 100. For each network and density, in one run and
 interleaved: stock torch eager, other ways to run it densely (without oneDNN; linear layers through oneDNN; with
 --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused step. Masks are SNIP's,
 from one batch of MNIST where it is found, else of scikit-learn's digits. Figures are medians; ratios are formed
-inside the run only.
+inside the run only. On a machine that others use, --threads 1 --own-time counts the time that the processor spends
+on this thread.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import copy
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -71,7 +73,7 @@ class WithoutOneDnn(nn.Module):
             return self.net(x)
 
 
-def measure(name: str, density: float, seconds: float, compiled: bool) -> Result:
+def measure(name: str, density: float, seconds: float, compiled: bool, clock: Callable[[], float]) -> Result:
     """Measure everything for one network and density."""
     flat, y, _ = images(BATCH)
     x = flat.view(BATCH, 1, 28, 28)
@@ -94,10 +96,10 @@ def measure(name: str, density: float, seconds: float, compiled: bool) -> Result
         training["fused"] = lambda: step(x, y)
         inference["fused"] = lambda: step.predict(x)
         one["fused"] = lambda: step.predict(x[:1])
-    trained = interleaved(training, seconds=seconds)
+    trained = interleaved(training, seconds=seconds, clock=clock)
     with torch.no_grad():
-        inferred = interleaved(inference, seconds=seconds / 2)
-        single = interleaved(one, seconds=seconds / 4)
+        inferred = interleaved(inference, seconds=seconds / 2, clock=clock)
+        single = interleaved(one, seconds=seconds / 4, clock=clock)
     kept = {layer.name: layer.kept for layer in masks.layers()}
     cell = sum(count for layer, count in kept.items() if layer.startswith("cell"))
     # Forward, and the gradients of weights and inputs; the projection needs none of its inputs, the head one step.
@@ -149,13 +151,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument("--own-time", action="store_true", help="the thread's processor time; needs --threads 1")
     args = parser.parse_args()
+    if args.own_time and args.threads != 1:
+        parser.error("--own-time counts one thread's time; it needs --threads 1")
+    clock = time.thread_time if args.own_time else time.perf_counter
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="TF32 acceleration")  # from asking torch to leave oneDNN out
     nets, densities = (["lstm-s"], (0.05,)) if args.quick else (list(NETS), DENSITIES)
     seconds = 1.0 if args.quick else args.seconds
-    results = [measure(net, density, seconds, args.compile) for net in nets for density in densities]
+    results = [measure(net, density, seconds, args.compile, clock) for net in nets for density in densities]
     where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
+    where += ", processor time" if args.own_time else ""
     print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images(1)[2]}\n")
     print(table(results), end="\n\n")
     print(milliseconds(results))

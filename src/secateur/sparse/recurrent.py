@@ -95,6 +95,19 @@ class SparseRecurrent(nn.Module):
         return self.options.input_size
 
     @property
+    def num_layers(self) -> int:
+        """Number of stacked layers."""
+        return self.options.num_layers
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether each layer also runs from the last step to the first."""
+        return self.options.bidirectional
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: code written for torch's layers calls it before they run."""
+
+    @property
     def density(self) -> float:
         """The fraction of all weights kept, in [0, 1]."""
         return sum(p.kept for p in self.plans) / sum(p.rows * (p.inputs + p.units) for p in self.plans)

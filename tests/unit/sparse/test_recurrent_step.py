@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -169,6 +170,21 @@ def test_a_checkpoint_in_the_middle_goes_on_as_if_nothing_had_been() -> None:
         step(x, y)
     step.write_back()
     assert_same(again, whole, tolerance=0.0)
+
+
+def test_several_runs_on_threads_do_not_disturb_one_another() -> None:
+    def train(model: nn.Module) -> nn.Module:
+        step = compile_step(model, masks_of(model), cross_entropy, SGD(model.parameters(), lr=0.1, momentum=0.9))
+        for x, y in batches(12):
+            step(x, y)
+        step.write_back()
+        return model
+
+    names = ("lstm", "gru", "plain gru")
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(train, [BUILDS[name]() for name in names]))
+    for name, model in zip(names, together, strict=True):
+        assert_same(model, train(BUILDS[name]()), tolerance=0.0)
 
 
 def test_idle_units_are_found_through_the_recurrence() -> None:
