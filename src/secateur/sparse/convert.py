@@ -80,7 +80,8 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
             lines += found
             swaps |= {} if replacement is None else {path: replacement}
         if is_convolution(module):
-            convolution, line = choose_convolution(path, module, by_id, masks, uses, machine)
+            parent = model.get_submodule(path.rpartition(".")[0])
+            convolution, line = choose_convolution(path, module, by_id, masks, uses, machine, parent)
             lines.append(line)
             swaps |= {} if convolution is None else {path: convolution}
         if not isinstance(module, nn.Linear):

@@ -22,9 +22,13 @@ def is_convolution(module: nn.Module) -> bool:
 
 def choose_convolution(
     path: str, module: nn.Module, names: Mapping[int, str], masks: Mapping[str, Tensor], uses: Mapping[int, int],
-    machine: Machine,
+    machine: Machine, parent: nn.Module,
 ) -> tuple[SparseConvolution | None, LayerReport]:  # fmt: skip
-    """Choose how a convolution runs; return its replacement, or None, and the line of the report."""
+    """Choose how a convolution runs; return its replacement, or None, and the line of the report.
+
+    In a Sequential with sparse convolutions a denser one is sparse as well: to leave the kernels' layout for it and
+    to come back costs more than it would gain.
+    """
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
     weight = module.weight
     name = names.get(id(weight))
@@ -39,10 +43,21 @@ def choose_convolution(
         return None, line
     density, limit = kept / weight.numel(), machine.convolution
     sparse = sparse_convolution(module, mask)
-    sparse.compute_dense = density >= limit
-    side, choice = ("above", Choice.DENSE) if sparse.compute_dense else ("below", Choice.SPARSE)
+    joined = type(parent) is nn.Sequential and _any_below(parent, limit, names, masks)
+    sparse.compute_dense = density >= limit and not joined
+    choice = Choice.DENSE if sparse.compute_dense else Choice.SPARSE
+    side = "above" if density >= limit else "below"
     reason = f"density {density * 100:.2g} % is {side} break-even {limit * 100:.2g} % of convolutions"
+    if density >= limit and joined:
+        reason += ", but its neighbours are sparse and stay in the kernels' layout"
     return sparse, LayerReport(shown, tuple(weight.shape), kept, weight.numel(), choice, reason, True)
+
+
+def _any_below(parent: nn.Module, limit: float, names: Mapping[int, str], masks: Mapping[str, Tensor]) -> bool:
+    """Tell whether a convolution among the parent's children is sparse on its own account."""
+    weights = [m.weight for m in parent.children() if isinstance(m, nn.Conv1d | nn.Conv2d)]
+    found = [masks[names[id(w)]] for w in weights if id(w) in names]
+    return any(int(mask.count_nonzero()) < limit * mask.numel() for mask in found)
 
 
 def _why_not(module: Any, names: Mapping[int, str], uses: Mapping[int, int]) -> str | None:

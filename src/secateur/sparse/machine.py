@@ -29,7 +29,7 @@ __all__ = ["BreakEven", "Machine", "cache_file", "measure_machine", "processor",
 
 _SIZES = (64, 256, 1024, 2048)
 _BATCHES = (1, 128)
-_VERSION = 2  # of the measurement; a change of it or of the kernels' speed measures anew
+_VERSION = 3  # of the measurement; a change of it or of the kernels' speed measures anew
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,28 @@ def _measure_convolution(generator: torch.Generator) -> float:
         dense.weight.copy_(torch.rand(dense.weight.shape, generator=generator))
         dense.bias.zero_()  # type: ignore[union-attr]
     order = torch.rand(dense.weight.shape, generator=generator)
-    low, high = 0.05, 0.3
     x = torch.rand(32, 64, 16, 16, generator=generator).requires_grad_()
     dy = torch.rand(32, 64, 16, 16, generator=generator)
-    layers = [sparse_convolution(dense, order < d) for d in (low, high)]
+    densities = (0.1, 0.4, 0.7, 1.0)
+    layers = [sparse_convolution(dense, order < d) for d in densities]
     sparse = [lambda s=s: _train(s(x), dy, s, x) for s in layers]
-    first, second, whole = _seconds([*sparse, lambda: _train(dense(x), dy, dense, x)])
-    slope = max((second - first) / (high - low), 1e-12)
-    return min(max((whole - first) / slope + low, 0.0), 1.0)
+    *times, whole = _seconds([*sparse, lambda: _train(dense(x), dy, dense, x)])
+    return _crossing(densities, times, whole)
+
+
+def _crossing(densities: tuple[float, ...], times: list[float], level: float) -> float:
+    """Return the density at which a line through the points first passes the level; 1 if it never does.
+
+    >>> _crossing((0.1, 0.5, 1.0), [1.0, 2.0, 4.0], 3.0)
+    0.75
+    """
+    if times[0] >= level:
+        return densities[0] * level / times[0]
+    for i in range(1, len(times)):
+        if times[i] >= level:
+            share = (level - times[i - 1]) / (times[i] - times[i - 1])
+            return densities[i - 1] + share * (densities[i] - densities[i - 1])
+    return 1.0
 
 
 def _train(y: torch.Tensor, dy: torch.Tensor, module: nn.Module, x: torch.Tensor) -> None:

@@ -129,9 +129,16 @@ def test_the_report_says_what_was_chosen_and_why(sparse_machine: Machine) -> Non
     fast = sparsify(model, masks, machine=sparse_machine)
     lines = str(report_of(fast)).split("\n")
     assert lines[0] == "0.weight [8 × 3 × 3 × 3]: sparse: density 31 % is below break-even 35 % of convolutions"
-    assert lines[1].startswith("3.weight [8 × 8 × 3 × 3]: dense kept: density 87 % is above break-even 35 %")
+    assert lines[1] == (
+        "3.weight [8 × 8 × 3 × 3]: sparse: density 87 % is above break-even 35 % of convolutions, "
+        "but its neighbours are sparse and stay in the kernels' layout"
+    )
     assert lines[2] == "6.weight [8 × 4 × 3 × 3]: untouched: its bias is masked too"
     assert report_of(fast).not_held == ("6.weight",)
+    alone = sparsify(nn.Conv1d(2, 2, 3), Masks({"weight": torch.arange(12).view(2, 2, 3) > 2}), machine=sparse_machine)
+    assert (
+        str(report_of(alone)) == "weight [2 × 2 × 3]: dense kept: density 75 % is above break-even 35 % of convolutions"
+    )
 
 
 @needs_kernels

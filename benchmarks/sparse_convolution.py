@@ -1,0 +1,280 @@
+"""How much faster masked convolutional networks train and run when only the surviving weights are computed.
+
+    python benchmarks/sparse_convolution.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
+                                            [--nets NAME …] [--densities D …] [--layers-only]
+
+Two tables, each measured in one run and interleaved. Whole networks: stock torch eager, the best dense found (stock
+or channels-last; with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused
+step; training and inference. Layers of VGG-like: one convolution at a uniform density, forward and backward, with the
+packing into the kernels' layout and without, and SparseProp's where it is installed. Masks of networks are SNIP's,
+from one batch of MNIST or CIFAR-10 where they are found, else of scikit-learn's digits. Figures are medians; ratios
+are formed inside the run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+import secateur as sc
+from secateur import Masks, _native_api
+from secateur.lab.data import DataError, load
+from secateur.lab.models import build
+from secateur.sparse import compile_step, sparsify
+from secateur.sparse.convolution import sparse_convolution
+from secateur.sparse.machine import processor
+from secateur.sparse.timing import interleaved
+
+DENSITIES = (0.05, 0.02, 0.01)
+LAYER_DENSITIES = (0.10, 0.05, 0.02, 0.01)
+NETS = {"lenet-5-caffe": 100, "vgg-like": 32, "alexnet-s": 128}  # and their batches
+# Channels in and out, and the size of the image: the layers of VGG-like that differ.
+LAYERS = ((64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
+DENSE = ("stock", "channels last", "torch.compile")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Median seconds of one network at one density."""
+
+    net: str
+    batch: int
+    density: float
+    work: float  # multiply-adds that are left, of the dense network's
+    training: dict[str, float]
+    inference: dict[str, float]  # name and batch
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Median seconds of one convolution, forward and backward; `packing`: those of an empty one."""
+
+    layer: str
+    batch: int
+    density: float
+    times: dict[str, float]
+
+
+def images(net: str, count: int) -> tuple[Tensor, Tensor, str]:
+    """Return one batch for a network, its classes, and where they are from."""
+    grey = net.startswith("lenet")
+    try:
+        name = "mnist" if grey else "cifar-10"
+        train = load(name, seed=0).train
+        x, y = train.x[:count], train.y[:count]
+        x = x if x.is_floating_point() else (x.float() / 255 - 0.45) / 0.25
+        return x.contiguous(), y.long().clone(), name
+    except DataError:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
+        grown = nn.functional.pad(interpolate(small, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
+        if not grey:
+            colours = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+            grown = nn.functional.pad(grown, (2, 2, 2, 2)) * colours + 0.3 * (1 - colours)
+        return ((grown - 0.3) / 0.3).contiguous(), torch.tensor(digits.target[:count]), "scikit-learn's digits"
+
+
+def make(net: str) -> nn.Module:
+    return build(net, generator=torch.Generator().manual_seed(0))
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+
+def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    """An ordinary training step."""
+    optimizer = sgd(model)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def work_left(model: nn.Module, masks: Masks, x: Tensor) -> float:
+    """Count the multiply-adds of a forward pass that the masks leave, over all."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    left = total = 0.0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal left, total
+        weight = module.get_parameter("weight")
+        places = output[0, 0].numel() if output.dim() > 2 else 1
+        mask = masks.get(names[id(weight)])
+        total += weight.numel() * places
+        left += (weight.numel() if mask is None else int(mask.count_nonzero())) * places
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [m.register_forward_hook(count) for m in layers]
+    with torch.no_grad():
+        model(x[:2])
+    for handle in handles:
+        handle.remove()
+    return left / total
+
+
+def measure_whole(net: str, batch: int, density: float, seconds: float, compiled: bool) -> Whole:
+    """Measure one network at one density."""
+    x, y, _ = images(net, batch)
+    base = make(net)
+    masks = sc.prune(base, sc.methods.snip(density=density), batches=[(x, y)])
+    work = work_left(copy.deepcopy(base), masks, x)
+    turned = x.to(memory_format=torch.channels_last)
+    dense = {"stock": (make(net), x), "channels last": (make(net).to(memory_format=torch.channels_last), turned)}
+    if compiled:
+        dense["torch.compile"] = (torch.compile(make(net)), x)  # type: ignore[assignment]
+    fast = sparsify(base, masks, batch=batch)
+    training = {name: loop(model, inputs, y) for name, (model, inputs) in dense.items()}
+    training["module"] = loop(fast, x, y)
+    if _native_api.native is not None:
+        model = copy.deepcopy(base)
+        step = compile_step(model, masks, cross_entropy, sgd(model))
+        training["fused"] = lambda: step(x, y)
+    trained = interleaved(training, seconds=seconds)
+    running = {"stock": make(net).eval(), "module": fast.eval()}
+    some = {size: x[:size].contiguous() for size in (1, batch)}
+    inference: dict[str, Callable[[], object]] = {
+        f"{name} {size}": (lambda m=model, inputs=inputs: m(inputs))
+        for size, inputs in some.items()
+        for name, model in running.items()
+    }
+    with torch.no_grad():
+        inferred = interleaved(inference, seconds=seconds / 2)
+    return Whole(net, batch, density, work, trained, inferred)
+
+
+def peer_of(dense: nn.Conv2d) -> nn.Module | None:
+    """SparseProp's convolution, if it is installed."""
+    try:
+        from sparseprop.modules import SparseConv2d as Peer
+    except ImportError:
+        return None
+    return Peer.from_dense(dense)
+
+
+def measure_layer(sizes: tuple[int, int, int], batch: int, density: float, seconds: float) -> Layer:
+    """Measure one convolution at a uniform density."""
+    inputs, outputs, size = sizes
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    dense = nn.Conv2d(inputs, outputs, 3, padding=1)
+    mask = torch.rand(dense.weight.shape, generator=generator) < density
+    with torch.no_grad():
+        dense.weight.mul_(mask)
+    x = torch.randn(batch, inputs, size, size, generator=generator).requires_grad_()
+    dy = torch.randn(batch, outputs, size, size, generator=generator)
+    modules: dict[str, nn.Module] = {
+        "stock": dense,
+        "ours": sparse_convolution(dense, mask),
+        "packing": sparse_convolution(dense, torch.zeros_like(mask)),
+    }
+    peer = peer_of(dense)
+    if peer is not None:
+        modules["SparseProp"] = peer
+    candidates: dict[str, Callable[[], object]] = {
+        name: (lambda m=module: torch.autograd.grad(m(x), [x, *m.parameters()], dy)) for name, module in modules.items()
+    }
+    return Layer(f"{inputs}-{outputs} @ {size}", batch, density, interleaved(candidates, seconds=seconds))
+
+
+def ratio(times: dict[str, float], name: str, over: Sequence[str]) -> str:
+    known = [times[o] for o in over if o in times]
+    return f"{min(known) / times[name]:.1f}" if name in times and known else "–"
+
+
+def whole_table(results: list[Whole]) -> str:
+    """Speed-ups of training over stock / over the best dense, and of inference over stock."""
+    densities = sorted({r.density for r in results}, reverse=True)
+    lines = [
+        "| speed-up over stock / over best dense | " + " | ".join(f"{1 - d:.0%} sparse" for d in densities) + " |",
+        "|---|" + "---|" * len(densities),
+    ]
+    for net, batch in dict.fromkeys((r.net, r.batch) for r in results):
+        own = [next(r for r in results if (r.net, r.density) == (net, d)) for d in densities]
+        for label, name in ((", fused step", "fused"), (", `sparsify` + torch.optim", "module")):
+            cells = [f"{ratio(r.training, name, ['stock'])} / {ratio(r.training, name, DENSE)}" for r in own]
+            lines.append(f"| {net}, batch {batch}{label} | " + " | ".join(cells) + " |")
+        for size in (1, batch):
+            cells = [ratio(r.inference, f"module {size}", [f"stock {size}"]) for r in own]
+            lines.append(f"| {net}, inference, batch {size} | " + " | ".join(cells) + " |")
+        lines.append(f"| {net}, multiply-adds left | " + " | ".join(f"{r.work:.1%}" for r in own) + " |")
+    return "\n".join(lines)
+
+
+def layer_table(results: list[Layer]) -> str:
+    """Speed-ups over stock, with packing / without."""
+    densities = sorted({r.density for r in results}, reverse=True)
+    lines = ["| forward + backward over stock | " + " | ".join(f"{d:.0%} kept" for d in densities) + " |"]
+    lines.append("|---|" + "---|" * len(densities))
+    for layer in dict.fromkeys(r.layer for r in results):
+        cells = []
+        for density in densities:
+            times = next(r for r in results if (r.layer, r.density) == (layer, density)).times
+            alone = {**times, "ours": max(times["ours"] - times["packing"], 1e-9)}
+            peer = f" ({ratio(times, 'SparseProp', ['stock'])})" if "SparseProp" in times else ""
+            cells.append(f"{ratio(times, 'ours', ['stock'])} / {ratio(alone, 'ours', ['stock'])}{peer}")
+        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def milliseconds(results: list[Whole]) -> str:
+    """The times behind the table."""
+    lines = []
+    for r in results:
+        for kind, times in (("training", r.training), ("inference", r.inference)):
+            text = ", ".join(f"{name} {1e3 * t:.2f}" for name, t in times.items())
+            lines.append(f"{r.net} {1 - r.density:.0%} {kind} [ms]: {text}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="LeNet-5-Caffe and one layer at 95 %% only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument("--nets", nargs="*", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
+    parser.add_argument("--layers-only", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    nets, densities, seconds = args.nets, args.densities, args.seconds
+    layers, layer_densities = LAYERS, LAYER_DENSITIES
+    if args.quick:
+        nets, densities, seconds, layers, layer_densities = ["lenet-5-caffe"], [0.05], 1.0, LAYERS[4:5], (0.05,)
+    where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
+    print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images('vgg-like', 1)[2]}\n")
+    whole: list[Whole] = []
+    if not args.layers_only:
+        whole = [measure_whole(n, NETS[n], d, seconds, args.compile) for n in nets for d in densities]
+        print(whole_table(whole), end="\n\n")
+        print(milliseconds(whole), end="\n\n")
+    single = [measure_layer(sizes, 32, d, seconds / 8) for sizes in layers for d in layer_densities]
+    print(layer_table(single))
+    if args.json is not None:
+        found: dict[str, Any] = {"machine": where, "kernels": _native_api.isa()}
+        found |= {"networks": [asdict(r) for r in whole], "layers": [asdict(r) for r in single]}
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+    main()
