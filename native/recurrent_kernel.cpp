@@ -72,6 +72,21 @@ inline void slot_row(const CellProduct& p, const float* x, int64_t width, int32_
   add_row<W>(p.columns, p.values, p.starts[row], p.starts[row + 1], x, width, sum);
 }
 
+// A row's sums for W vectors, as gates that are not divided yet. A row without weights is the same for all samples.
+template <int W, Ratio (*Gate)(Vec)>
+inline void gate_row(const CellProduct& p, const float* x, int64_t width, int32_t row, Ratio* gate) {
+  if (p.starts[row] == p.starts[row + 1]) {
+    const Ratio same = Gate(splat(p.bias[row]));
+#pragma GCC unroll 8
+    for (int i = 0; i < W; ++i) gate[i] = same;
+    return;
+  }
+  Vec sum[W];
+  slot_row<W>(p, x, width, row, sum);
+#pragma GCC unroll 8
+  for (int i = 0; i < W; ++i) gate[i] = Gate(sum[i]);
+}
+
 // The gradient of unit u's new state h, all that reaches it but the carry.
 template <int W>
 inline void state_gradient(const CellProduct& p, const CellStep& s, int32_t u, int64_t offset, Vec* sum) {
@@ -94,21 +109,19 @@ void lstm_forward_pass(const CellProduct& p, const CellStep& s, int64_t offset) 
   for (int32_t u = 0; u < p.units; ++u) {
     const int64_t at = u * width + offset;
     float* slots = s.slots + kSlots * u * width + offset;
-    Vec in[W], forget[W], cell[W], out[W];
-    slot_row<W>(p, x, width, kSlots * u, in);
-    slot_row<W>(p, x, width, kSlots * u + 1, forget);
-    slot_row<W>(p, x, width, kSlots * u + 2, cell);
-    slot_row<W>(p, x, width, kSlots * u + 3, out);
+    Ratio in[W], forget[W], cell[W], out[W];
+    gate_row<W, sigmoid_ratio>(p, x, width, kSlots * u, in);
+    gate_row<W, sigmoid_ratio>(p, x, width, kSlots * u + 1, forget);
+    gate_row<W, tangent_ratio>(p, x, width, kSlots * u + 2, cell);
+    gate_row<W, sigmoid_ratio>(p, x, width, kSlots * u + 3, out);
 #pragma GCC unroll 8
     for (int i = 0; i < W; ++i) {
       const int64_t lane = i * kLanes;
-      const Ratio in_ = sigmoid_ratio(in[i]), forget_ = sigmoid_ratio(forget[i]);
-      const Ratio cell_ = tangent_ratio(cell[i]), out_ = sigmoid_ratio(out[i]);
-      const Vec first = in_.below * forget_.below, second = cell_.below * out_.below;
+      const Vec first = in[i].below * forget[i].below, second = cell[i].below * out[i].below;
       const Vec inverse = 1.0f / (first * second);
       const Vec per_first = inverse * second, per_second = inverse * first;
-      const Vec a = in_.above * forget_.below * per_first, f = forget_.above * in_.below * per_first;
-      const Vec g = cell_.above * out_.below * per_second, o = out_.above * cell_.below * per_second;
+      const Vec a = in[i].above * forget[i].below * per_first, f = forget[i].above * in[i].below * per_first;
+      const Vec g = cell[i].above * out[i].below * per_second, o = out[i].above * cell[i].below * per_second;
       const Vec state = f * load(s.state + at + lane) + a * g;
       const Vec squashed = tangent(state);
       store(slots + lane, a);
@@ -156,17 +169,17 @@ void gru_forward_pass(const CellProduct& p, const CellStep& s, int64_t offset) {
     const int64_t at = u * width + offset;
     float* slots = s.slots + kSlots * u * width + offset;
     const float* before = x + (p.inputs + u) * width;
-    Vec reset[W], update[W], from_input[W], from_state[W];
-    slot_row<W>(p, x, width, kSlots * u, reset);
-    slot_row<W>(p, x, width, kSlots * u + 1, update);
+    Ratio reset[W], update[W];
+    Vec from_input[W], from_state[W];
+    gate_row<W, sigmoid_ratio>(p, x, width, kSlots * u, reset);
+    gate_row<W, sigmoid_ratio>(p, x, width, kSlots * u + 1, update);
     slot_row<W>(p, x, width, kSlots * u + 2, from_input);
     slot_row<W>(p, x, width, kSlots * u + 3, from_state);
 #pragma GCC unroll 8
     for (int i = 0; i < W; ++i) {
       const int64_t lane = i * kLanes;
-      const Ratio reset_ = sigmoid_ratio(reset[i]), update_ = sigmoid_ratio(update[i]);
-      const Vec inverse = 1.0f / (reset_.below * update_.below);
-      const Vec r = reset_.above * update_.below * inverse, z = update_.above * reset_.below * inverse;
+      const Vec inverse = 1.0f / (reset[i].below * update[i].below);
+      const Vec r = reset[i].above * update[i].below * inverse, z = update[i].above * reset[i].below * inverse;
       const Vec n = tangent(from_input[i] + r * from_state[i]);
       store(slots + lane, r);
       store(slots + width + lane, z);
