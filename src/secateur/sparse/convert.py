@@ -174,7 +174,8 @@ def _choose(
     sparse = SparseLinear.from_dense(module, mask)
     texts = _percent(density), _percent(limit)
     if density < limit:
-        return sparse, line(Choice.SPARSE, "density {} is below break-even {}".format(*texts), True)
+        kind = ", in blocks of four outputs" if sparse.plan.blocks else ""
+        return sparse, line(Choice.SPARSE, "density {} is below break-even {}{}".format(*texts, kind), True)
     sparse.compute_dense, sparse.onednn = True, machine.onednn
     return sparse, line(Choice.DENSE, "density {} is above break-even {}".format(*texts), True)
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from secateur import Masks, _native_api, densify, hold, methods, prune, sparsify
-from secateur.sparse import SparseLinear, compile_step
+from secateur.sparse import SparseLinear, compile_step, report_of
 from secateur.sparse.compact import compact
 from secateur.sparse.machine import Machine
 from secateur.sparse.plan import LayerPlan, plan_layer, whole_blocks
@@ -193,6 +193,7 @@ def test_sparsify_takes_blocks_and_gives_the_dense_model_back(density: float, sp
     fast = sparsify(model, masks, machine=sparse_machine)
     layers = [m for m in fast.modules() if isinstance(m, SparseLinear)]
     assert len(layers) == 3 and all(layer.plan.blocks for layer in layers)
+    assert all(line.reason.endswith(", in blocks of four outputs") for line in report_of(fast).layers)
     x = torch.randn(33, 30)
     torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(copy.deepcopy(fast)(x), fast(x))
