@@ -237,6 +237,7 @@ def test_wrong_inputs_are_refused(kind: type[Recurrent]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(native is None, reason="needs the compiled kernels")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compile_breaks_its_graph_at_the_kernels(generator: torch.Generator) -> None:
     layer = nn.LSTM(4, 6, 2)
