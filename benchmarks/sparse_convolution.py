@@ -1,7 +1,7 @@
 """How much faster masked convolutional networks train and run when only the surviving weights are computed.
 
     python benchmarks/sparse_convolution.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
-                                            [--nets NAME …] [--densities D …] [--layers-only]
+                                            [--own-time] [--nets NAME …] [--densities D …] [--layers-only]
 
 Two tables, each measured in one run and interleaved. Whole networks: stock torch eager, the best dense found (stock
 or channels-last; with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused
@@ -17,6 +17,7 @@ import argparse
 import copy
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -129,7 +130,9 @@ def work_left(model: nn.Module, masks: Masks, x: Tensor) -> float:
     return left / total
 
 
-def measure_whole(net: str, batch: int, density: float, seconds: float, compiled: bool) -> Whole:
+def measure_whole(
+    net: str, batch: int, density: float, seconds: float, compiled: bool, clock: Callable[[], float]
+) -> Whole:
     """Measure one network at one density."""
     x, y, _ = images(net, batch)
     base = make(net)
@@ -146,7 +149,7 @@ def measure_whole(net: str, batch: int, density: float, seconds: float, compiled
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)
-    trained = interleaved(training, seconds=seconds)
+    trained = interleaved(training, seconds=seconds, clock=clock)
     running = {"stock": make(net).eval(), "module": fast.eval()}
     some = {size: x[:size].contiguous() for size in (1, batch)}
     inference: dict[str, Callable[[], object]] = {
@@ -155,7 +158,7 @@ def measure_whole(net: str, batch: int, density: float, seconds: float, compiled
         for name, model in running.items()
     }
     with torch.no_grad():
-        inferred = interleaved(inference, seconds=seconds / 2)
+        inferred = interleaved(inference, seconds=seconds / 2, clock=clock)
     return Whole(net, batch, density, work, trained, inferred)
 
 
@@ -168,7 +171,9 @@ def peer_of(dense: nn.Conv2d) -> nn.Module | None:
     return Peer.from_dense(dense)
 
 
-def measure_layer(sizes: tuple[int, int, int], batch: int, density: float, seconds: float) -> Layer:
+def measure_layer(
+    sizes: tuple[int, int, int], batch: int, density: float, seconds: float, clock: Callable[[], float]
+) -> Layer:
     """Measure one convolution at a uniform density."""
     inputs, outputs, size = sizes
     generator = torch.Generator().manual_seed(0)
@@ -190,7 +195,7 @@ def measure_layer(sizes: tuple[int, int, int], batch: int, density: float, secon
     candidates: dict[str, Callable[[], object]] = {
         name: (lambda m=module: torch.autograd.grad(m(x), [x, *m.parameters()], dy)) for name, module in modules.items()
     }
-    return Layer(f"{inputs}-{outputs} @ {size}", batch, density, interleaved(candidates, seconds=seconds))
+    return Layer(f"{inputs}-{outputs} @ {size}", batch, density, interleaved(candidates, seconds=seconds, clock=clock))
 
 
 def ratio(times: dict[str, float], name: str, over: Sequence[str]) -> str:
@@ -254,7 +259,11 @@ def main() -> None:
     parser.add_argument("--nets", nargs="*", default=list(NETS), choices=list(NETS))
     parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     parser.add_argument("--layers-only", action="store_true")
+    parser.add_argument("--own-time", action="store_true", help="the thread's processor time; needs --threads 1")
     args = parser.parse_args()
+    if args.own_time and args.threads != 1:
+        parser.error("--own-time counts one thread: add --threads 1")
+    clock = time.thread_time if args.own_time else time.perf_counter
     torch.set_num_threads(args.threads)
     nets, densities, seconds = args.nets, args.densities, args.seconds
     layers, layer_densities = LAYERS, LAYER_DENSITIES
@@ -264,10 +273,10 @@ def main() -> None:
     print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images('vgg-like', 1)[2]}\n")
     whole: list[Whole] = []
     if not args.layers_only:
-        whole = [measure_whole(n, NETS[n], d, seconds, args.compile) for n in nets for d in densities]
+        whole = [measure_whole(n, NETS[n], d, seconds, args.compile, clock) for n in nets for d in densities]
         print(whole_table(whole), end="\n\n")
         print(milliseconds(whole), end="\n\n")
-    single = [measure_layer(sizes, 32, d, seconds / 8) for sizes in layers for d in layer_densities]
+    single = [measure_layer(sizes, 32, d, seconds / 8, clock) for sizes in layers for d in layer_densities]
     print(layer_table(single))
     if args.json is not None:
         found: dict[str, Any] = {"machine": where, "kernels": _native_api.isa()}

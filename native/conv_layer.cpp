@@ -127,6 +127,25 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
   }
 }
 
+void ConvLayer::place_sample(int64_t x_channel, int64_t x_row) {
+  const ConvShape& s = shape_;
+  for (size_t k = 0; k < tap_.size(); ++k) {
+    const Tap& t = tap_[k];
+    forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row + t.x * s.dilation_x -
+                                  s.pad_x);
+  }
+  forward_.find_blocks();
+}
+
+void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, float* own, const float* bias,
+                               bool relu, float* x, float* y, int64_t y_channel, int32_t vectors, Barrier& barrier,
+                               int index, int parts) const {
+  forward_.arrange_blocks(values, index, parts, own);
+  barrier.wait(parts);
+  const Planes from{x, 0, 0, 0, 16}, to{y, 0, y_channel, 0, 16};
+  forward_.convolve(kernels, values, own, bias, relu, false, from, to, {1, vectors, 1, 0, 0, 16, 1}, index, parts);
+}
+
 int64_t ConvLayer::floats() const {
   int64_t total = 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64;  // values, and sums with their margins
   for (const Phase& phase : phases_) total += phase.rows.floats();
@@ -134,7 +153,7 @@ int64_t ConvLayer::floats() const {
 }
 
 void ConvLayer::arrange_forward(const float* values, int index, int parts, float* own) const {
-  forward_.arrange(values, index, parts, own);
+  forward_.arrange_blocks(values, index, parts, own);
 }
 
 void ConvLayer::arrange_backward(const float* values, int index, int parts, float* own) const {
@@ -145,11 +164,11 @@ void ConvLayer::arrange_backward(const float* values, int index, int parts, floa
   }
 }
 
-void ConvLayer::forward(const ConvKernels& kernels, const float* own, const float* bias, bool relu, const Planes& x,
+void ConvLayer::forward(const ConvKernels& kernels, const float* values, const float* own, const float* bias, bool relu, const Planes& x,
                         const Planes& y, int32_t tiles, int index, int parts) const {
   const ConvSweep sweep{shape_.out_height(), shape_.out_width(), tiles, shape_.stride_y * x.row, y.row, y.step,
                         shape_.stride_x};
-  forward_.convolve(kernels, own, bias, relu, false, x, y, sweep, index, parts);
+  forward_.convolve(kernels, values, own, bias, relu, false, x, y, sweep, index, parts);
 }
 
 void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
@@ -160,7 +179,7 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
     target.at += phase.first_y * dx.row + phase.first_x * dx.step;
     const ConvSweep sweep{phase.height, phase.width, tiles, dy.row, shape_.stride_y * dx.row,
                           shape_.stride_x * dx.step, 1};
-    phase.rows.convolve(kernels, own, nullptr, false, add, dy, target, sweep, index, parts);
+    phase.rows.convolve(kernels, own, own + phase.rows.order.size(), nullptr, false, add, dy, target, sweep, index, parts);
     own += phase.rows.floats();
   }
 }

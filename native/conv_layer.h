@@ -40,14 +40,19 @@ class ConvLayer {
 
   // Once the buffers' strides are known (one step is 16 floats): the offsets.
   void place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int64_t dy_row);
+  // For one sample whose positions lie side by side, forward only; x_row: from one row of positions to the next.
+  void place_sample(int64_t x_channel, int64_t x_row);
 
   // What a call needs: values in the kernels' order for both directions, and room for sums.
   int64_t floats() const;
   // Part `index` of `parts` of each piece of work; `own` are those floats.
   void arrange_forward(const float* values, int index, int parts, float* own) const;
   void arrange_backward(const float* values, int index, int parts, float* own) const;
-  void forward(const ConvKernels&, const float* own, const float* bias, bool relu, const Planes& x, const Planes& y,
-               int32_t tiles, int index, int parts) const;
+  void forward(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
+               const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const;
+  // One sample: `vectors` · 16 positions of each channel of y, as if the rows of x were one long row.
+  void forward_sample(const ConvKernels&, const float* values, float* own, const float* bias, bool relu, float* x,
+                      float* y, int64_t y_channel, int32_t vectors, Barrier&, int index, int parts) const;
   void backward(const ConvKernels&, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
                 int index, int parts) const;
   // The gradients of the kept weights, in storage order.

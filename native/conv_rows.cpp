@@ -94,8 +94,11 @@ void ConvRows::find_blocks() {
 void ConvRows::arrange(const float* values, int index, int parts, float* out) const {
   const Range own = share(int64_t(order.size()), index, parts, 16);
   for (int64_t k = own.begin; k < own.end; ++k) out[k] = values[order[size_t(k)]];
+  arrange_blocks(values, index, parts, out + order.size());
+}
+
+void ConvRows::arrange_blocks(const float* values, int index, int parts, float* out) const {
   const Range blocks = share(int64_t(block_order_.size()), index, parts, 16);
-  out += order.size();
   for (int64_t k = blocks.begin; k < blocks.end; ++k) {
     const int32_t from = block_order_[size_t(k)];
     out[k] = from < 0 ? 0.0f : values[from];
@@ -140,11 +143,11 @@ void ConvRows::each_place(const ConvSweep& s, const Planes& x, const Planes& y, 
   }
 }
 
-void ConvRows::convolve(const ConvKernels& kernels, const float* arranged, const float* bias, bool relu, bool add,
-                        const Planes& x, const Planes& y, const ConvSweep& sweep, int index, int parts) const {
-  const ConvBlocks blocks{block_starts_.data(), block_offsets_.data(), arranged + order.size(), block_rows_.data()};
+void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const float* of_blocks, const float* bias,
+                        bool relu, bool add, const Planes& x, const Planes& y, const ConvSweep& sweep, int index, int parts) const {
+  const ConvBlocks blocks{block_starts_.data(), block_offsets_.data(), of_blocks, block_rows_.data()};
   const auto complete = [&](ConvPass& pass) {
-    pass.starts = starts.data(), pass.offsets = offsets.data(), pass.values = arranged;
+    pass.starts = starts.data(), pass.offsets = offsets.data(), pass.values = singles;
     pass.bias = bias, pass.relu = relu, pass.add = add;
   };
   each_place(sweep, x, y, kernels.block_accumulators, block_work_, index, parts,

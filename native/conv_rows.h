@@ -35,8 +35,10 @@ class ConvRows {
   // Floats of the values in this object's order: those of single rows, then those of blocks.
   int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
   void arrange(const float* values, int index, int parts, float* out) const;
+  void arrange_blocks(const float* values, int index, int parts, float* out) const;
 
-  void convolve(const ConvKernels&, const float* arranged, const float* bias, bool relu, bool add, const Planes& x,
+  // `singles` and `blocks`: the two parts of the values.
+  void convolve(const ConvKernels&, const float* singles, const float* blocks, const float* bias, bool relu, bool add, const Planes& x,
                 const Planes& y, const ConvSweep&, int index, int parts) const;
   // The gradients of this part's rows, written to their places in storage. `scratch`: floats() floats for the team.
   void gradient(const ConvKernels&, const Planes& x, const Planes& dy, const ConvSweep&, int32_t rows_at_once,

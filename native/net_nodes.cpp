@@ -28,8 +28,8 @@ void ConvolutionNode::prepare_forward(const NetCall& call, float* own) const {
 }
 
 void ConvolutionNode::forward(const NetCall& call, float* own) const {
-  layer_.forward(call.convolution, own, call.slots[size_t(slot_) + 1], relu_, call.value(inputs_[0]),
-                 call.value(output_), call.layout.tiles, call.thread, call.threads);
+  layer_.forward(call.convolution, call.slots[size_t(slot_)], own, call.slots[size_t(slot_) + 1], relu_,
+                 call.value(inputs_[0]), call.value(output_), call.layout.tiles, call.thread, call.threads);
 }
 
 void ConvolutionNode::prepare(const NetCall& call, float* own) const {

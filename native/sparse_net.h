@@ -110,7 +110,7 @@ class SparseNet {
 
   const NetBuffer& input() const { return buffers_.front(); }
   const NetBuffer& output() const { return buffers_[size_t(output_)]; }
-  const NetBuffer& buffer_at(int index) const { return buffers_.at(size_t(index)); }
+  const NetBuffer& image(int index) const { return buffers_.at(size_t(index)); }
   int output_index() const { return output_; }
   size_t slots() const { return size_t(slots_); }
   NetLayout layout(int64_t samples) const;

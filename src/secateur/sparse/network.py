@@ -58,7 +58,7 @@ def image_of(shape: tuple[int, ...], program: Program) -> tuple[int, int, int]:
 
 
 def build_network(
-    program: Program, shape: tuple[int, ...], masks: Mapping[int, Tensor], *, flat: bool = False
+    program: Program, shape: tuple[int, ...], masks: Mapping[int, Tensor], *, flat: bool = False, single: bool = False
 ) -> Network:
     """Compile the program for inputs of this shape.
 
@@ -67,13 +67,16 @@ def build_network(
         shape: of one input, without the batch.
         masks: by the id of the weight; layers without one keep all weights.
         flat: whether the output must be as linear layers give it, for the loss of a fused step.
+        single: build it for one sample at a time and without gradients, for latency: vectors run along the image.
+            Only chains without normalisation and sums.
 
     Raises:
         UnsupportedError: layers that do not fit each other or the shape.
     """
     native = _native_api.native
     assert native is not None, "the caller has looked"
-    builder = _Builder(native.SparseNet(*image_of(shape, program)), masks)
+    kind = native.SampleNet if single else native.SparseNet
+    builder = _Builder(kind(*image_of(shape, program)), masks)
     try:
         for operation in program.operations:
             builder.add(operation)

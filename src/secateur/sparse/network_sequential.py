@@ -84,10 +84,11 @@ class NetworkSequential(nn.Sequential):
         if x.shape[0] == 1 and any(isinstance(layer, _NORMS) and layer.training for layer in layers):
             return None  # torch knows which of them have too few values
         fold = not self.training and not (torch.is_grad_enabled() and _wants_gradients(x, layers))
-        key = (begin, begin + len(layers), tuple(x.shape[1:]), fold)
+        single = fold and x.shape[0] == 1
+        key = (begin, begin + len(layers), tuple(x.shape[1:]), fold, single)
         runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
         if key not in runs:
-            runs[key] = _compile(layers, begin, tuple(x.shape[1:]), fold)
+            runs[key] = _compile(layers, begin, tuple(x.shape[1:]), fold, single)
         return runs[key]
 
     def _through(self, run: _Run, x: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ def _wants_gradients(x: Tensor, layers: Sequence[nn.Module]) -> bool:
     return x.requires_grad or any(p.requires_grad for layer in layers for p in layer.parameters(recurse=False))
 
 
-def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fold: bool) -> _Run | None:
+def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fold: bool, single: bool) -> _Run | None:
     operations: list[Operation] = []
     folds: list[tuple[nn.Module, nn.Module]] = []
     norms: list[nn.Module] = []
@@ -191,7 +192,8 @@ def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fo
             last += 1
     rank = getattr(layers[0], "rank", 0)
     try:
-        network = build_network(Program(tuple(operations), last, rank, flat, False), shape, {})
+        program = Program(tuple(operations), last, rank, flat, False)
+        network = build_network(program, shape, {}, single=single and not norms)
     except UnsupportedError:
         return None  # torch says better what does not fit
     return _Run(begin + len(layers), network, tuple(norms), tuple(folds))
