@@ -40,7 +40,7 @@ DENSITIES = (0.10, 0.05, 0.02, 0.01)
 SINGLE, BLOCKS = (1, 1), (4, 1)
 # 15 and 3 epochs of 54,000 images
 STEPS = {"lenet-300-100": 8100, "lenet-5-caffe": 1620}
-# LeNet-5 with blocks diverges at 0.1, with either engine.
+# LeNet-5 with blocks diverged at 0.1 in a tenth of the steps, with either engine.
 PEAKS = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.03}
 
 
