@@ -202,11 +202,12 @@ def test_checkpoint_in_the_middle_of_a_run(name: str) -> None:
 
 
 def test_seeds_on_threads_give_what_they_give_alone() -> None:
-    stream = batches(30)
+    # Built once: torch's global generator, which draws the weights, is shared by all threads.
+    stream, base = batches(30), network(30, 40, 20, 5)
 
     def run(seed: int, found: dict[int, list[Tensor]]) -> None:
         torch.set_num_threads(1)
-        model = network(30, 40, 20, 5)
+        model = copy.deepcopy(base)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1 + 0.1 * seed)
