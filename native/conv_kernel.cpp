@@ -29,7 +29,7 @@ void convolve_pass(const ConvPass& c, int32_t row0, int32_t row1, int lane) {
 #pragma GCC unroll 24
       for (int i = 0; i < P; ++i) sum[g][i] = bias;
     }
-    const int32_t end = c.starts[r + 1];
+    const int32_t end = c.ends[r];
     for (int32_t k = c.starts[r]; k < end; ++k) {
       const float* at = x + offsets[k];
       const Vec w = splat(values[k]);

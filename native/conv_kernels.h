@@ -18,7 +18,8 @@ constexpr int kMostPositions = 24;  // neighbouring positions of a group
 // y[r, g, i] = f(start + Σ_k values[k] · x[offsets[k] + x_group[g] + i · step]) over the entries k of row r, for
 // `groups` × `positions` positions at once. All offsets are in floats.
 struct ConvPass {
-  const int32_t* starts;  // row r's entries: starts[r] … starts[r + 1]
+  const int32_t* starts;  // row r's entries: starts[r] … ends[r]
+  const int32_t* ends;
   const int32_t* offsets;
   const float* values;
   const float* x;

@@ -7,9 +7,6 @@
 namespace secateur {
 namespace {
 
-// Inputs and gradients that one sweep over the weights of a layer may touch in the second-level cache.
-constexpr int64_t kCacheBytes = 500 * 1024;
-
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
 }
@@ -36,6 +33,7 @@ ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t c
     const int32_t input = output / outputs_per_group * depth + inside / area;
     tap_.push_back({output, input, inside % area / shape.kernel_width, inside % shape.kernel_width});
     forward_.order.push_back(int32_t(k));
+    forward_.channels.push_back(input);
     ++forward_.starts[size_t(output) + 1];
   }
   for (int32_t o = 0; o < shape.outputs; ++o) forward_.starts[size_t(o) + 1] += forward_.starts[size_t(o)];
@@ -81,13 +79,14 @@ void ConvLayer::add_phase(int32_t ry, int32_t rx) {
   for (const Tap& t : tap_) starts[size_t(t.input) + 1] += mine(t);
   for (int32_t c = 0; c < s.inputs; ++c) starts[size_t(c) + 1] += starts[size_t(c)];
   const size_t count = size_t(starts.back());
-  phase.rows.order.resize(count), phase.rows.offsets.resize(count);
+  phase.rows.order.resize(count), phase.rows.offsets.resize(count), phase.rows.channels.resize(count);
   phase.taps_y.resize(count), phase.taps_x.resize(count);
   std::vector<int32_t> next(starts.begin(), starts.end() - 1);
   for (size_t k = 0; k < tap_.size(); ++k) {
     if (!mine(tap_[k])) continue;
     const size_t at = size_t(next[size_t(tap_[k].input)]++);
     phase.rows.order[at] = int32_t(k);
+    phase.rows.channels[at] = tap_[k].output;
     phase.taps_y[at] = reach_y(tap_[k]) / s.stride_y;
     phase.taps_x[at] = reach_x(tap_[k]) / s.stride_x;
   }
@@ -118,12 +117,14 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
     forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row +
                                   (t.x * s.dilation_x - s.pad_x) * 16);
   }
-  forward_.find_blocks();
+  // Four by four positions, and what the kernel reaches around them.
+  const int64_t reach_y = s.dilation_y * (s.kernel_height - 1) + 1, reach_x = s.dilation_x * (s.kernel_width - 1) + 1;
+  forward_.find_blocks((3 * s.stride_y + reach_y) * (3 * s.stride_x + reach_x) * 64);
   for (Phase& phase : phases_) {
     for (size_t k = 0; k < phase.taps_y.size(); ++k)
       phase.rows.offsets[k] = int32_t(tap_[size_t(phase.rows.order[k])].output * dy_channel +
                                       phase.taps_y[k] * dy_row + phase.taps_x[k] * 16);
-    phase.rows.find_blocks();
+    phase.rows.find_blocks((3 + reach_y / s.stride_y) * (3 + reach_x / s.stride_x) * 64);
   }
 }
 
@@ -134,7 +135,7 @@ void ConvLayer::place_sample(int64_t x_channel, int64_t x_row) {
     forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row + t.x * s.dilation_x -
                                   s.pad_x);
   }
-  forward_.find_blocks();
+  forward_.find_blocks(0);
 }
 
 void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, float* own, const float* bias,
@@ -190,12 +191,10 @@ void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
   own += forward_.floats();
   for (const Phase& phase : phases_) own += phase.rows.floats();
-  // As many rows at a time as keep their inputs in the second-level cache.
   const int64_t row_bytes = int64_t(s.inputs) * s.stride_y * s.width * 64;
-  const int32_t rows = int32_t(std::clamp<int64_t>(kCacheBytes / row_bytes, 1, sweep.height));
   // Images of a few positions are summed over several tiles before the lanes are.
   const int32_t together = sweep.height * sweep.width <= 4 ? std::min(tiles, 4) : 1;
-  forward_.gradient(kernels, x, dy, sweep, rows, together, index, parts, own, out);
+  forward_.gradient(kernels, x, dy, sweep, row_bytes, together, index, parts, own, out);
 }
 
 }  // namespace secateur

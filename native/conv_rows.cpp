@@ -7,8 +7,12 @@ namespace secateur {
 namespace {
 
 constexpr int kMostAccumulators = 16;
-// A block computes all of its places about 2.2 times as fast as single rows compute those that are kept.
-constexpr double kWorthwhile = 0.45;
+// A block computes all of its places about twice as fast as single rows compute those that are kept.
+constexpr double kWorthwhile = 0.5;
+// Inputs and gradients that one sweep over the weights may touch in the second-level cache.
+constexpr int64_t kCacheBytes = 500 * 1024;
+constexpr int64_t kChunkBytes = 32 * 1024;
+constexpr int64_t kTapsOfChunk = 20;
 
 int32_t parts_of(int32_t count, int32_t limit) { return (count + limit - 1) / limit; }
 
@@ -43,7 +47,7 @@ std::vector<int64_t> running(const std::vector<int64_t>& work) {
 
 }  // namespace
 
-void ConvRows::find_blocks() {
+void ConvRows::find_blocks(int64_t channel_bytes) {
   block_starts_ = {0}, block_offsets_.clear(), block_rows_.clear(), block_order_.clear(), singles_.clear();
   std::vector<int32_t> sorted(static_cast<size_t>(rows()));
   std::iota(sorted.begin(), sorted.end(), 0);
@@ -89,6 +93,29 @@ void ConvRows::find_blocks() {
     }
   }
   single_work_ = running(work);
+  find_chunks(channel_bytes);
+}
+
+// So many channels at a time that what they are read at stays in the first-level cache, but not so few that fetching
+// and storing the sums costs more than that gains.
+void ConvRows::find_chunks(int64_t channel_bytes) {
+  int64_t taps = 0, count = 0;
+  int32_t all = 0;
+  for (const Unit& unit : singles_) {
+    taps += starts[size_t(unit.last)] - starts[size_t(unit.first)];
+    count += unit.last - unit.first;
+  }
+  for (int32_t c : channels) all = std::max(all, c + 1);
+  const int64_t fitting = (all * channel_bytes + kChunkBytes - 1) / kChunkBytes;
+  chunks_ = int32_t(std::max<int64_t>(1, std::min(fitting, count ? taps / count / kTapsOfChunk : 0)));
+  cuts_.assign(size_t(rows()) * (size_t(chunks_) + 1), 0);
+  for (int32_t r = 0; r < rows(); ++r) {
+    for (int32_t c = 0; c <= chunks_; ++c) {
+      const int32_t edge = int32_t(int64_t(all) * c / chunks_);
+      const auto first = channels.begin() + starts[size_t(r)], last = channels.begin() + starts[size_t(r) + 1];
+      cuts_[size_t(c) * size_t(rows()) + size_t(r)] = int32_t(std::lower_bound(first, last, edge) - channels.begin());
+    }
+  }
 }
 
 void ConvRows::arrange(const float* values, int index, int parts, float* out) const {
@@ -147,7 +174,7 @@ void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const 
                         bool relu, bool add, const Planes& x, const Planes& y, const ConvSweep& sweep, int index, int parts) const {
   const ConvBlocks blocks{block_starts_.data(), block_offsets_.data(), of_blocks, block_rows_.data()};
   const auto complete = [&](ConvPass& pass) {
-    pass.starts = starts.data(), pass.offsets = offsets.data(), pass.values = singles;
+    pass.offsets = offsets.data(), pass.values = singles;
     pass.bias = bias, pass.relu = relu, pass.add = add;
   };
   each_place(sweep, x, y, kernels.block_accumulators, block_work_, index, parts,
@@ -159,14 +186,19 @@ void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const 
   each_place(sweep, x, y, std::min(kernels.accumulators, kMostAccumulators), single_work_, index, parts,
              [&](ConvPass& pass, Range units, int groups, int positions) {
                complete(pass);
-               for (int64_t u = units.begin; u < units.end; ++u)
-                 kernels.convolve(pass, singles_[size_t(u)].first, singles_[size_t(u)].last, groups, positions,
-                                  sweep.x_step);
+               for (int32_t c = 0; c < chunks_; ++c) {
+                 pass.starts = cuts_.data() + int64_t(c) * rows(), pass.ends = pass.starts + rows();
+                 pass.add = add || c > 0, pass.relu = relu && c + 1 == chunks_;
+                 pass.bias = c ? nullptr : bias;
+                 for (int64_t u = units.begin; u < units.end; ++u)
+                   kernels.convolve(pass, singles_[size_t(u)].first, singles_[size_t(u)].last, groups, positions,
+                                    sweep.x_step);
+               }
              });
 }
 
 void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Planes& dy, const ConvSweep& sweep,
-                        int32_t rows_at_once, int32_t tiles_at_once, int index, int parts, float* scratch,
+                        int64_t row_bytes, int32_t tiles_at_once, int index, int parts, float* scratch,
                         float* out) const {
   const Range units = part_of(single_work_, index, parts), blocks = part_of(block_work_, index, parts);
   // A block's sums may run over its end, by less than four taps: threads keep their blocks apart.
@@ -174,22 +206,32 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
   std::fill(scratch + place_of(blocks.begin), scratch + place_of(blocks.end), 0.0f);
   for (int64_t u = units.begin; u < units.end; ++u)
     std::fill(out + starts[size_t(singles_[size_t(u)].first)], out + starts[size_t(singles_[size_t(u)].last)], 0.0f);
+  const auto fitting = [&](int64_t bytes) { return int32_t(std::clamp<int64_t>(kCacheBytes / bytes, 1, sweep.height)); };
+  const auto piece_at = [&](int32_t t, int32_t y0, int32_t rows, const std::vector<int32_t>& of) {
+    return ConvGradient{of.data(), x.at + t * x.tile + y0 * sweep.x_row, dy.at + t * dy.tile + y0 * dy.row,
+                        std::min(tiles_at_once, sweep.tiles - t), std::min(rows, sweep.height - y0), sweep.width,
+                        x.tile, sweep.x_row, sweep.x_step * 16, dy.tile, dy.row};
+  };
   for (int32_t t = 0; t < sweep.tiles; t += tiles_at_once) {
-    for (int32_t y0 = 0; y0 < sweep.height; y0 += rows_at_once) {
-      ConvGradient piece{offsets.data(), x.at + t * x.tile + y0 * sweep.x_row, nullptr,
-                         std::min(tiles_at_once, sweep.tiles - t), std::min(rows_at_once, sweep.height - y0),
-                         sweep.width, x.tile, sweep.x_row, sweep.x_step * 16, dy.tile, dy.row};
-      const float* corner = dy.at + t * dy.tile + y0 * dy.row;
-      for (int64_t u = units.begin; u < units.end; ++u) {
-        for (int64_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) {
-          piece.dy = corner + r * dy.channel;
-          kernels.gradient(piece, starts[size_t(r)], starts[size_t(r) + 1], out + starts[size_t(r)]);
+    for (int32_t c = 0; c < chunks_; ++c) {
+      const int32_t *from = cuts_.data() + int64_t(c) * rows(), *to = from + rows();
+      const int32_t height = fitting(row_bytes / chunks_);
+      for (int32_t y0 = 0; y0 < sweep.height; y0 += height) {
+        const ConvGradient piece = piece_at(t, y0, height, offsets);
+        for (int64_t u = units.begin; u < units.end; ++u) {
+          for (int64_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) {
+            ConvGradient row = piece;
+            row.dy += r * dy.channel;
+            kernels.gradient(row, from[r], to[r], out + from[r]);
+          }
         }
       }
-      piece.offsets = block_offsets_.data();
+    }
+    for (int32_t y0 = 0; y0 < sweep.height; y0 += fitting(row_bytes)) {
+      const ConvGradient piece = piece_at(t, y0, fitting(row_bytes), block_offsets_);
       for (int64_t b = blocks.begin; b < blocks.end; ++b) {
         const float* of_rows[kBlockRows];
-        for (int r = 0; r < kBlockRows; ++r) of_rows[r] = corner + block_rows_[size_t(4 * b + r)] * dy.channel;
+        for (int r = 0; r < kBlockRows; ++r) of_rows[r] = piece.dy + block_rows_[size_t(4 * b + r)] * dy.channel;
         kernels.block_gradient(piece, of_rows, block_starts_[size_t(b)], block_starts_[size_t(b) + 1],
                                scratch + place_of(b));
       }

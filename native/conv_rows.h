@@ -28,9 +28,10 @@ class ConvRows {
  public:
   std::vector<int32_t> starts, offsets;  // row r's taps: starts[r] … starts[r + 1]
   std::vector<int32_t> order;            // where each tap's value is in storage
+  std::vector<int32_t> channels;         // that each tap reads, ascending in a row
 
-  // Once the offsets are known.
-  void find_blocks();
+  // Once the offsets are known. `channel_bytes`: what 16 positions touch of one channel, or 0.
+  void find_blocks(int64_t channel_bytes);
   int32_t rows() const { return int32_t(starts.size()) - 1; }
   // Floats of the values in this object's order: those of single rows, then those of blocks.
   int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
@@ -40,8 +41,9 @@ class ConvRows {
   // `singles` and `blocks`: the two parts of the values.
   void convolve(const ConvKernels&, const float* singles, const float* blocks, const float* bias, bool relu, bool add, const Planes& x,
                 const Planes& y, const ConvSweep&, int index, int parts) const;
-  // The gradients of this part's rows, written to their places in storage. `scratch`: floats() floats for the team.
-  void gradient(const ConvKernels&, const Planes& x, const Planes& dy, const ConvSweep&, int32_t rows_at_once,
+  // The gradients of this part's rows, written to their places in storage. `scratch`: floats() floats for the team,
+  // and 16 more for each row; `row_bytes`: what one row of positions reads.
+  void gradient(const ConvKernels&, const Planes& x, const Planes& dy, const ConvSweep&, int64_t row_bytes,
                 int32_t tiles_at_once, int index, int parts, float* scratch, float* out) const;
 
  private:
@@ -50,6 +52,7 @@ class ConvRows {
     int32_t first, last, block;
   };
 
+  void find_chunks(int64_t channel_bytes);
   Range part_of(const std::vector<int64_t>& work, int index, int parts) const;
   template <class Body>
   void each_place(const ConvSweep&, const Planes& x, const Planes& y, int32_t limit, const std::vector<int64_t>& work,
@@ -57,6 +60,9 @@ class ConvRows {
 
   std::vector<int32_t> block_starts_, block_offsets_, block_rows_, block_order_;
   std::vector<Unit> singles_;
+  // Single rows are computed chunk by chunk of the channels read: chunk c of row r ends at cuts_[(c + 1) · rows + r].
+  std::vector<int32_t> cuts_;
+  int32_t chunks_ = 1;
   std::vector<int64_t> single_work_, block_work_;  // running totals
 };
 
