@@ -34,6 +34,8 @@ class ConvLayer {
 
   const ConvShape& shape() const { return shape_; }
   int64_t count() const { return int64_t(tap_.size()); }
+  // Multiply-adds of one sample.
+  int64_t work() const { return count() * shape_.out_height() * shape_.out_width(); }
   // What the buffers must have around them: the input, and the gradient of the output.
   Halo input_halo() const;
   Halo gradient_halo() const;

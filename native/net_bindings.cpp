@@ -51,7 +51,7 @@ void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t 
   const auto values = floats(slots, net.slots());
   const NetLayout layout = net.layout(samples);
   Barrier barrier;
-  run_team(std::max(threads, 1), [&](int thread, int team) {
+  run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
     const NetCall call{layout, at<float>(work), values, nullptr, training, false, barrier, thread, team};
     net.pack_input(call, at<const float>(x));
     net.forward(call);
@@ -64,7 +64,7 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
   const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots());
   const NetLayout layout = net.layout(samples);
   Barrier barrier;
-  run_team(std::max(threads, 1), [&](int thread, int team) {
+  run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
     const NetCall call{layout, at<float>(work), values, &wanted, training, dx != 0, barrier, thread, team};
     net.pack_output_gradient(call, at<const float>(dy));
     net.prepare_backward(call);
@@ -78,7 +78,7 @@ void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, u
                     int threads) {
   const auto values = floats(slots, net.slots());
   Barrier barrier;
-  run_team(std::max(threads, 1), [&](int thread, int team) {
+  run_team(net.threads_worth(threads), [&](int thread, int team) {
     net.forward(barrier, thread, team, values, at<const float>(x), at<float>(work), at<float>(out));
   });
 }

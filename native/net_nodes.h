@@ -13,6 +13,7 @@ class ConvolutionNode : public NetNode {
   ConvolutionNode(std::vector<int> inputs, int output, int slot, ConvLayer layer, bool relu)
       : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
   int64_t floats(const NetLayout&) const override { return layer_.floats(); }
+  int64_t work() const override { return layer_.work(); }
   void place(const NetLayout&) override;
   void prepare_forward(const NetCall&, float* own) const override;
   void forward(const NetCall&, float* own) const override;
@@ -29,6 +30,7 @@ class LinearNode : public NetNode {
   LinearNode(std::vector<int> inputs, int output, int slot, std::shared_ptr<const SparseLayer> layer, bool relu)
       : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
   int64_t floats(const NetLayout&) const override { return layer_->count(); }
+  int64_t work() const override { return layer_->count(); }
   void forward(const NetCall&, float* own) const override;
   void prepare(const NetCall&, float* own) const override;
   void backward(const NetCall&, float* own) const override;

@@ -51,7 +51,7 @@ double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int
   }
   prepare(samples);
   Barrier barrier;
-  run_team(std::max(threads, 1), [&](int thread, int team) {
+  run_team(net_->threads_worth(threads, samples), [&](int thread, int team) {
     run(NetCall{layout_, work_.get(), slots_, &gradients_, true, false, barrier, thread, team}, x, labels);
   });
   double loss = 0;

@@ -6,6 +6,9 @@
 namespace secateur {
 namespace {
 
+// Multiply-adds of vectors below which another thread costs more than it brings.
+constexpr int64_t kWorkPerThread = 100000;
+
 void require(bool holds, const char* message) {
   if (!holds) throw std::invalid_argument(message);
 }
@@ -110,6 +113,15 @@ void SampleNet::finish(int output) {
     const int64_t plane = 16 * int64_t(vectors_of(layers_[i].convolution->shape(), m.pitch));
     floats_ += layers_[i].convolution->floats() + images_[i + 1].channels * plane + 64;
   }
+}
+
+int SampleNet::threads_worth(int threads) const {
+  int64_t total = 0;
+  for (const Layer& layer : layers_) {
+    if (layer.convolution) total += layer.convolution->work() / 16;
+    if (layer.linear) total += layer.linear->count() / 4;
+  }
+  return int(std::clamp<int64_t>(total / kWorkPerThread, 1, std::max(threads, 1)));
 }
 
 // Every position of the input's rows is computed, its border included, as one long row; those that exist are copied.

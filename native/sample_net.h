@@ -34,6 +34,8 @@ class SampleNet {
   const Image& image(int index) const { return images_.at(size_t(index)); }
   size_t slots() const { return size_t(slots_); }
   int64_t floats() const { return floats_; }
+  // How many of the threads offered one sample is worth.
+  int threads_worth(int threads) const;
 
   // Run by every thread of a team. `work`: floats(), zero when new.
   void forward(Barrier&, int thread, int threads, const std::vector<float*>& slots, const float* x, float* work,

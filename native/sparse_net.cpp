@@ -13,6 +13,10 @@ void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
 }
 
+// Multiply-adds, 16 samples each, below which another thread costs more than it brings: there are a few dozen barriers
+// in a call.
+constexpr int64_t kWorkPerThread = 200000;
+
 NetPlace flat_place(const NetBuffer& b, int64_t ld, int64_t* floats) {
   const NetPlace place{*floats, 16, int64_t(b.height) * b.width * ld, b.width * ld, ld};
   *floats += b.features() * ld;
@@ -173,6 +177,13 @@ NetLayout SparseNet::layout(int64_t samples) const {
     made.gradients.push_back(b.flat ? flat_place(b, made.ld, &made.floats)
                                     : tiled_place(b, b.gradient_halo, made.tiles, &made.floats));
   return made;
+}
+
+int SparseNet::threads_worth(int threads, int64_t samples) const {
+  int64_t total = 0;
+  for (const auto& node : nodes_) total += node->work();
+  const int64_t tiles = (samples + kTileSamples - 1) / kTileSamples;
+  return int(std::clamp<int64_t>(total * tiles / kWorkPerThread, 1, std::max(threads, 1)));
 }
 
 void SparseNet::pack(const NetCall& call, const float* x, const NetBuffer& b, const std::vector<PackGroup>& groups,

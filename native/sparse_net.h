@@ -71,6 +71,8 @@ class NetNode {
   // Floats it needs from a forward pass to the backward pass, or during a call.
   virtual int64_t floats(const NetLayout&) const { return 0; }
   virtual void place(const NetLayout&) {}
+  // Multiply-adds of one sample in a forward pass.
+  virtual int64_t work() const { return 0; }
   // Before the first layer computes.
   virtual void prepare_forward(const NetCall&, float*) const {}
   // Each thread does its part; the caller puts a barrier after it.
@@ -114,6 +116,8 @@ class SparseNet {
   int output_index() const { return output_; }
   size_t slots() const { return size_t(slots_); }
   NetLayout layout(int64_t samples) const;
+  // How many of the threads offered a batch of this size is worth.
+  int threads_worth(int threads, int64_t samples) const;
 
   // Stages of a call, run by every thread of a team. Those that another stage needs end with a barrier.
   void pack_input(const NetCall&, const float* x) const;

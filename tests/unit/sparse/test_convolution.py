@@ -91,8 +91,8 @@ def test_output_and_gradients_are_those_of_the_dense_convolution(
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_do_not_change_the_numbers(threads: int) -> None:
     """Every number is summed by one thread, so that more threads give the same bits."""
-    dense, x = nn.Conv2d(5, 7, 3, padding=1, stride=2), _randn(20, 5, 9, 9, seed=0)
-    sparse = sparse_convolution(dense, _randn(7, 5, 3, 3, seed=1) > 0.5)
+    dense, x = nn.Conv2d(9, 30, 3, padding=1, stride=2), _randn(20, 9, 60, 50, seed=0)
+    sparse = sparse_convolution(dense, _randn(30, 9, 3, 3, seed=1) > torch.linspace(-1, 1, 30).view(30, 1, 1, 1))
     results = []
     for count in (1, threads):
         torch.set_num_threads(count)
