@@ -180,7 +180,7 @@ NetLayout SparseNet::layout(int64_t samples) const {
 }
 
 int SparseNet::threads_worth(int threads, int64_t samples) const {
-  int64_t total = 0;
+  int64_t total = 2 * (input().features() + output().features());  // packing
   for (const auto& node : nodes_) total += node->work();
   const int64_t tiles = (samples + kTileSamples - 1) / kTileSamples;
   return int(std::clamp<int64_t>(total * tiles / kWorkPerThread, 1, std::max(threads, 1)));
