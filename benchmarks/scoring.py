@@ -41,6 +41,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def bare(model: nn.Module, batch: Batch) -> None:
     F.cross_entropy(model(batch[0]), batch[1]).backward()
+    model.zero_grad(set_to_none=True)  # every candidate gives back the gradients that it made
 
 
 def snip(model: nn.Module, batch: Batch) -> None:
@@ -82,7 +83,6 @@ def time_all(network: str, rounds: int) -> dict[str, list[float]]:
     for turn in range(rounds + 1):
         for name, candidate in CANDIDATES.items():
             model.load_state_dict(initial)
-            model.zero_grad(set_to_none=True)  # freed before the clock starts, for every candidate
             gc.collect()
             start = time.perf_counter()
             candidate(model, batch)

@@ -33,6 +33,9 @@ from secateur.sparse.machine import processor
 from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
+# Seconds of one candidate's turn. Other candidates' threads spin for a while after their turn and leave their data in
+# the caches: a turn must be long against that, for a training loop runs one way of computing only.
+TURN = 0.03
 DENSE = ("stock", "oneDNN", "torch.compile")
 
 
@@ -187,9 +190,9 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)
-    trained = interleaved(training, seconds=seconds)
+    trained = interleaved(training, seconds=seconds, sample=TURN)
     with torch.no_grad():
-        inferred = interleaved(inference, seconds=seconds / 2)
+        inferred = interleaved(inference, seconds=seconds / 2, sample=TURN)
     numbers = sum(p.numel() for p in fast.parameters()) / sum(p.numel() for p in base.parameters())
     kept = [layer.kept for layer in masks.layers()]
     # Forward, gradient of the weights, and of the inputs but for the first layer's.
