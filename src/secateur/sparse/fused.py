@@ -16,8 +16,16 @@ from secateur.masks import Masks
 from secateur.sparse.compact import compact
 from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
 from secateur.sparse.network_step import NetworkStep, supported_network
-from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
-from secateur.sparse.pieces import Loss, Slice, make_slice, refuse_loss, refuse_parameter, spread
+from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_changes, slots_of, steps_of
+from secateur.sparse.pieces import (
+    Loss,
+    Slice,
+    make_slice,
+    read_slices,
+    refuse_loss,
+    refuse_parameter,
+    write_slices,
+)
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import sparse_chain
 from secateur.sparse.program import is_network
@@ -128,11 +136,7 @@ class FusedStep:
             targets: class numbers, int64, [batch].
         """
         x, samples = self._check(x, targets)
-        for index, group in enumerate(self.optimizer.param_groups):
-            options = self._options_of(group)
-            if options != self._sent[index]:
-                send_options(self._engine, self.optimizer, index, options)
-                self._sent[index] = options
+        send_changes(self._engine, self.optimizer, self._options_of, self._sent)
         loss = self._engine.step(x.data_ptr(), self._features, targets.data_ptr(), samples, torch.get_num_threads())
         # Schedulers ask whether the optimizer has stepped.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -169,17 +173,7 @@ class FusedStep:
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
-        for piece in self._slices:
-            spread(piece.value, piece.places, piece.parameter)
-            if not self.steps or not self._slots:
-                continue  # then torch has no state either
-            state = self.optimizer.state[piece.parameter]
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                if not isinstance(state.get(slot), Tensor):
-                    state[slot] = torch.zeros_like(piece.parameter)
-                spread(tensor, piece.places, state[slot])
-            if "exp_avg" in self._slots:
-                state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device="cpu")
+        write_slices(self._slices, self.optimizer, self._slots, self.steps)
         self._note_versions()
 
     @torch.no_grad()
@@ -187,12 +181,7 @@ class FusedStep:
         """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
         steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices])
         self.masks.apply_(self.model)
-        for piece in self._slices:
-            piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
-            state = self.optimizer.state.get(piece.parameter, {})
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                found = state.get(slot)
-                tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+        read_slices(self._slices, self.optimizer, self._slots)
         self._engine.steps = steps
         self._note_versions()
 

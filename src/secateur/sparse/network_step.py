@@ -13,8 +13,16 @@ from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.network import Network, build_network, positions_of
-from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
-from secateur.sparse.pieces import Loss, Slice, make_slice, refuse_loss, refuse_parameter, spread
+from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_changes, slots_of, steps_of
+from secateur.sparse.pieces import (
+    Loss,
+    Slice,
+    make_slice,
+    read_slices,
+    refuse_loss,
+    refuse_parameter,
+    write_slices,
+)
 from secateur.sparse.program import Kind, Program, program_of
 
 __all__ = ["NetworkStep", "supported_network"]
@@ -84,11 +92,7 @@ class NetworkStep:
         """
         x = self._check(x, targets)
         engine = self._engine_for(tuple(x.shape[1:]))
-        for index, group in enumerate(self.optimizer.param_groups):
-            options = self._options_of(group)
-            if options != self._sent[index]:
-                send_options(engine, self.optimizer, index, options)
-                self._sent[index] = options
+        send_changes(engine, self.optimizer, self._options_of, self._sent)
         loss = engine.step(x.data_ptr(), targets.data_ptr(), x.shape[0], torch.get_num_threads())
         for norm in self._program.norms:
             norm.get_buffer("num_batches_tracked").add_(1)
@@ -126,17 +130,7 @@ class NetworkStep:
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
-        for piece in self._slices.values():
-            spread(piece.value, piece.places, piece.parameter)
-            if not self.steps or not self._slots:
-                continue  # then torch has no state either
-            state = self.optimizer.state[piece.parameter]
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                if not isinstance(state.get(slot), Tensor):
-                    state[slot] = torch.zeros_like(piece.parameter)
-                spread(tensor, piece.places, state[slot])
-            if "exp_avg" in self._slots:
-                state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device="cpu")
+        write_slices(self._slices.values(), self.optimizer, self._slots, self.steps)
         self._note_versions()
 
     @torch.no_grad()
@@ -144,12 +138,7 @@ class NetworkStep:
         """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
         self._steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices.values()])
         self.masks.apply_(self.model)
-        for piece in self._slices.values():
-            piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
-            state = self.optimizer.state.get(piece.parameter, {})
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                found = state.get(slot)
-                tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+        read_slices(self._slices.values(), self.optimizer, self._slots)
         if self._engine is not None:
             self._engine.steps = self._steps
         self._note_versions()

@@ -85,6 +85,20 @@ def send_options(engine: Any, optimizer: Optimizer, index: int, options: tuple[A
     setter(index, *options)
 
 
+def send_changes(
+    engine: Any,
+    optimizer: Optimizer,
+    options_of: Callable[[dict[str, Any]], tuple[Any, ...]],
+    sent: list[tuple[Any, ...] | None],
+) -> None:
+    """Send the options of each group that differ from those `sent` before: a scheduler may have changed them."""
+    for index, group in enumerate(optimizer.param_groups):
+        options = options_of(group)
+        if options != sent[index]:
+            send_options(engine, optimizer, index, options)
+            sent[index] = options
+
+
 def slots_of(optimizer: Optimizer) -> tuple[str, ...]:
     """Name the state tensors that this optimizer really keeps."""
     if type(optimizer) is SGD and optimizer.param_groups[0]["momentum"] == 0:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from secateur.errors import MaskError
 from secateur.sparse.feedforward import UnsupportedError
 
-__all__ = ["Loss", "Slice", "make_slice", "refuse_loss", "refuse_parameter", "spread"]
+__all__ = ["Loss", "Slice", "make_slice", "read_slices", "refuse_loss", "refuse_parameter", "spread", "write_slices"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,3 +71,28 @@ def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Sl
 def spread(values: Tensor, places: Tensor, target: Tensor) -> None:
     """Write values to flat places of a dense tensor, and zeros everywhere else."""
     target.zero_().view(-1)[places] = values
+
+
+def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...], steps: int) -> None:
+    """Bring the torch parameters and the optimizer's state up to date with the engine's, after `steps` steps."""
+    for piece in slices:
+        spread(piece.value, piece.places, piece.parameter)
+        if not steps or not slots:
+            continue  # then torch has no state either
+        state = optimizer.state[piece.parameter]
+        for slot, tensor in zip(slots, piece.state, strict=True):
+            if not isinstance(state.get(slot), Tensor):
+                state[slot] = torch.zeros_like(piece.parameter)
+            spread(tensor, piece.places, state[slot])
+        if "exp_avg" in slots:
+            state["step"] = torch.tensor(float(steps), dtype=torch.float32, device="cpu")
+
+
+def read_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...]) -> None:
+    """Take the torch parameters and the optimizer's state into the engine's values."""
+    for piece in slices:
+        piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
+        state = optimizer.state.get(piece.parameter, {})
+        for slot, tensor in zip(slots, piece.state, strict=True):
+            found = state.get(slot)
+            tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])

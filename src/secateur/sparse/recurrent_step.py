@@ -12,8 +12,8 @@ from secateur import _native_api
 from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.feedforward import UnsupportedError
-from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_options, slots_of, steps_of
-from secateur.sparse.pieces import Loss, Slice, refuse_loss, refuse_parameter, spread
+from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_changes, slots_of, steps_of
+from secateur.sparse.pieces import Loss, Slice, read_slices, refuse_loss, refuse_parameter, write_slices
 from secateur.sparse.recurrent_compact import Placed, place
 from secateur.sparse.recurrent_program import RecurrentProgram, recurrent_program_of
 
@@ -78,11 +78,7 @@ class RecurrentStep:
                 )
         x = self._inputs(x)
         _check_targets(targets, x.shape[0])
-        for index, group in enumerate(self.optimizer.param_groups):
-            options = self._options_of(group)
-            if options != self._sent[index]:
-                send_options(self._engine, self.optimizer, index, options)
-                self._sent[index] = options
+        send_changes(self._engine, self.optimizer, self._options_of, self._sent)
         loss = self._engine.step(
             x.data_ptr(), x.stride(0), x.stride(1), targets.data_ptr(), x.shape[0], x.shape[1], torch.get_num_threads()
         )
@@ -118,17 +114,7 @@ class RecurrentStep:
     @torch.no_grad()
     def write_back(self) -> None:
         """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
-        for piece in self._slices:
-            spread(piece.value, piece.places, piece.parameter)
-            if not self.steps or not self._slots:
-                continue  # then torch has no state either
-            state = self.optimizer.state[piece.parameter]
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                if not isinstance(state.get(slot), Tensor):
-                    state[slot] = torch.zeros_like(piece.parameter)
-                spread(tensor, piece.places, state[slot])
-            if "exp_avg" in self._slots:
-                state["step"] = torch.tensor(float(self.steps), dtype=torch.float32, device="cpu")
+        write_slices(self._slices, self.optimizer, self._slots, self.steps)
         self._note_versions()
 
     @torch.no_grad()
@@ -136,12 +122,7 @@ class RecurrentStep:
         """Take up the model's parameters, constants and the optimizer's state, after something was loaded into them."""
         steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices])
         self.masks.apply_(self.model)
-        for piece in self._slices:
-            piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
-            state = self.optimizer.state.get(piece.parameter, {})
-            for slot, tensor in zip(self._slots, piece.state, strict=True):
-                found = state.get(slot)
-                tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+        read_slices(self._slices, self.optimizer, self._slots)
         for constant in self._placed.constants:
             for target, value in zip(constant.places.tolist(), constant.tensor[constant.rows].tolist(), strict=True):
                 self._engine.set_constant(target, value)
