@@ -257,7 +257,7 @@ def _result(
         "kept": prunable_count if masks is None else masks.kept,
         "prunable": prunable_count if masks is None else masks.numel,
         "layers": [asdict(layer) | {"density": layer.density} for layer in layers],
-        "empty": [] if masks is None else list(masks.empty),
+        "empty": [] if masks is None else [name for name in masks.empty if masks[name].dim() > 1],  # not biases
         "bytes": facts.sizes(model, masks),
         "curve": [{"step": step, "loss": loss} for step, loss in trail.curve],
         "evaluations": [asdict(evaluation) for evaluation in trail.evaluations],

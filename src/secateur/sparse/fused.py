@@ -67,7 +67,7 @@ def compile_step(
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
         return RecurrentStep(model, masks, optimizer, classifier)
-    if is_network(model):
+    if is_network(model) or _masks_biases(model, masks):
         program = supported_network(model, masks, loss, optimizer)
         masks.apply_(model)
         return NetworkStep(model, masks, optimizer, program)
@@ -81,13 +81,18 @@ def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
     supported: Callable[[nn.Module, Masks, Loss, Optimizer], object] = _supported
     if is_recurrent_network(model):
         supported = supported_recurrent
-    elif is_network(model):
+    elif is_network(model) or _masks_biases(model, masks):
         supported = supported_network
     try:
         supported(model, masks, loss, optimizer)
     except SecateurError as error:
         return str(error)
     return None
+
+
+def _masks_biases(model: nn.Module, masks: Masks) -> bool:
+    """Tell whether biases are pruned, as SNIP's own protocol does: only a network's step trains such chains."""
+    return any(parameter.dim() == 1 for parameter in masks.parameters(model).values())
 
 
 def _supported(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> Chain:
