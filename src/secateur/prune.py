@@ -95,9 +95,14 @@ def scores(
     return {name: tensor / total for name, tensor in found.items()}
 
 
+def emptied_layers(masks: Masks) -> list[str]:
+    """Names of the weights of which nothing is left. Biases are not among them: a layer does without."""
+    return [name for name in masks.empty if masks[name].dim() > 1]
+
+
 def report_empty(masks: Masks, *, allow_empty: bool) -> None:
-    """Warn of layers without a weight left, or refuse them. Emptied biases are no layers."""
-    empty = [name for name in masks.empty if masks[name].dim() > 1]
+    """Warn of layers without a weight left, or refuse them."""
+    empty = emptied_layers(masks)
     if not empty:
         return
     what = (

@@ -19,6 +19,7 @@ from secateur.lab.stages import MASKS, Pruned
 from secateur.lab.store import ArtefactError
 from secateur.lab.train import Checkpoint, Splits, Trail, resume, train
 from secateur.prunable import prunable
+from secateur.prune import emptied_layers
 
 EXPERIMENT = "experiment.json"
 CHECKPOINT = "checkpoint.safetensors"
@@ -257,7 +258,7 @@ def _result(
         "kept": prunable_count if masks is None else masks.kept,
         "prunable": prunable_count if masks is None else masks.numel,
         "layers": [asdict(layer) | {"density": layer.density} for layer in layers],
-        "empty": [] if masks is None else [name for name in masks.empty if masks[name].dim() > 1],  # not biases
+        "empty": [] if masks is None else emptied_layers(masks),
         "bytes": facts.sizes(model, masks),
         "curve": [{"step": step, "loss": loss} for step, loss in trail.curve],
         "evaluations": [asdict(evaluation) for evaluation in trail.evaluations],
