@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 
-from secateur.errors import EmptyLayerWarning, SecateurError
-from secateur.lab import data
+from secateur.errors import SecateurError
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import DENSE, Experiment
-from secateur.lab.run import OnProgress, Progress, Result, run
+from secateur.lab.run import OnProgress, Result
+from secateur.lab.runners import Places, Runner, at_least_one, one_by_one, processes
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,7 @@ def compare(
     save_every: float = 20.0,
     jobs: int = 1,
     threads: int | None = None,
+    runner: Runner | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Run experiments and gather them in rows that differ in more than the seed.
@@ -107,21 +101,20 @@ def compare(
         jobs: how many processes work at once.
         threads: torch threads per run; None means torch's own number, or with several jobs each one's share of the
             cores. Results repeat bit for bit for one number of threads.
+        runner: who runs them instead, for instance a cluster (`secateur.lab.cluster`); `jobs` and `threads` are
+            then its own affair.
         on_progress: is told how it goes; with several jobs only of finished runs.
 
     Raises:
-        SecateurError: `jobs` or `threads` is below 1.
+        SecateurError: `jobs` or `threads` is below 1, or stands beside a `runner`.
     """
-    for name, value in (("jobs", jobs), ("threads", threads)):
-        if value is not None and value < 1:
-            raise SecateurError(f"`{name}` must be at least 1, got {value}.")
-    places = _Places(root, data_dir, str(device), save_every)
-    if jobs > 1:
-        share = threads or max(1, (os.cpu_count() or 1) // jobs)
-        found = dict(_parallel(experiments, places, jobs, share, on_progress))
-    else:
-        with _quiet(threads or torch.get_num_threads()):
-            found = dict(_one_by_one(experiments, places, on_progress))
+    at_least_one("jobs", jobs)
+    if runner is not None and (jobs != 1 or threads is not None):
+        raise SecateurError(f"`jobs` and `threads` are not for a `runner` of your own, got {jobs} and {threads}.")
+    if runner is None:
+        runner = one_by_one(threads=threads) if jobs == 1 else processes(jobs, threads=threads)
+    places = Places(Path(root), None if data_dir is None else Path(data_dir), str(device), save_every)
+    found = dict(runner(experiments, places, on_progress))
     ordered = {experiment: found[experiment] for experiment in experiments}
     return Comparison(rows(ordered), {key: text for key, text in ordered.items() if isinstance(text, str)})
 
@@ -142,95 +135,3 @@ def deviation(values: Sequence[float]) -> float | None:
     1.4142135623730951
     """
     return stdev(values) if len(values) > 1 else None
-
-
-@dataclass(frozen=True)
-class _Places:
-    root: str | Path
-    data_dir: str | Path | None
-    device: str
-    save_every: float
-
-
-Outcomes = Iterator[tuple[Experiment, Result | str]]
-
-
-def _one_by_one(experiments: Sequence[Experiment], places: _Places, on_progress: OnProgress | None) -> Outcomes:
-    dataset, of = None, None
-    for experiment in experiments:
-        key = (experiment.data, experiment.seed)
-        if key != of:  # methods of one seed share the split: load it once
-            dataset, of = None, key
-        try:
-            if dataset is None and not (Path(places.root) / experiment.name / "result.json").exists():
-                dataset = data.load(
-                    experiment.data, data_dir=places.data_dir, seed=experiment.seed, device=places.device
-                )
-            yield experiment, _run(experiment, places, dataset, on_progress)
-        except SecateurError as problem:
-            yield experiment, str(problem)
-
-
-def _parallel(
-    experiments: Sequence[Experiment], places: _Places, jobs: int, threads: int, on_progress: OnProgress | None
-) -> Outcomes:
-    # Spawned, not forked: a forked child of a process that has used OpenMP may hang.
-    context = multiprocessing.get_context("spawn")
-    others = {child.pid for child in multiprocessing.active_children()}
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
-        futures = {pool.submit(_run, experiment, places): experiment for experiment in experiments}
-        try:
-            for future in as_completed(futures):
-                experiment = futures[future]
-                problem = future.exception()
-                if isinstance(problem, BrokenProcessPool):
-                    problem = SecateurError("its process died (killed, or out of memory). Run again with fewer jobs.")
-                if problem is not None and not isinstance(problem, SecateurError):
-                    raise problem
-                if on_progress is not None:
-                    steps = experiment.recipe.steps
-                    on_progress(Progress(experiment, "done", steps, steps))
-                yield experiment, str(problem) if problem is not None else future.result()
-        except BaseException:
-            # Interrupted: do not wait for what is running. Checkpoints make that safe at any moment.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                if child.pid not in others:
-                    child.terminate()
-            raise
-
-
-def _run(
-    experiment: Experiment,
-    places: _Places,
-    dataset: data.Dataset | None = None,
-    on_progress: OnProgress | None = None,
-) -> Result:
-    return run(
-        experiment,
-        root=places.root,
-        data_dir=places.data_dir,
-        dataset=dataset,
-        device=places.device,
-        save_every=places.save_every,
-        on_progress=on_progress,
-    )
-
-
-def _start_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: end without a traceback
-    torch.set_num_threads(threads)
-    warnings.simplefilter("ignore", EmptyLayerWarning)
-
-
-@contextmanager
-def _quiet(threads: int) -> Iterator[None]:
-    """Run with so many threads, and without a warning per emptied layer: they stand in each result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EmptyLayerWarning)
-            yield
-    finally:
-        torch.set_num_threads(before)

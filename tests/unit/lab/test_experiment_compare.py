@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from secateur.errors import SecateurError
 from secateur.lab.compare import compare, deviation, grid
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import Progress
+from secateur.lab.run import OnProgress, Progress
+from secateur.lab.runners import Outcomes, Places
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(10, Constant(0.05), batch=50))
 
@@ -79,3 +81,19 @@ def test_jobs_and_threads_must_be_positive(tmp_path: Path) -> None:
         compare([BASE], root=tmp_path, threads=0)
     with pytest.raises(SecateurError, match="`jobs` must be at least 1, got 0"):
         compare([BASE], root=tmp_path, jobs=0)
+
+
+def test_who_runs_them_is_a_function(tmp_path: Path) -> None:
+    asked: list[tuple[Experiment, Places]] = []
+
+    def runner(experiments: Sequence[Experiment], places: Places, on_progress: OnProgress | None) -> Outcomes:
+        for experiment in reversed(experiments):
+            asked.append((experiment, places))
+            yield experiment, f"no luck with seed {experiment.seed}"
+
+    comparison = compare(grid(BASE, ["snip"], [4, 5]), root=tmp_path, save_every=3.0, runner=runner)
+    assert [experiment.seed for experiment, _ in asked] == [5, 4]
+    assert {places for _, places in asked} == {Places(tmp_path, None, "cpu", 3.0)}
+    assert list(comparison.failures.values()) == ["no luck with seed 4", "no luck with seed 5"]
+    with pytest.raises(SecateurError, match="`jobs` and `threads` are not for a `runner` of your own, got 2 and None"):
+        compare([BASE], root=tmp_path, runner=runner, jobs=2)
