@@ -74,6 +74,9 @@ def dense(base: Experiment, *, seed: int) -> Experiment:
         recipe=base.recipe,
         seed=seed,
         initialiser=base.initialiser,
+        random_labels=base.random_labels,
+        validation=base.validation,
+        examples=base.examples,
         engine=Engine.AUTO if base.engine is Engine.SPARSE else base.engine,
     )
 

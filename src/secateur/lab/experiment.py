@@ -50,10 +50,16 @@ class Experiment:
         score_in_eval: score with batch norm in eval mode (the published SNIP code does).
         engine: who computes the training steps.
         block: outputs and inputs of the blocks that are kept or cut as one; (1, 1) means single weights.
+        sanity: which part of the method's choice is taken away before training, a name of
+            `secateur.lab.stages.SANITY`; "" leaves it whole.
+        random_labels: train on permuted labels (arXiv 1611.03530). The method still looks at the true ones, as
+            in SNIP's Figure 4.
+        validation: the fraction of the training set that is held out.
+        examples: how many examples of each set are used, the first ones; 0 means all.
 
     Raises:
-        SecateurError: for a density outside (0, 1], a dense run that is not dense, or a negative seed or
-            batch.
+        SecateurError: for a density outside (0, 1], a dense run that is not dense, or a negative seed, batch or
+            number of examples.
     """
 
     model: str
@@ -72,12 +78,17 @@ class Experiment:
     score_in_eval: bool = False
     engine: Engine = Engine.AUTO
     block: tuple[int, int] = (1, 1)
+    sanity: str = ""
+    random_labels: bool = False
+    validation: float = 0.1
+    examples: int = 0
 
     def __post_init__(self) -> None:
         check_density(self.density)
         if self.method == DENSE and self.density != 1:
             raise SecateurError(f"`density` of the method dense must be 1 (nothing is pruned), got {self.density}.")
-        for name, value in (("seed", self.seed), ("score_batch", self.score_batch)):
+        counts = {"seed": self.seed, "score_batch": self.score_batch, "examples": self.examples}
+        for name, value in counts.items():
             if value < 0:
                 raise SecateurError(f"`{name}` must not be negative, got {value}.")
         if self.score_batches < 1:
@@ -86,6 +97,8 @@ class Experiment:
             raise SecateurError(f"`block` must be two numbers of at least 1, got {self.block}.")
         if self.blocked and self.method == DENSE:
             raise SecateurError(f"`block` is a method's, and dense has none, got {self.block}.")
+        if self.sanity and self.method == DENSE:
+            raise SecateurError(f"`sanity` checks a method's choice, and dense makes none, got {self.sanity!r}.")
         if self.blocked and self.biases:
             raise SecateurError(f"`block` is for weights, and `biases` are counted too, got {self.block}.")
         object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
@@ -108,7 +121,8 @@ class Experiment:
         'snip-lenet-300-100-digits-d0.05-s0-79e66717'
         """
         block = ("b{}x{}".format(*self.block),) if self.blocked else ()
-        words = (self.method, self.model, self.data, f"d{self.density:g}", *block, f"s{self.seed}")
+        check = (self.sanity,) if self.sanity else ()
+        words = (self.method, *check, self.model, self.data, f"d{self.density:g}", *block, f"s{self.seed}")
         return "-".join([*(re.sub(r"[^A-Za-z0-9.]+", "-", word) for word in words), self.hash])
 
     def with_options(self, options: Mapping[str, Option]) -> Experiment:

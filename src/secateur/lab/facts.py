@@ -24,6 +24,7 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "device": str(device or "cpu"),
+        "accelerator": torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None,
     }
 
 

@@ -100,7 +100,7 @@ def run(
         experiment: what to run.
         root: where runs' directories are.
         data_dir: where to look for the data set first.
-        dataset: the data set, if the caller has loaded it already with this experiment's seed.
+        dataset: the data set, if the caller has loaded it already (`stages.load`).
         device: where to compute.
         save_every: seconds between checkpoints; no bit of the result depends on it.
         on_progress: is told how it goes.
@@ -165,13 +165,12 @@ def _compute(experiment: Experiment, directory: Path, setting: _Setting) -> None
     """Prune, train, and write result.json last."""
     (directory / RESULT).unlink(missing_ok=True)
     start = time.perf_counter()
-    dataset = setting.dataset or data.load(
-        experiment.data, data_dir=setting.data_dir, seed=experiment.seed, device=setting.device
-    )
+    dataset = setting.dataset or stages.load(experiment, data_dir=setting.data_dir, device=setting.device)
     loading = time.perf_counter() - start
     setting.tell(Progress(experiment, "prune", 0, experiment.recipe.steps))
     pruned = stages.prune_stage(experiment, directory, dataset, setting.device)
     model = stages.survivors(experiment, pruned.masks).to(setting.device)
+    dataset = stages.trained_on(experiment, dataset)
     choice, trail = _train(experiment, directory, dataset, model, pruned, setting)
     store.write_tensors(directory / WEIGHTS, model.state_dict())
     seconds = {"data": loading, "prune": pruned.seconds, "train": trail.seconds, "evaluate": trail.evaluating}

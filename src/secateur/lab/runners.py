@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from secateur.errors import EmptyLayerWarning, SecateurError
-from secateur.lab import data
+from secateur.lab import data, stages
 from secateur.lab.experiment import Experiment
 from secateur.lab.run import OnProgress, Progress, Result, run
 
@@ -108,14 +108,12 @@ def at_least_one(name: str, value: int | None) -> None:
 def _one_by_one(experiments: Sequence[Experiment], places: Places, on_progress: OnProgress | None) -> Outcomes:
     dataset, of = None, None
     for experiment in experiments:
-        key = (experiment.data, experiment.seed)
+        key = stages.source(experiment)
         if key != of:  # methods of one seed share the split: load it once
             dataset, of = None, key
         try:
             if dataset is None and not (places.root / experiment.name / "result.json").exists():
-                dataset = data.load(
-                    experiment.data, data_dir=places.data_dir, seed=experiment.seed, device=places.device
-                )
+                dataset = stages.load(experiment, data_dir=places.data_dir, device=places.device)
             yield experiment, run_at(experiment, places, dataset, on_progress)
         except SecateurError as problem:
             yield experiment, str(problem)

@@ -21,11 +21,12 @@ from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.init import Initialiser
 from secateur.lab.store import damaged, read_json, write_json
 from secateur.masks import Masks
-from secateur.method import Method
+from secateur.method import Method, invert
 from secateur.prunable import prunable
 from secateur.prune import prune
 from secateur.select import check_density
 from secateur.structure import Structure, blocks
+from secateur.transforms import shuffle
 
 MASKS = "masks.safetensors"
 PRUNE = "prune.json"
@@ -34,6 +35,10 @@ PRUNE = "prune.json"
 INITIALISERS: Mapping[str, Initialiser] = MappingProxyType(
     {"vs": init.vs, "vs-x": init.vs_x, "vs-h": init.vs_h, "rn": init.rn, "tn": init.tn}
 )
+
+#: The sanity checks of Frankle et al. (arXiv 2009.08576, §4) by name: keep the lowest scores, permute each layer's
+#: mask, or draw the surviving weights anew.
+SANITY = ("invert", "shuffle", "reinit")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def check(experiment: Experiment) -> None:
         "method": (experiment.method, (DENSE, *catalogue())),
         "initialiser": (experiment.initialiser, INITIALISERS),
         "score_initialiser": (experiment.score_initialiser or experiment.initialiser, INITIALISERS),
+        "sanity": (experiment.sanity or SANITY[0], SANITY),
     }
     for field, (name, names) in known.items():
         if name not in names:
@@ -68,7 +74,26 @@ def check(experiment: Experiment) -> None:
         method_of(experiment)
     elif experiment.options:
         raise SecateurError("`options` are a method's, and dense has none.")
+    data.split(1, experiment.validation, experiment.seed)  # refuses what is no fraction
     untrained(experiment)
+
+
+def load(experiment: Experiment, *, data_dir: str | Path | None, device: torch.device | str) -> Dataset:
+    """Load the data set of an experiment, split by its seed, with its true labels."""
+    whole = data.load(
+        experiment.data, data_dir=data_dir, seed=experiment.seed, validation=experiment.validation, device=device
+    )
+    return data.first(whole, experiment.examples) if experiment.examples else whole
+
+
+def source(experiment: Experiment) -> tuple[str, int, float, int]:
+    """Return what decides the data set of an experiment: those that agree in it can share one."""
+    return experiment.data, experiment.seed, experiment.validation, experiment.examples
+
+
+def trained_on(experiment: Experiment, dataset: Dataset) -> Dataset:
+    """Return the data set with the labels that the network is trained on."""
+    return data.shuffle_labels(dataset, seed=experiment.seed) if experiment.random_labels else dataset
 
 
 def method_of(experiment: Experiment) -> Method:
@@ -89,7 +114,8 @@ def method_of(experiment: Experiment) -> Method:
             raise SecateurError(f"the option {name} of {experiment.method} must be of type {kinds}, got {value!r}.")
     units = {"structure": _blocks(experiment, factory)} if experiment.blocked else {}
     try:
-        return factory(density=experiment.density, **dict(experiment.options), **units)
+        built = factory(density=experiment.density, **dict(experiment.options), **units)
+        return invert(built) if experiment.sanity == "invert" else built
     except ValueError as problem:
         raise SecateurError(f"the method {experiment.method} refuses its options: {problem}") from None
 
@@ -125,9 +151,10 @@ def untrained(experiment: Experiment, *, scoring: bool = False) -> nn.Module:
     Args:
         experiment: says model, data set, initialiser and seed.
         scoring: the network that the method looks at, which is another one under `redraw` or
-            `score_initialiser`.
+            `score_initialiser`, and for the check "reinit".
     """
-    other = scoring and (experiment.redraw or bool(experiment.score_initialiser))
+    anew = experiment.redraw or experiment.sanity == "reinit"
+    other = scoring and (anew or bool(experiment.score_initialiser))
     name = (experiment.score_initialiser if scoring else "") or experiment.initialiser
     source = data.catalogue()[experiment.data]
     return models.build(
@@ -145,13 +172,16 @@ def masks_for(experiment: Experiment, dataset: Dataset, device: torch.device) ->
     model.train(not experiment.score_in_eval)
     size = experiment.score_batch or experiment.recipe.batch
     batches = list(data.batches(dataset.train, size, seed=experiment.seed, stop=experiment.score_batches))
-    return prune(
+    masks = prune(
         model,
         method_of(experiment),
         batches,
         only=list(prunable(model, biases=True)) if experiment.biases else None,
         generator=seeds.generator(experiment.seed, "method"),
     ).to("cpu")
+    if experiment.sanity == "shuffle":
+        return shuffle(masks, generator=seeds.generator(experiment.seed, "shuffle"))
+    return masks
 
 
 def survivors(experiment: Experiment, masks: Masks | None) -> nn.Module:

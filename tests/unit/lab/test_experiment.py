@@ -72,6 +72,10 @@ CHANGES = {
     "score_in_eval": True,
     "engine": Engine.TORCH,
     "block": (4, 1),
+    "sanity": "shuffle",
+    "random_labels": True,
+    "validation": 0.0,
+    "examples": 500,
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from secateur.lab.data.augment import Augment, flip, flip_and_shift, shift
 from secateur.lab.data.catalogue import catalogue, load, whereabouts
-from secateur.lab.data.dataset import Dataset, Examples, shuffle_labels
+from secateur.lab.data.dataset import Dataset, Examples, first, shuffle_labels, split
 from secateur.lab.data.find import DataError, Source
 from secateur.lab.data.stream import batch_at, batches, in_order, indices_at, order, rows, steps_in
 
@@ -21,6 +21,7 @@ __all__ = [
     "batch_at",
     "batches",
     "catalogue",
+    "first",
     "flip",
     "flip_and_shift",
     "in_order",
@@ -30,6 +31,7 @@ __all__ = [
     "rows",
     "shift",
     "shuffle_labels",
+    "split",
     "steps_in",
     "whereabouts",
 ]

@@ -157,3 +157,18 @@ def shuffle_labels(dataset: Dataset, *, seed: int) -> Dataset:
     return replace(
         dataset, train=Examples(dataset.train.x, permuted), title=f"{dataset.title}, random labels", note=note
     )
+
+
+def first(dataset: Dataset, count: int) -> Dataset:
+    """Return the data set with at most the first `count` examples of each of its three sets: for trying things out.
+
+    Raises:
+        SecateurError: `count` is below 1.
+    """
+    if count < 1:
+        raise SecateurError(f"`count` must be at least 1, got {count}.")
+    cut = {
+        name: Examples(whole.x[:count], whole.y[:count])
+        for name, whole in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test))
+    }
+    return replace(dataset, **cut, title=f"{dataset.title}, first {count:,}")
