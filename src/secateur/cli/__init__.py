@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from secateur.cli import bench, console, demo, doctor, methods, run, show
+from secateur.cli import bench, console, demo, doctor, methods, paper, run, show
 from secateur.cli.parser import Parser, UsageError
 from secateur.errors import SecateurError
 
@@ -20,6 +20,7 @@ Secateur prunes PyTorch networks before, during or after training, and proves wh
   secateur run --data mnist --density 0.05         prune at initialisation by SNIP, then train
   secateur run --compare snip,random,dense --seeds 5
                                                    several methods on equal terms, mean ± std
+  secateur paper snip_2019                         the SNIP paper's tables and figures over again
   secateur show runs/NAME                          what a run, a mask or a checkpoint holds"""
 
 END = """\
@@ -73,7 +74,7 @@ def build_parser() -> Parser:
     parser = Parser("secateur", description=PAGE, epilog=END)
     parser.add_argument("--version", action=_Version, nargs=0, help="write the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (demo, run, methods, show, doctor, bench):
+    for module in (demo, run, paper, methods, show, doctor, bench):
         module.add(commands)
     return parser
 

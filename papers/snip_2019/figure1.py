@@ -1,0 +1,100 @@
+"""Figure 1: test error of the LeNets over sparsity, with other methods and the sanity checks beside SNIP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from papers.snip_2019.setting import LENET_5, LENET_300, TITLES, lenet
+
+from secateur.lab.paper import Artefact, Cell, Gathered, grid
+from secateur.lab.paper.drawing import canvas, save
+from secateur.lab.paper.record import Record
+
+ABOUT = """
+The paper's Figure 1 draws the error of both LeNets against the sparsity and finds it level with the dense network up
+to 95 % and more. Here: the literal recipe, the common protocol (the weights that were scored are trained), mean and
+standard deviation of the error after the last step. Beyond the paper, other methods of pruning at initialisation and
+the sanity checks of Frankle et al. (arXiv 2009.08576) run on the same terms: the same first weights, batches and
+recipe. Where the line leaves the picture the network has collapsed.
+"""
+
+# Per cent of the weights that are cut. The paper's axis, and on until nothing is left to learn with.
+SPARSITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
+HIGH = (90, 95, 98, 99, 99.5)
+
+# Columns beside SNIP: the method of the catalogue, and what of its choice is taken away.
+OTHERS = {
+    "magnitude": ("magnitude", ""),
+    "random": ("random", ""),
+    "random, ERK": ("erk", ""),
+    "GraSP": ("grasp", ""),
+    "SynFlow": ("synflow", ""),
+    "FORCE": ("force", ""),
+    "SNIP, shuffled": ("snip", "shuffle"),
+    "SNIP, redrawn": ("snip", "reinit"),
+    "SNIP, inverted": ("snip", "invert"),
+}
+
+
+def cells() -> Iterator[Cell]:
+    """Yield SNIP at every sparsity, and the others where they differ."""
+    for model in (LENET_300, LENET_5):
+        for sparsity in SPARSITIES:
+            row, density = f"{TITLES[model]}, {sparsity:g} %", round(1 - sparsity / 100, 6)
+            yield Cell(row, "SNIP", lenet(model, "snip" if sparsity else "dense", density))
+            for column, (method, check) in OTHERS.items() if sparsity in HIGH else ():
+                yield Cell(row, column, replace(lenet(model, method, density), sanity=check))
+
+
+def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
+    """Draw error over sparsity, one picture per network: the paper's range, and the range where methods part."""
+    pictures = []
+    for model in (LENET_300, LENET_5):
+        title = TITLES[model]
+        lines = _lines(gathered, title)
+        if not lines:
+            continue
+        figure, (whole, high) = canvas(1, 2, width=9.0, height=3.6)
+        _curve(whole, "SNIP", lines["SNIP"], range(len(SPARSITIES)))
+        whole.set_xticks(range(len(SPARSITIES)), [f"{s:g}" for s in SPARSITIES], fontsize="x-small", rotation=60)
+        for column, points in lines.items():
+            shown = [(s, r) for s, r in points if s in HIGH]
+            _curve(high, column, shown, range(len(HIGH)), known=HIGH)
+        high.set_xticks(range(len(HIGH)), [f"{s:g}" for s in HIGH])
+        high.set_yscale("log")
+        high.legend(fontsize="x-small", frameon=False)
+        for axes in (whole, high):
+            axes.set_xlabel("sparsity, %")
+            axes.set_ylabel("test error, %")
+        figure.suptitle(f"{title} on MNIST", fontsize="medium")
+        name = f"figure1-{model}.png"
+        save(figure, folder / name)
+        pictures.append((name, f"{title}: error over sparsity; bars are one standard deviation over the seeds"))
+    return pictures
+
+
+Points = list[tuple[float, Record]]
+
+
+def _lines(gathered: Gathered, title: str) -> dict[str, Points]:
+    """Return the recorded points of each column of one network."""
+    found: dict[str, Points] = {}
+    for cell in gathered.cells:
+        record = gathered.records.get(cell.name)
+        network, _, sparsity = cell.row.removesuffix(" %").partition(", ")
+        if network == title and record is not None and record.mean is not None:
+            found.setdefault(cell.column, []).append((float(sparsity), record))
+    return found
+
+
+def _curve(axes, column: str, points: Points, places: Sequence[int], known: Sequence[float] = SPARSITIES) -> None:
+    at = [places[known.index(sparsity)] for sparsity, _ in points]
+    means = [record.mean for _, record in points]
+    bars = [record.std or 0.0 for _, record in points]
+    style = {"linewidth": 2.0, "color": "black"} if column == "SNIP" else {"linewidth": 1.0, "alpha": 0.8}
+    axes.errorbar(at, means, yerr=bars, marker="o", markersize=3, capsize=2, label=column, **style)
+
+
+ARTEFACT = Artefact("figure1", "Figure 1: error over sparsity", ABOUT, tuple(cells()), grid, seeds=20, draw=draw)

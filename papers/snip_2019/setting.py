@@ -1,0 +1,48 @@
+"""What the tables and figures share: recipes, sparsities and the words for them.
+
+Section numbers are those of arXiv 1810.02340. Every learning rate, length and batch that stands here is either printed
+there or marked as ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from secateur.lab.data import DataError, whereabouts
+from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
+from secateur.lab.recipe import Ramp, Recipe, Sgd, recipe
+
+LENET_300, LENET_5 = "lenet-300-100", "lenet-5-caffe"
+TITLES = {LENET_300: "LeNet-300-100", LENET_5: "LeNet-5-Caffe"}
+
+#: §5.1, MNIST: SGD with momentum 0.9, weight decay 5e-4, 0.1 divided by 10 every 25,000 steps. The number of steps is
+#: not printed: ours, four stairs.
+LITERAL = recipe("paper-mnist")
+
+#: §5.1, CIFAR-10: the same, divided every 30,000 steps, batches of 128, flips and translations. Five stairs, ours.
+CIFAR = recipe("paper-cifar")
+
+#: §5.5, Table 3: Adam at 1e-3 without weight decay. The length is ours.
+ADAM = recipe("paper-adam")
+
+#: Ours: the best recipe of `search.py`, for sparse and dense networks alike.
+BEST = Recipe(steps=100_000, rate=Ramp(peak=0.1, steps=100_000, warmup=1_000), optimizer=Sgd(weight_decay=1e-4))
+
+
+def lenet(model: str, method: str, density: float, training: Recipe = LITERAL) -> Experiment:
+    """Return a run on MNIST under the common protocol: the weights that were scored are trained."""
+    return Experiment(model, "mnist", method, density, training)
+
+
+def as_published(experiment: Experiment) -> Experiment:
+    """Return the run under the protocol of the authors' code: biases counted, weights drawn twice, BN in eval mode."""
+    return replace(experiment, **PAPER_PROTOCOL)
+
+
+def cifar_on_disk() -> str:
+    """Return which CIFAR-10 is at hand: the published files, or else their JPEG copy."""
+    try:
+        whereabouts("cifar-10")
+    except DataError:
+        return "cifar-10-jpeg75"
+    return "cifar-10"
