@@ -17,8 +17,12 @@ from secateur.lab.recipe import Adam, Sgd
 from secateur.masks import Masks
 from secateur.sparse import compile_step, why_no_fused_step
 
-#: `auto` leaves runs that keep more than this fraction of their weights to torch.
-SPARSE_BELOW = 0.25
+#: `auto` leaves runs that keep more than this fraction of their weights to torch: large networks, recurrent ones, and
+#: small ones, which spend much of torch's time between its kernels. Where they meet was measured on one core with
+#: VGG-like, LSTM-s and both LeNets; it is fixed here, so that a run takes the same engine on every machine.
+SPARSE_BELOW, RECURRENT_BELOW, SMALL_BELOW = 0.25, 0.4, 0.9
+
+_SMALL = 1_000_000  # parameters
 
 
 class Engine(StrEnum):
@@ -188,7 +192,7 @@ def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Opti
 def choose(wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Choice:
     """Decide which engine runs, from the run alone, so that the same run chooses the same engine every time.
 
-    `auto` takes the sparse engine where it computes exactly this step and at most `SPARSE_BELOW` of the weights stay.
+    `auto` takes the sparse engine where it computes exactly this step and few enough weights stay (`sparse_below`).
 
     Raises:
         SecateurError: when `sparse` is asked for and cannot compute this step.
@@ -200,9 +204,22 @@ def choose(wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd
         if reason is not None:
             raise SecateurError(f"`engine` sparse does not fit this run: {reason}. Use --engine auto or torch.")
         return Choice(Engine.SPARSE, "asked for")
-    if reason is None and masks is not None and masks.density > SPARSE_BELOW:
-        reason = f"more than {SPARSE_BELOW:.0%} of the weights stay".replace("%", " %")
+    limit = sparse_below(model)
+    if reason is None and masks is not None and masks.density > limit:
+        reason = f"more than {limit:.0%} of the weights stay".replace("%", " %")
     return Choice(Engine.SPARSE, "it computes this step") if reason is None else Choice(Engine.TORCH, reason)
+
+
+def sparse_below(model: nn.Module) -> float:
+    """Return the fraction of kept weights up to which the sparse engine trains this network faster than torch.
+
+    >>> sparse_below(nn.Linear(10, 10)), sparse_below(nn.LSTM(10, 10))
+    (0.9, 0.4)
+    """
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return RECURRENT_BELOW
+    small = sum(parameter.numel() for parameter in model.parameters()) < _SMALL
+    return SMALL_BELOW if small else SPARSE_BELOW
 
 
 def start(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Stepper:
