@@ -238,7 +238,8 @@ def _result(
     recipe, masks = experiment.recipe, pruned.masks
     last = trail.evaluations[-1]
     best = min(trail.evaluations, key=lambda one: one.test_error)
-    selected = min(trail.evaluations, key=lambda one: one.validation_error)
+    validated = [(one.validation_error, one) for one in trail.evaluations if one.validation_error is not None]
+    _, selected = min(validated, key=lambda pair: pair[0], default=(None, None))
     epochs = recipe.batch / len(dataset.train)
     prunable_count = sum(parameter.numel() for parameter in prunable(model).values())
     layers = [] if masks is None else masks.layers()
@@ -249,7 +250,7 @@ def _result(
         "test_error": last.test_error,
         "validation_error": last.validation_error,
         "best": asdict(best) | {"epoch": round(best.step * epochs, 3)},
-        "selected": asdict(selected) | {"epoch": round(selected.step * epochs, 3)},
+        "selected": None if selected is None else asdict(selected) | {"epoch": round(selected.step * epochs, 3)},
         "steps": trail.step,
         "epochs": round(trail.step * epochs, 3),
         "seed": experiment.seed,

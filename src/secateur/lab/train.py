@@ -29,10 +29,10 @@ class DivergedError(SecateurError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors (fractions of wrongly classified examples) after `step` optimizer steps."""
+    """Fractions of wrongly classified examples after `step` optimizer steps; None where nothing is held out."""
 
     step: int
-    validation_error: float
+    validation_error: float | None
     test_error: float
 
 
@@ -206,13 +206,11 @@ def resume(model: nn.Module, stepper: Stepper, saved: Saved, path: Path) -> None
 
 
 def error(predict: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> float:
-    """Return the fraction of wrongly classified examples.
+    """Return the fraction of wrongly classified examples, of which there must be some.
 
     >>> error(lambda x: x, torch.eye(4), torch.tensor([0, 1, 2, 0]))
     0.25
     """
-    if not len(targets):
-        return math.nan
     wrong = torch.zeros((), dtype=torch.int64, device=targets.device)
     for some, truth in zip(inputs.split(_EVALUATION_BATCH), targets.split(_EVALUATION_BATCH), strict=True):
         wrong += (predict(some).argmax(dim=1) != truth).sum()
@@ -221,8 +219,8 @@ def error(predict: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) 
 
 def _judge(stepper: Stepper, splits: Splits, trail: Trail) -> None:
     start = time.perf_counter()
-    errors = [error(stepper.predict, *split) for split in (splits.validation, splits.test)]
-    trail.evaluations.append(Evaluation(trail.step, *errors))
+    held_out = error(stepper.predict, *splits.validation) if len(splits.validation[1]) else None
+    trail.evaluations.append(Evaluation(trail.step, held_out, error(stepper.predict, *splits.test)))
     trail.evaluating += time.perf_counter() - start
 
 
