@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from secateur.lab.data import DataError, whereabouts
+from secateur.lab.data import whereabouts
 from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
 from secateur.lab.recipe import Ramp, Recipe, Sgd, recipe
 
@@ -41,8 +41,4 @@ def as_published(experiment: Experiment) -> Experiment:
 
 def cifar_on_disk() -> str:
     """Return which CIFAR-10 is at hand: the published files, or else their JPEG copy."""
-    try:
-        whereabouts("cifar-10")
-    except DataError:
-        return "cifar-10-jpeg75"
-    return "cifar-10"
+    return "cifar-10" if whereabouts()["cifar-10"] else "cifar-10-jpeg75"
