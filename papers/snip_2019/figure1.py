@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from papers.snip_2019.setting import LENET_5, LENET_300, TITLES, lenet
 
@@ -52,49 +53,51 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     """Draw error over sparsity, one picture per network: the paper's range, and the range where methods part."""
     pictures = []
     for model in (LENET_300, LENET_5):
-        title = TITLES[model]
-        lines = _lines(gathered, title)
+        lines = _lines(gathered, model)
         if not lines:
             continue
         figure, (whole, high) = canvas(1, 2, width=9.0, height=3.6)
-        _curve(whole, "SNIP", lines["SNIP"], range(len(SPARSITIES)))
-        whole.set_xticks(range(len(SPARSITIES)), [f"{s:g}" for s in SPARSITIES], fontsize="x-small", rotation=60)
+        _curve(whole, "SNIP", lines.get("SNIP", []), SPARSITIES)
         for column, points in lines.items():
-            shown = [(s, r) for s, r in points if s in HIGH]
-            _curve(high, column, shown, range(len(HIGH)), known=HIGH)
-        high.set_xticks(range(len(HIGH)), [f"{s:g}" for s in HIGH])
+            _curve(high, column, points, HIGH)
+        whole.tick_params(axis="x", labelsize="x-small", labelrotation=60)
         high.set_yscale("log")
-        high.legend(fontsize="x-small", frameon=False)
+        if high.lines:
+            high.legend(fontsize="x-small", frameon=False)
         for axes in (whole, high):
             axes.set_xlabel("sparsity, %")
             axes.set_ylabel("test error, %")
-        figure.suptitle(f"{title} on MNIST", fontsize="medium")
+        figure.suptitle(f"{TITLES[model]} on MNIST", fontsize="medium")
         name = f"figure1-{model}.png"
         save(figure, folder / name)
-        pictures.append((name, f"{title}: error over sparsity; bars are one standard deviation over the seeds"))
+        pictures.append((name, f"{TITLES[model]}: error over sparsity; bars are one standard deviation over the seeds"))
     return pictures
 
 
 Points = list[tuple[float, Record]]
 
 
-def _lines(gathered: Gathered, title: str) -> dict[str, Points]:
-    """Return the recorded points of each column of one network."""
+def _lines(gathered: Gathered, model: str) -> dict[str, Points]:
+    """Return the measured points of each column of one network."""
     found: dict[str, Points] = {}
     for cell in gathered.cells:
         record = gathered.records.get(cell.name)
-        network, _, sparsity = cell.row.removesuffix(" %").partition(", ")
-        if network == title and record is not None and record.mean is not None:
-            found.setdefault(cell.column, []).append((float(sparsity), record))
+        if cell.experiment.model == model and record is not None and record.mean is not None:
+            sparsity = round(100 * (1 - cell.experiment.density), 4)
+            found.setdefault(cell.column, []).append((sparsity, record))
     return found
 
 
-def _curve(axes, column: str, points: Points, places: Sequence[int], known: Sequence[float] = SPARSITIES) -> None:
-    at = [places[known.index(sparsity)] for sparsity, _ in points]
-    means = [record.mean for _, record in points]
-    bars = [record.std or 0.0 for _, record in points]
+def _curve(axes: Any, column: str, points: Points, axis: Sequence[float]) -> None:
+    """Draw those points that lie on an axis whose marks stand at equal distances."""
+    axes.set_xticks(range(len(axis)), [f"{sparsity:g}" for sparsity in axis])
+    shown = [(axis.index(sparsity), record) for sparsity, record in points if sparsity in axis]
+    if not shown:
+        return
+    means = [record.mean for _, record in shown]
+    bars = [record.std or 0.0 for _, record in shown]
     style = {"linewidth": 2.0, "color": "black"} if column == "SNIP" else {"linewidth": 1.0, "alpha": 0.8}
-    axes.errorbar(at, means, yerr=bars, marker="o", markersize=3, capsize=2, label=column, **style)
+    axes.errorbar([at for at, _ in shown], means, yerr=bars, marker="o", markersize=3, capsize=2, label=column, **style)
 
 
 ARTEFACT = Artefact("figure1", "Figure 1: error over sparsity", ABOUT, tuple(cells()), grid, seeds=20, draw=draw)

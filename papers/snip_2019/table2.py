@@ -8,7 +8,7 @@ from papers.snip_2019.setting import CIFAR, LITERAL, cifar_on_disk
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, Record
-from secateur.lab.paper.layout import markdown, number, spread
+from secateur.lab.paper.layout import markdown, number, seconds, spread
 
 ABOUT = """
 The paper's Table 2 puts sparse networks beside their dense twins. The recurrent ones read MNIST row by row. Both
@@ -63,7 +63,7 @@ def layout(cells: Sequence[Cell], records: Mapping[str, Record]) -> str:
         "Δ",
         "steps",
         "seeds",
-        "training: dense",
+        "training, s: dense",
         "sparse",
     )
     rows = [heads, ("---", *("--:",) * (len(heads) - 1))]
@@ -81,12 +81,9 @@ def _ours(dense: Record | None, sparse: Record | None) -> tuple[str, ...]:
     if dense and sparse and dense.mean is not None and sparse.mean is not None and dense.steps == sparse.steps:
         change = sparse.mean - dense.mean
     errors = [spread(record) if record else number(None) for record in (dense, sparse)]
-    times = [
-        number(None) if not record or record.training is None else f"{record.training:.3g} s"
-        for record in (dense, sparse)
-    ]
-    steps = ", ".join(dict.fromkeys(f"{record.steps:,}" for record in both)) or number(None)
-    seeds = ", ".join(dict.fromkeys(str(len(record.seeds)) for record in both)) or number(None)
+    times = [seconds(record.training if record else None) for record in (dense, sparse)]
+    steps = " / ".join(dict.fromkeys(f"{record.steps:,}" for record in both)) or number(None)
+    seeds = " / ".join(dict.fromkeys(str(len(record.seeds)) for record in both)) or number(None)
     return (*errors, number(None) if change is None else f"{change:+.2f}", steps, seeds, *times)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli import console, values
-from secateur.cli.console import Table
 from secateur.cli.parser import Parser, UsageError
 from secateur.cli.run import add_places
 
 if TYPE_CHECKING:
+    from secateur.cli.reproduced import Outcome
     from secateur.lab.compare import Comparison
-    from secateur.lab.paper import Artefact, Cell, Paper, Record
+    from secateur.lab.experiment import Experiment
+    from secateur.lab.paper import Artefact, Cell, Length, Paper
 
 ABOUT = """\
 Runs the experiments behind a published table or figure and puts the numbers beside the paper's. Without
@@ -28,6 +30,7 @@ the same command with more seeds adds only those.
   secateur paper snip_2019 page                         the documentation's page from what is recorded"""
 
 PAGE, ALL = "page", "all"
+FORMAT = "secateur.paper/1"
 
 
 def add(commands: Any) -> None:
@@ -53,62 +56,85 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
+    from secateur.cli import reproduced
     from secateur.errors import SecateurError
     from secateur.lab.paper import folders, load
 
-    if args.paper is None:
-        for name in folders(Path.cwd()):
-            console.say(name)
-        return 0
     try:
+        if args.paper is None:
+            reproduced.print_names(list(folders(Path.cwd())), as_json=args.json)
+            return 0
         paper = load(args.paper, Path.cwd())
         wanted = _wanted(paper, args)
     except SecateurError as problem:
         raise UsageError(str(problem)) from None
-    if args.artefact == PAGE:
-        return _page(paper)
     if args.artefact is None:
-        _list(paper)
+        reproduced.print_standing(paper, as_json=args.json)
         return 0
-    return max(_reproduce(paper, artefact, cells, args) for artefact, cells in wanted)
+    if args.artefact == PAGE:
+        return _page(paper, args)
+    _look_before(paper, wanted, args)
+    found = []
+    for artefact, cells in wanted:
+        found.append(_reproduce(paper, artefact, cells, args))
+        if not args.json:
+            reproduced.print_outcome(found[-1])
+    if args.json:
+        console.emit(reproduced.to_json(paper, found))
+    reproduced.print_failures(found)
+    return 1 if any(outcome.failed for outcome in found) else 0
 
 
 def _wanted(paper: Paper, args: argparse.Namespace) -> list[tuple[Artefact, list[Cell]]]:
-    """Find the artefacts and cells that are asked for, before anything is run."""
+    """Find the artefacts and cells that are asked for; with patterns, of all artefacts those that have such cells."""
     from secateur.lab.paper import only
 
     if args.artefact in (None, PAGE):
         return []
-    chosen = list(paper.artefacts.values()) if args.artefact == ALL else [paper.find(args.artefact)]
-    return [(artefact, only(artefact.cells, args.only)) for artefact in chosen]
+    if args.artefact != ALL:
+        artefact = paper.find(args.artefact)
+        return [(artefact, only(artefact.cells, args.only))]
+    artefacts = paper.artefacts.values()
+    chosen = {cell.name for cell in only([cell for artefact in artefacts for cell in artefact.cells], args.only)}
+    found = [(artefact, [cell for cell in artefact.cells if cell.name in chosen]) for artefact in artefacts]
+    return [(artefact, cells) for artefact, cells in found if cells or not args.only]
 
 
-def _reproduce(paper: Paper, artefact: Artefact, cells: list[Cell], args: argparse.Namespace) -> int:
-    from secateur.lab.paper import Gathered, Length, work
+def _look_before(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> None:
+    """Refuse what would fail at the end of long runs: a cell that cannot be run, a damaged file to record in."""
+    from secateur.lab.paper import record, work
 
-    length = Length(args.seeds or (1 if args.quick else artefact.seeds), args.steps, args.quick)
-    fresh, results = work.measure(cells, length, _command(args, artefact), lambda these: _run(these, args))
-    records = work.keep(paper, artefact, fresh) if args.record else dict(fresh)
+    for artefact, cells in wanted:
+        work.check_first(cells, _length(artefact, args))
+        if args.record:
+            record.read(paper.expected(artefact))
+
+
+def _length(artefact: Artefact, args: argparse.Namespace) -> Length:
+    from secateur.lab.paper import Length
+
+    return Length(args.seeds or (1 if args.quick else artefact.seeds), args.steps, args.quick)
+
+
+def _reproduce(paper: Paper, artefact: Artefact, cells: list[Cell], args: argparse.Namespace) -> Outcome:
+    """Run cells, record them where that is asked for, and draw."""
+    from secateur.cli.reproduced import Outcome
+    from secateur.lab.paper import Gathered, work
+
+    length = _length(artefact, args)
+    fresh = work.measure(cells, length, _command(args, artefact), lambda these: _run(these, args))
+    records = work.keep(paper, artefact, fresh) if args.record else fresh
     folder = _docs(paper) / paper.name if args.record else args.runs / "pictures"
+    results = work.at_hand(artefact.cells, length, args.runs)
     gathered = Gathered(artefact.cells, records, results, args.data_dir)
-    pictures = work.illustrate(artefact, gathered, folder)
-    if args.json:
-        console.emit(_as_json(artefact, cells, fresh, pictures))
-    else:
-        _show(artefact, cells, fresh)
-        for picture in pictures:
-            console.say(f"picture: {picture}")
-    return 1 if any(record.failures for record in fresh.values()) else 0
+    return Outcome(artefact, tuple(cells), fresh, tuple(work.illustrate(artefact, gathered, folder)))
 
 
-def _run(experiments: list[Any], args: argparse.Namespace) -> Comparison:
+def _run(experiments: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
     from secateur.cli import asked
     from secateur.lab.compare import Comparison
     from secateur.lab.paper import work
-    from secateur.lab.stages import check
 
-    for experiment in experiments:
-        check(experiment)
     chosen = work.finished(experiments, args.runs) if args.finished else experiments
     return asked.run_all(chosen, args) if chosen else Comparison((), {})
 
@@ -118,71 +144,22 @@ def _command(args: argparse.Namespace, artefact: Artefact) -> str:
     words = ["secateur", "paper", args.paper, artefact.name]
     for pattern in args.only:
         words += ["--only", pattern]
-    for option, value in (("--seeds", args.seeds), ("--steps", args.steps), ("--device", args.device)):
-        if value is not None and value != "cpu":
-            words += [option, str(value)]
+    given = {"--seeds": args.seeds, "--steps": args.steps, "--threads": args.threads}
+    given["--device"] = None if args.device == "cpu" else args.device
+    for option, value in given.items():
+        words += [] if value is None else [option, str(value)]
     words += ["--quick"] if args.quick else []
     return shlex.join([*words, "--record"])
 
 
-def _show(artefact: Artefact, cells: list[Cell], records: dict[str, Record]) -> None:
-    from secateur.lab.paper import verdict
-    from secateur.lab.paper.layout import number, speed_up, spread
-
-    columns = ("", "", ">paper", ">ours", ">best", ">seeds", ">steps", ">training", ">dense/it", "verdict")
-    table = Table(artefact.title, columns)
-    for cell in cells:
-        record = records.get(cell.name)
-        if record is None:
-            table.add(cell.row, cell.column, number(cell.paper), *(None,) * 6, "not measured")
-            continue
-        gain = speed_up(cell, artefact.cells, records)
-        table.add(
-            cell.row,
-            cell.column,
-            number(cell.paper),
-            spread(record),
-            number(record.best_mean),
-            len(record.seeds),
-            f"{record.steps:,}",
-            console.duration(record.training),
-            None if gain is None else f"{gain:.1f}×",
-            str(verdict(cell, record)).strip("*"),
-        )
-    if cells:
-        console.show(table)
-    for name, record in records.items():
-        for failure in record.failures:
-            console.complain(f"{name}: {failure}")
-
-
-def _as_json(artefact: Artefact, cells: list[Cell], records: dict[str, Record], pictures: list[Path]) -> Any:
-    from dataclasses import asdict
-
-    from secateur.lab.paper import verdict
-
-    found = [
-        {"cell": cell.name, "paper": cell.paper, "verdict": str(verdict(cell, records.get(cell.name))).strip("*")}
-        | ({"ours": asdict(records[cell.name])} if cell.name in records else {})
-        for cell in cells
-    ]
-    return {"artefact": artefact.name, "cells": found, "pictures": [str(picture) for picture in pictures]}
-
-
-def _list(paper: Paper) -> None:
-    from secateur.lab.paper import record
-
-    table = Table(paper.title, ("artefact", "what", ">cells", ">recorded", ">seeds"))
-    for artefact in paper.artefacts.values():
-        recorded = record.read(paper.expected(artefact))
-        table.add(artefact.name, artefact.title, len(artefact.cells), len(recorded), artefact.seeds)
-    console.show(table)
-
-
-def _page(paper: Paper) -> int:
+def _page(paper: Paper, args: argparse.Namespace) -> int:
     from secateur.lab.paper import page
 
-    console.say(str(page.write(paper, _docs(paper))))
+    path = str(page.write(paper, _docs(paper)))
+    if args.json:
+        console.emit({"format": FORMAT, "paper": paper.name, "page": path})
+    else:
+        console.say(path)
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from secateur.errors import SecateurError, nearest
 from secateur.lab.paper.cell import Cell
@@ -20,8 +21,8 @@ class Gathered:
 
     Args:
         cells: all its cells.
-        records: what is recorded of them, by name.
-        results: the finished runs of the cells of this call, by name.
+        records: what came out of them, by name.
+        results: their finished runs of this length, by name.
         data_dir: where data sets are searched first.
     """
 
@@ -95,32 +96,50 @@ def folders(start: Path) -> dict[str, Path]:
     """Return the papers by name: the packages in the nearest folder `papers` at or above `start`, or beside the source.
 
     They are no part of the installed package: a paper's tables belong to a clone of the repository.
+
+    Raises:
+        SecateurError: there is no such folder.
     """
     source = Path(__file__).resolve().parents[4]
     for place in (start.resolve(), *start.resolve().parents, source):
         found = sorted((place / "papers").glob("*/__init__.py"))
         if found:
             return {path.parent.name: path.parent for path in found}
-    return {}
+    raise SecateurError(
+        "`paper` needs the folder papers, which is in the repository and not in the installed package: "
+        "clone it and call the command there."
+    )
 
 
 def load(name: str, start: Path) -> Paper:
     """Import a paper: `papers/<name>/__init__.py`, which has `TITLE`, `ABOUT` and `ARTEFACTS`.
 
     Raises:
-        SecateurError: there is no such paper, with the nearest name, or no folder of papers at all.
+        SecateurError: there is no such paper, with the nearest name, or no folder of papers at all; or its package
+            lacks one of the three, or has two artefacts of one name.
     """
     known = folders(start)
-    if not known:
-        raise SecateurError(
-            "`paper` needs the folder papers, which is in the repository and not in the installed package: "
-            "clone it and call the command there."
-        )
     if name not in known:
         raise SecateurError(f"`paper` must be one of {', '.join(known)}, got {name!r}.{nearest(name, known)}")
-    root = str(known[name].parent.parent)
+    module = _imported(name, known[name])
+    missing = [word for word in ("TITLE", "ABOUT", "ARTEFACTS") if not hasattr(module, word)]
+    if missing:
+        raise SecateurError(f"{known[name] / '__init__.py'} has no {', '.join(missing)}, and a paper needs it.")
+    artefacts = {artefact.name: artefact for artefact in module.ARTEFACTS}
+    if len(artefacts) != len(module.ARTEFACTS):
+        raise SecateurError(f"ARTEFACTS of {name} has two of one name: {', '.join(a.name for a in module.ARTEFACTS)}.")
+    return Paper(name, module.TITLE, module.ABOUT, known[name], artefacts)
+
+
+def _imported(name: str, folder: Path) -> ModuleType:
+    """Import `papers.<name>`, and no other package of that name."""
+    root = str(folder.parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
     module = importlib.import_module(f"papers.{name}")
-    artefacts = {artefact.name: artefact for artefact in module.ARTEFACTS}
-    return Paper(name, module.TITLE, module.ABOUT, known[name], artefacts)
+    found = Path(module.__file__ or "").resolve().parent
+    if found != folder.resolve():
+        raise SecateurError(
+            f"`paper` {name} is in {folder}, but another is in its way in {found}. Remove or rename one."
+        )
+    return module

@@ -13,6 +13,8 @@ from secateur.lab.recipe import shortened
 #: How far above the paper's error ours may be and still agree with it, in percentage points, if nothing else is said.
 POINTS = 0.3
 
+_NAMED = 6  # cells that an error lists
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -25,7 +27,7 @@ class Cell:
         points: how far above the paper's error ours may be, in percentage points; two of our standard deviations are
             allowed in any case.
         why: the reason for this tolerance, or the cause of a miss.
-        quick: steps of a run that only shows that everything works.
+        quick: steps of a run that only shows that everything works, or all where they are fewer.
         quick_examples: examples of each data set in such a run; 0 means all.
     """
 
@@ -49,12 +51,12 @@ class Length:
     """How much of a paper's work is done.
 
     Args:
-        seeds: runs per cell, with the seeds 0 … seeds − 1.
-        steps: squeeze every run to so many steps, its schedule along; None means the paper's length.
+        seeds: runs per cell, counted up from the seed of its experiment.
+        steps: squeeze or stretch every run to so many steps, its schedule along; None means the paper's length.
         quick: run each cell's own few steps instead, on its own few examples.
 
     Raises:
-        SecateurError: fewer than one seed, or both `steps` and `quick`.
+        SecateurError: fewer than one seed or step, or both `steps` and `quick`.
     """
 
     seeds: int
@@ -64,18 +66,26 @@ class Length:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise SecateurError(f"`seeds` must be at least 1, got {self.seeds}.")
+        if self.steps is not None and self.steps < 1:
+            raise SecateurError(f"`steps` must be at least 1, got {self.steps}.")
         if self.quick and self.steps is not None:
             raise SecateurError(f"`quick` chooses the steps itself: leave out `steps`, got {self.steps}.")
 
     def of(self, cell: Cell) -> tuple[Experiment, ...]:
         """Return the experiments of a cell, one per seed."""
         wanted = cell.experiment
-        steps = cell.quick if self.quick else self.steps
-        if steps is not None and steps != wanted.recipe.steps:
-            wanted = replace(wanted, recipe=shortened(wanted.recipe, steps))
-        if self.quick and cell.quick_examples:
-            wanted = replace(wanted, examples=cell.quick_examples)
-        return tuple(replace(wanted, seed=wanted.seed + number) for number in range(self.seeds))
+        steps, examples = self.steps or wanted.recipe.steps, wanted.examples
+        if self.quick:
+            steps, examples = min(cell.quick, steps), cell.quick_examples or examples
+        first = lasting(wanted, steps=steps, examples=examples)
+        return tuple(replace(first, seed=first.seed + number) for number in range(self.seeds))
+
+
+def lasting(experiment: Experiment, *, steps: int, examples: int) -> Experiment:
+    """Return the experiment with so many steps, its schedule scaled along, on so many examples of each set (0: all)."""
+    same = steps == experiment.recipe.steps
+    recipe = experiment.recipe if same else shortened(experiment.recipe, steps)
+    return replace(experiment, recipe=recipe, examples=examples)
 
 
 def order(cells: Iterable[Cell], length: Length) -> list[Experiment]:
@@ -88,14 +98,19 @@ def order(cells: Iterable[Cell], length: Length) -> list[Experiment]:
 
 
 def only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
-    """Return the cells whose name matches one of the patterns (`*`, `?`, `[abc]`; upper and lower case are one).
+    """Return the cells whose name has one of the patterns in it; all without a pattern.
+
+    In a pattern `*` stands for any text, `?` for any character, `[abc]` for one of these; upper and lower case are one.
 
     Raises:
         SecateurError: nothing matches; the message lists some names.
     """
+    if not patterns:
+        return list(cells)
     wanted = [f"*{pattern.lower()}*" for pattern in patterns]
-    found = [cell for cell in cells if not wanted or any(fnmatchcase(cell.name.lower(), one) for one in wanted)]
-    if cells and not found:
-        known = "; ".join(cell.name for cell in cells[:6])
-        raise SecateurError(f"`only` matches no cell, got {', '.join(map(repr, patterns))}. Cells are: {known}; …")
+    found = [cell for cell in cells if any(fnmatchcase(cell.name.lower(), one) for one in wanted)]
+    if not found:
+        known = "; ".join(cell.name for cell in cells[:_NAMED]) + ("; …" if len(cells) > _NAMED else "")
+        there = f"Cells are: {known}" if cells else "There are no cells to choose from"
+        raise SecateurError(f"`only` matches no cell, got {', '.join(map(repr, patterns))}. {there}.")
     return found

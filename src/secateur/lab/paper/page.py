@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from secateur.lab.paper.artefact import Artefact, Paper
-from secateur.lab.paper.layout import number, spread
-from secateur.lab.paper.record import Record, Verdict, read, verdict
-from secateur.lab.store import read_json, write_bytes, write_json
+from secateur.lab.paper.layout import markdown, number, spread
+from secateur.lab.paper.record import Record, Records, Verdict, current, each, read, verdict
+from secateur.lab.store import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
 
@@ -19,12 +20,15 @@ def write(paper: Paper, docs: Path) -> Path:
     Args:
         paper: what was reproduced.
         docs: the folder of the papers' pages.
+
+    Raises:
+        ArtefactError: a recorded file is damaged; nothing was written.
     """
     sections = [f"# {paper.title}", paper.about.strip(), _summary(paper)]
     sections += [_section(paper, artefact, docs / paper.name) for artefact in paper.artefacts.values()]
     path = docs / f"{paper.name}.md"
     docs.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, ("\n\n".join(sections) + "\n").encode())
+    write_bytes(path, ("\n\n".join(part for part in sections if part) + "\n").encode())
     return path
 
 
@@ -35,55 +39,97 @@ def note_pictures(folder: Path, artefact: Artefact, pictures: Sequence[tuple[str
     write_json(path, known | {artefact.name: [list(picture) for picture in pictures]})
 
 
-def misses(artefact: Artefact, records: Mapping[str, Record]) -> list[str]:
-    """Say each miss and each failure of an artefact in a sentence."""
+def outcomes(artefact: Artefact, records: Records) -> Counter[Verdict]:
+    """Count the verdicts of an artefact's cells; NOTHING stands for those to which the paper has no number."""
+    return Counter(
+        Verdict.NOTHING if cell.paper is None else verdict(cell, records.get(cell.name)) for cell in artefact.cells
+    )
+
+
+def misses(artefact: Artefact, records: Records) -> list[str]:
+    """Say each miss and each failed run of an artefact in a sentence, with the reason that its cell gives."""
     found = []
     for cell in artefact.cells:
         record = records.get(cell.name)
-        outcome = verdict(cell, record)
-        if record is not None and outcome in (Verdict.MISSED, Verdict.FAILED):
-            what = f"{spread(record)} where the paper has {number(cell.paper)}" if record.errors else record.failures[0]
-            found.append(f"{cell.row}, {cell.column}: {what}. {cell.why}".strip())
+        if record is None:
+            continue
+        told = [_sentence(failure) for failure in record.failures]
+        if verdict(cell, record) is Verdict.MISSED:
+            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}.")
+        if told:
+            found.append(" ".join([f"{cell.row}, {cell.column}:", *told, cell.why]).strip())
     return found
 
 
 def _summary(paper: Paper) -> str:
-    """Count the verdicts of all tables."""
-    count = dict.fromkeys(Verdict, 0)
+    """Count the verdicts, one line per table that has numbers of the paper's to compare with."""
+    heads = [one for one in Verdict if one is not Verdict.NOTHING]
+    rows = [("", "numbers", *map(str, heads)), ("---", *("--:",) * (1 + len(heads)))]
     for artefact in paper.artefacts.values():
-        records = read(paper.expected(artefact))
-        for cell in artefact.cells:
-            if cell.paper is not None:
-                count[verdict(cell, records.get(cell.name))] += 1
-    total = sum(count.values())
-    words = ", ".join(f"{count[one]} {str(one).strip('*')}" for one in Verdict if count[one])
-    return f"Of {total} numbers that the paper prints: {words}."
+        count = outcomes(artefact, _records(paper, artefact))
+        total = count.total() - count[Verdict.NOTHING]
+        if total:
+            rows.append((artefact.title, str(total), *(str(count[one]) for one in heads)))
+    if len(rows) == 2:
+        return ""
+    return f"What stands beside a number that the paper prints, cell by cell:\n\n{markdown(rows)}"
 
 
 def _section(paper: Paper, artefact: Artefact, folder: Path) -> str:
-    records = read(paper.expected(artefact))
-    parts = [f"## {artefact.title}", artefact.about.strip()]
-    commands = list(dict.fromkeys(record.command for record in records.values()))
-    if commands or not artefact.cells:
-        shown = commands or [f"secateur paper {paper.name} {artefact.name} --record"]
-        parts.append("```console\n" + "\n".join(f"$ {command}" for command in shown) + "\n```")
-    pictures = (read_json(folder / PICTURES) if (folder / PICTURES).exists() else {}).get(artefact.name, [])
-    parts += [f"![{caption}]({paper.name}/{name})\n\n*{caption}*" for name, caption in pictures]
+    records = _records(paper, artefact)
+    commands = dict.fromkeys(record.command for record in records.values())
+    shown = list(commands) or [f"secateur paper {paper.name} {artefact.name} --record"]
+    parts = [
+        f"## {artefact.title}",
+        artefact.about.strip(),
+        "```console\n" + "\n".join(f"$ {command}" for command in shown) + "\n```",
+        *_pictures(paper, artefact, folder),
+    ]
     if artefact.cells:
-        parts.append(artefact.layout(artefact.cells, records))
-        parts.append(_provenance(records))
-    missed = misses(artefact, records)
-    if missed:
-        parts.append("Misses:\n\n" + "\n".join(f"* {sentence}" for sentence in missed))
+        parts += [artefact.layout(artefact.cells, records), _provenance(records)]
+        parts += [_listed("Misses and failures", misses(artefact, records))]
+        left_out = [name for name in read(paper.expected(artefact)) if name not in records]
+        parts += [_listed("Recorded before these cells were changed, and left out until they are run again", left_out)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _provenance(records: Mapping[str, Record]) -> str:
-    """Say on which data and machines the records were made."""
-    data = dict.fromkeys(record.data for record in records.values() if record.data)
-    machines = dict.fromkeys(
-        f"{record.machine}, {record.threads} thread{'s' if record.threads > 1 else ''} per run"
+def _pictures(paper: Paper, artefact: Artefact, folder: Path) -> list[str]:
+    """Link the pictures that were drawn and are still there."""
+    path = folder / PICTURES
+    known = read_json(path) if path.exists() else {}
+    try:
+        found = [(str(name), str(caption)) for name, caption in known.get(artefact.name, [])]
+    except (TypeError, ValueError) as problem:
+        raise damaged(path, f"{type(problem).__name__}: {problem}") from None
+    there = [(name, caption) for name, caption in found if (folder / name).exists()]
+    return [f"![{caption}]({paper.name}/{name})\n\n*{caption}*" for name, caption in there]
+
+
+def _records(paper: Paper, artefact: Artefact) -> dict[str, Record]:
+    return current(artefact.cells, read(paper.expected(artefact)))
+
+
+def _listed(title: str, sentences: Sequence[str]) -> str:
+    return "\n".join([f"{title}:", "", *(f"* {sentence}" for sentence in sentences)]) if sentences else ""
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _provenance(records: Records) -> str:
+    """Say on which data and machines, and by which engines, the records were made."""
+    machines = (
+        f"{record.machine}, {_threads(record.threads)} per run" if record.threads else record.machine
         for record in records.values()
-        if record.machine
     )
-    return f"Data: {'; '.join(data)}. Machine: {'; '.join(machines)}." if data else ""
+    parts = {
+        "Data": each(record.data for record in records.values()),
+        "Machine": each(machines),
+        "Engine": each(record.engine for record in records.values()),
+    }
+    return " ".join(f"{what}: {names}." for what, names in parts.items() if names)
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"

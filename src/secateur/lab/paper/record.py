@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from secateur.lab.paper.cell import Cell
+from secateur.lab.experiment import Experiment
+from secateur.lab.paper.cell import Cell, lasting
 from secateur.lab.run import Result
 from secateur.lab.store import damaged, read_json, write_json
 
 FORMAT = "secateur.expected/1"
+
+#: Between the names of different machines, engines or data sets of one record.
+SEPARATOR = "; "
+
+#: Written for those who read the file; they follow from the rest.
+_DERIVED = ("mean", "std", "steps")
 
 
 class Verdict(StrEnum):
@@ -21,8 +28,8 @@ class Verdict(StrEnum):
 
     REACHED = "at or below"
     AGREES = "within tolerance"
-    MISSED = "**miss**"
-    FAILED = "**failed**"
+    MISSED = "miss"
+    FAILED = "failed"
     UNMEASURED = "not measured"
     NOTHING = ""  # the paper prints no number to compare with
 
@@ -32,27 +39,25 @@ class Record:
     """Runs of one cell, condensed.
 
     Args:
-        errors: test errors after the last step, in per cent, one per seed.
+        experiment: what was run, with the first of its seeds.
+        errors: test errors after the last step, in per cent, one per seed that finished.
         best: the lowest of each run's evaluations on the test set, in per cent: chosen on the test set, so optimistic.
         seconds: of training, one per seed.
         seeds: the seeds that finished.
-        steps: optimizer steps of each run.
-        examples: how many examples of each set were used; 0 means all.
         kept: surviving prunable parameters (of the first seed).
         engine: who computed the steps.
-        threads: torch threads of each run.
-        machine: the processor.
+        threads: torch threads of each run; 0 where they were not the same for all.
+        machine: the processor or accelerator; several with semicolons between them.
         data: the data set's title.
         command: what re-derives these numbers.
         failures: what went wrong, one sentence per failed seed.
     """
 
+    experiment: Experiment
     errors: tuple[float, ...]
     best: tuple[float, ...]
     seconds: tuple[float, ...]
     seeds: tuple[int, ...]
-    steps: int
-    examples: int
     kept: int
     engine: str
     threads: int
@@ -81,11 +86,43 @@ class Record:
         """Mean seconds of training; None where no run finished."""
         return mean(self.seconds) if self.seconds else None
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of each run."""
+        return self.experiment.recipe.steps
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON-ready data, mean and deviation in front."""
+        derived = {"mean": _rounded(self.mean), "std": _rounded(self.std), "steps": self.steps}
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        lists = {name: list(value) for name, value in content.items() if isinstance(value, tuple)}
+        return derived | content | lists | {"experiment": self.experiment.to_json()}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Record:
+        """Rebuild a record from `to_json`'s data.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such data.
+        """
+        content: dict[str, Any] = {name: value for name, value in data.items() if name not in _DERIVED}
+        for name in ("errors", "best", "seconds"):
+            content[name] = tuple(float(value) for value in content[name])
+        content["seeds"] = tuple(int(seed) for seed in content["seeds"])
+        content["failures"] = tuple(str(text) for text in content["failures"])
+        content["experiment"] = Experiment.from_json(content["experiment"])
+        return Record(**content)
+
+
+#: Records by the names of their cells.
+Records = Mapping[str, Record]
+
 
 def verdict(cell: Cell, record: Record | None) -> Verdict:
     """Compare our mean error with the paper's: at or below it, within tolerance, or a miss.
 
-    The tolerance is `cell.points` or two of our standard deviations, whichever is larger.
+    The tolerance is `cell.points` or two of our standard deviations, whichever is larger. Compared is what is printed,
+    the second decimal of a per cent: neither a sum's last bit nor the third decimal decides.
     """
     if record is None:
         return Verdict.UNMEASURED
@@ -93,52 +130,75 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
         return Verdict.FAILED
     if cell.paper is None:
         return Verdict.NOTHING
-    if round(record.mean, 2) <= cell.paper:
+    ours, allowed = round(record.mean, 2), cell.paper + max(cell.points, 2 * (record.std or 0.0))
+    if ours <= cell.paper:
         return Verdict.REACHED
-    return Verdict.AGREES if record.mean <= cell.paper + max(cell.points, 2 * (record.std or 0.0)) else Verdict.MISSED
+    return Verdict.AGREES if ours <= round(allowed, 2) else Verdict.MISSED
 
 
-def condense(results: Sequence[Result], failures: Sequence[str], command: str) -> Record:
-    """Make the record of a cell from the results of its seeds."""
+def condense(wanted: Sequence[Experiment], results: Sequence[Result], failures: Sequence[str], command: str) -> Record:
+    """Make the record of a cell.
+
+    Args:
+        wanted: its experiments, one per seed.
+        results: those that finished, in the order of their seeds.
+        failures: what went wrong with others.
+        command: what re-derives the numbers.
+    """
     facts = [result.facts for result in results]
-    first: Mapping[str, Any] = facts[0] if facts else {"data": {}, "engine": {}, "machine": {}, "experiment": {}}
+    threads = {int(fact["machine"].get("threads", 0)) for fact in facts}
     return Record(
+        experiment=wanted[0],
         errors=tuple(round(100 * result.test_error, 4) for result in results),
         best=tuple(round(100 * result.best_test_error, 4) for result in results),
-        seconds=tuple(round(float(fact["seconds"]["train"]), 2) for fact in facts),
-        seeds=tuple(int(fact["seed"]) for fact in facts),
-        steps=int(first.get("steps", 0)),
-        examples=int(first["experiment"].get("examples", 0)),
-        kept=int(first.get("kept", 0)),
-        engine=str(first["engine"].get("name", "")),
-        threads=int(first["machine"].get("threads", 0)),
-        machine=_machine(first["machine"]),
-        data=str(first["data"].get("title", "")),
+        seconds=tuple(float(fact["seconds"]["train"]) for fact in facts),
+        seeds=tuple(result.experiment.seed for result in results),
+        kept=int(facts[0]["kept"]) if facts else 0,
+        engine=each(str(fact["engine"]["name"]) for fact in facts),
+        threads=threads.pop() if len(threads) == 1 else 0,
+        machine=each(_machine(fact["machine"]) for fact in facts),
+        data=each(str(fact["data"]["title"]) for fact in facts),
         command=command,
         failures=tuple(failures),
     )
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
-    """Name what computed: the accelerator where there was one, else the processor."""
-    return str(facts.get("accelerator") or facts.get("cpu") or "")
+def current(cells: Iterable[Cell], records: Records) -> dict[str, Record]:
+    """Return the records of what the cells run now, at whatever length and on however many examples.
+
+    A cell whose recipe was changed since has no record, until it is run again.
+    """
+    return {
+        cell.name: record
+        for cell in cells
+        if (record := records.get(cell.name)) is not None
+        and record.experiment == lasting(cell.experiment, steps=record.steps, examples=record.experiment.examples)
+    }
 
 
-Records = Mapping[str, Record]
+def each(names: Iterable[str]) -> str:
+    """Name different things once each.
+
+    >>> each(["torch", "", "sparse", "torch"])
+    'torch; sparse'
+    """
+    return SEPARATOR.join(dict.fromkeys(name for name in names if name))
 
 
 def write(path: Path, cells: Iterable[Cell], records: Records) -> None:
     """Write a table's expectations and outcomes, cell by cell, atomically."""
+    shown = list(cells)
+    now = current(shown, records)
     content = [
         {
             "cell": cell.name,
             "paper": cell.paper,
             "points": cell.points,
             "why": cell.why,
-            "verdict": _word(cell, records),
+            "verdict": str(verdict(cell, now.get(cell.name))),
         }
-        | ({"ours": _plain(records[cell.name])} if cell.name in records else {})
-        for cell in cells
+        | ({"ours": records[cell.name].to_json()} if cell.name in records else {})
+        for cell in shown
     ]
     write_json(path, {"format": FORMAT, "cells": content})
 
@@ -147,7 +207,7 @@ def read(path: Path) -> dict[str, Record]:
     """Read the outcomes back, by cell name; none where there is no file.
 
     Raises:
-        ArtefactError: the file is damaged.
+        ArtefactError: the file is damaged, or is no such file.
     """
     if not path.exists():
         return {}
@@ -155,27 +215,16 @@ def read(path: Path) -> dict[str, Record]:
     if content.get("format") != FORMAT:
         raise damaged(path, f"its format is {content.get('format')!r}, not {FORMAT!r}")
     try:
-        return {entry["cell"]: _record(entry["ours"]) for entry in content["cells"] if "ours" in entry}
-    except (KeyError, TypeError) as problem:
+        cells = [dict(entry) for entry in content["cells"]]
+        return {str(entry["cell"]): Record.from_json(entry["ours"]) for entry in cells if "ours" in entry}
+    except (KeyError, TypeError, ValueError) as problem:
         raise damaged(path, f"{type(problem).__name__}: {problem}") from None
 
 
-def _word(cell: Cell, records: Records) -> str:
-    return str(verdict(cell, records.get(cell.name))).strip("*")
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    """Everything, with mean and deviation in front for those who read the file."""
-    return {"mean": _rounded(record.mean), "std": _rounded(record.std)} | asdict(record)
+def _machine(facts: Mapping[str, Any]) -> str:
+    """Name what computed: the accelerator where there was one, else the processor."""
+    return str(facts.get("accelerator") or facts.get("cpu") or "")
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _record(data: Mapping[str, Any]) -> Record:
-    content: dict[str, Any] = {}
-    for key, value in data.items():
-        if key not in ("mean", "std"):  # those follow from the errors
-            content[key] = tuple(value) if isinstance(value, list) else value
-    return Record(**content)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from secateur.lab.compare import Comparison
@@ -14,57 +13,78 @@ from secateur.lab.paper.cell import Cell, Length, order
 from secateur.lab.paper.page import note_pictures
 from secateur.lab.paper.record import Record, condense
 from secateur.lab.run import Result, state_of
+from secateur.lab.stages import check
 
 #: Runs experiments and gathers their results; `secateur.lab.compare.compare` with everything but them bound.
 RunAll = Callable[[Sequence[Experiment]], Comparison]
 
 
-def measure(
-    cells: Sequence[Cell], length: Length, command: str, run_all: RunAll
-) -> tuple[dict[str, Record], dict[str, tuple[Result, ...]]]:
+def measure(cells: Sequence[Cell], length: Length, command: str, run_all: RunAll) -> dict[str, Record]:
     """Run cells and condense what came out.
 
     Args:
         cells: what is run.
         length: seeds and steps.
         command: what re-derives it, for the records.
-        run_all: runs the grid.
+        run_all: runs the grid; what it leaves out is not measured.
 
     Returns:
-        Records and results by cell name; a cell all of whose runs failed has a record that says why.
+        Records by cell name; a cell all of whose runs failed has a record that says why.
     """
     comparison = run_all(order(cells, length))
     found = {result.experiment: result for row in comparison.rows for result in row.results}
-    records, results = {}, {}
+    records = {}
     for cell in cells:
         wanted = length.of(cell)
-        results[cell.name] = tuple(found[one] for one in wanted if one in found)
-        failures = [comparison.failures[one] for one in wanted if one in comparison.failures]
-        if results[cell.name] or failures:
-            records[cell.name] = condense(results[cell.name], failures, command)
-    return records, results
+        results = [found[one] for one in wanted if one in found]
+        failures = [f"seed {one.seed}: {comparison.failures[one]}" for one in wanted if one in comparison.failures]
+        if results or failures:
+            records[cell.name] = condense(wanted, results, failures, command)
+    return records
 
 
-def finished(experiments: Sequence[Experiment], root: Path) -> list[Experiment]:
+def check_first(cells: Iterable[Cell], length: Length) -> None:
+    """Refuse what cannot be run, before anything is; the seeds of a cell differ in nothing that is checked.
+
+    Raises:
+        SecateurError: see `secateur.lab.stages.check`.
+    """
+    for cell in cells:
+        check(length.of(cell)[0])
+
+
+def finished(experiments: Iterable[Experiment], root: Path) -> list[Experiment]:
     """Return those whose run in `root` is finished."""
     return [one for one in experiments if state_of(root / one.name) == "finished"]
 
 
+def at_hand(cells: Iterable[Cell], length: Length, root: Path) -> dict[str, tuple[Result, ...]]:
+    """Return the finished runs of each cell in `root`, whenever they were run.
+
+    Raises:
+        ArtefactError: one of them is damaged.
+    """
+    return {cell.name: tuple(Result.load(root / one.name) for one in finished(length.of(cell), root)) for cell in cells}
+
+
 def keep(paper: Paper, artefact: Artefact, fresh: Mapping[str, Record]) -> dict[str, Record]:
-    """Record fresh numbers beside what is recorded of the artefact's other cells; return them all."""
+    """Record fresh numbers beside what is recorded of the artefact's other cells.
+
+    Returns:
+        The records of what its cells run now.
+
+    Raises:
+        ArtefactError: the file that is there is damaged; it was left as it is.
+    """
     path = paper.expected(artefact)
     known = records_of.read(path) | dict(fresh)
-    wanted = {cell.name: known[cell.name] for cell in artefact.cells if cell.name in known}
-    records_of.write(path, artefact.cells, wanted)
-    return wanted
+    records_of.write(path, artefact.cells, known)
+    return records_of.current(artefact.cells, known)
 
 
 def illustrate(artefact: Artefact, gathered: Gathered, folder: Path) -> list[Path]:
     """Draw the artefact's pictures into a folder; return their paths."""
-    if artefact.draw is None:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = list(artefact.draw(replace(gathered, cells=artefact.cells), folder))
+    pictures = [] if artefact.draw is None else list(artefact.draw(gathered, folder))
     if pictures:
         note_pictures(folder, artefact, pictures)
     return [folder / name for name, _ in pictures]
