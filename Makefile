@@ -25,7 +25,7 @@ $(STAMP): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "Secateur needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV), once: 1.5 GB with the CPU build of PyTorch (README: the right build for your machine)"
+	@echo "Installing into $(VENV), once: 1.7 GB with the CPU build of PyTorch (README: the right build for your machine)"
 	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -77,6 +77,9 @@ def test_module_runs_as_a_program() -> None:
         (["run", "--method", "dense", "--density", "0.1"], "dense prunes nothing: leave out --density"),
         (["run", "--device", "cuda:99"], "--device 'cuda:99' is not available here"),
         (["run", "--device", "gpu"], "--device 'gpu' is not available here"),
+        (["run", "--on", "rya"], "--on must be one of local, ray, got 'rya'. Did you mean 'ray'?"),
+        (["run", "--on", "ray", "--jobs", "2"], "--jobs is for --on local"),
+        (["run", "--address", "head:6379"], "add --on ray, got --address head:6379 alone."),
         (["run", "--seeds", "0"], "expected a whole number of at least 1, got '0'."),
         (["methods", "snipp"], "there is no method 'snipp'. Did you mean 'snip'?"),
         (["show"], "the following arguments are required: PATH"),
@@ -187,6 +190,12 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert main(RUN) == 1
     assert "pip install 'secateur[lab]'" in capsys.readouterr().err
+
+
+def test_a_cluster_needs_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*RUN, "--on", "ray"]) == 1
+    assert "running on a cluster needs Ray: pip install 'secateur[ray]'" in capsys.readouterr().err
 
 
 def test_methods_lists_the_code(capsys: pytest.CaptureFixture[str]) -> None:

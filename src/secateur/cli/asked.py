@@ -11,10 +11,12 @@ import torch
 from secateur.cli.parser import UsageError
 from secateur.cli.progress import bars
 from secateur.errors import SecateurError
+from secateur.lab.cluster import on_ray
 from secateur.lab.compare import Comparison, compare, grid
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import DENSE, PAPER_PROTOCOL, Experiment
 from secateur.lab.recipe import Recipe, recipe, shortened
+from secateur.lab.runners import Runner, one_by_one, processes
 from secateur.lab.stages import check, untrained
 
 _DENSITY = 0.05
@@ -35,12 +37,14 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
             check(experiment)
     except SecateurError as problem:
         raise UsageError(str(problem)) from None
-    _check_device(args.device)
+    if args.on == "local":
+        _check_device(args.device)
     return wanted
 
 
 def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
     """Run experiments with progress bars, where the options of `run.add_places` say."""
+    runner = runner_of(args, wanted)
     with bars(len(wanted), quiet=args.quiet or args.json) as on_progress:
         return compare(
             wanted,
@@ -48,10 +52,26 @@ def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Compariso
             data_dir=args.data_dir,
             device=args.device,
             save_every=args.save_every,
-            jobs=args.jobs,
-            threads=args.threads or (1 if _is_small(wanted[0]) else None),
+            runner=runner,
             on_progress=on_progress,
         )
+
+
+def runner_of(args: argparse.Namespace, wanted: Sequence[Experiment]) -> Runner:
+    """Return who runs the experiments, as `--on`, `--address`, `--jobs` and `--threads` say.
+
+    Raises:
+        UsageError: they do not go together.
+        SecateurError: Ray is not installed.
+    """
+    if args.on == "ray":
+        if args.jobs != 1:
+            raise UsageError("--jobs is for --on local: a cluster runs as many at once as it has processors for.")
+        return on_ray(address=args.address, threads=args.threads or 1)
+    if args.address is not None:
+        raise UsageError(f"--address is a cluster's: add --on ray, got --address {args.address} alone.")
+    threads = args.threads or (1 if _is_small(wanted[0]) else None)
+    return one_by_one(threads=threads) if args.jobs == 1 else processes(args.jobs, threads=threads)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -51,7 +51,19 @@ def add_places(group: Any) -> None:
         "--threads",
         metavar="N",
         type=values.positive,
-        help="threads per run [default: 1 for networks under 300,000 parameters, torch's own number above]",
+        help="threads per run [default: 1 for networks under 300,000 parameters and on a cluster, "
+        "torch's own number above]",
+    )
+    group.add_argument(
+        "--on",
+        choices=("local", "ray"),
+        default="local",
+        help="who runs it: this machine, or a Ray cluster, from which all files come back to --runs",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the cluster's head, for --on ray [default: $RAY_ADDRESS, a cluster on this machine, or a new one on it]",
     )
     group.add_argument(
         "--save-every", metavar="SECONDS", type=values.seconds, default=20.0, help="time between checkpoints"

@@ -1,0 +1,272 @@
+"""A grid on a Ray cluster of two nodes: the bits of a local run, also when workers are killed and a node goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateur.cli import main
+from secateur.errors import SecateurError
+from secateur.lab import courier
+from secateur.lab.cluster import on_ray
+from secateur.lab.compare import Comparison, compare, grid
+from secateur.lab.engine import Engine
+from secateur.lab.experiment import Experiment
+from secateur.lab.recipe import Constant, Recipe
+from secateur.lab.run import Progress
+from secateur.lab.store import read_tensors
+from secateur.masks import Masks
+
+ray = pytest.importorskip("ray", reason="the cluster is Ray's (extra `ray`)")
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.xdist_group("ray"),  # one cluster for all
+]
+
+# Eager torch, saved a hundred times a second: slow enough to be hit in the middle.
+BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(400, Constant(0.05), batch=50), engine=Engine.TORCH)
+SHORT = replace(BASE, recipe=Recipe(10, Constant(0.05), batch=50))
+LONG = grid(BASE, ["snip", "dense"], [0])
+
+QUIET = {"include_dashboard": False, "include_log_monitor": False}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head, which is the driver's node, and another node, each with room for one run at a time."""
+    from ray.cluster_utils import Cluster
+
+    # Not below pytest's own folder: the paths of Ray's sockets would get too long.
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("TMPDIR", folder)  # what killed workers leave
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        handler = signal.getsignal(signal.SIGTERM)
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **QUIET})
+        started.add_node(num_cpus=1)
+        ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield started
+        finally:
+            ray.shutdown()
+            started.shutdown()
+            signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """The same runs in this process, uninterrupted."""
+    return compare(LONG, root=tmp_path_factory.mktemp("local"), threads=1)
+
+
+def remembered(path: Path) -> dict[str, object]:
+    """Everything that a run left behind but the time it took and the machine."""
+    result = json.loads((path / "result.json").read_text())
+    masks = path / "masks.safetensors"  # its header has its entries in any order
+    return {
+        "facts": {key: value for key, value in result.items() if key not in {"seconds", "machine"}},
+        "names": sorted(file.name for file in path.iterdir()),
+        "weights": (path / "weights.safetensors").read_bytes(),
+        "masks": Masks.load(masks) if masks.exists() else None,
+    }
+
+
+def assert_same(found: Comparison, expected: Comparison) -> None:
+    assert not found.failures
+    assert len(found.rows) == len(expected.rows)
+    for ours, theirs in zip(found.rows, expected.rows, strict=True):
+        for one, other in zip(ours.results, theirs.results, strict=True):
+            assert remembered(one.directory) == remembered(other.directory)
+
+
+def worker_of(experiment: Experiment) -> int | None:
+    """The process that runs an experiment: Ray gives it the task's name."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone
+            if (entry / "cmdline").read_bytes().startswith(f"ray::{experiment.name}".encode()):
+                return int(entry.name)
+    return None
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def step_at_home(directory: Path) -> int:
+    """How far the checkpoint has come that a retry would start from; 0 where there is none."""
+    path = directory / "checkpoint.safetensors"
+    return read_tensors(path)[1]["trail"]["step"] if path.exists() else 0
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """The steps from which each run, by name, was sent out to go on."""
+    steps: dict[str, list[int]] = {}
+    pack = courier.pack
+
+    def spy(directory: Path) -> dict[str, bytes]:
+        steps.setdefault(directory.name, []).append(step_at_home(directory))
+        return pack(directory)
+
+    monkeypatch.setattr(courier, "pack", spy)
+    return steps
+
+
+class Watch:
+    """Does something to a run, once, when it is well past its start; collects the news after that."""
+
+    def __init__(self, root: Path, do: Callable[[Experiment], bool]) -> None:
+        self.root, self.do = root, do  # `do` returns whether it did anything
+        self.news: list[Progress] = []
+        self.hit: Experiment | None = None
+        self.step = 0  # that was at home then
+
+    def __call__(self, news: Progress) -> None:
+        if self.hit is not None:
+            self.news.append(news)
+        elif news.stage == "train":
+            step = step_at_home(self.root / news.experiment.name)
+            if step >= 20 and self.do(news.experiment):
+                self.hit, self.step = news.experiment, step
+
+    def assert_went_on(self) -> None:
+        """The run told of no step that had been made before."""
+        news = [one for one in self.news if one.experiment == self.hit]
+        steps = [one.step for one in news if one.stage == "train"]
+        assert self.hit is not None and steps and min(steps) > self.step
+        assert news[-1].stage == "done"
+
+
+def assert_sent_on(sent: dict[str, list[int]], watch: Watch) -> None:
+    """The run that was hit was sent twice, the second time with a checkpoint; the others once."""
+    watch.assert_went_on()
+    assert watch.hit is not None
+    first, second = sent.pop(watch.hit.name)
+    assert first == 0 and second >= watch.step >= 20
+    assert all(steps == [0] for steps in sent.values())
+
+
+def test_the_same_bits_as_local_and_no_run_twice(cluster: Any, local: Comparison, tmp_path: Path) -> None:
+    assert_same(compare(LONG, root=tmp_path, runner=on_ray()), local)
+    news: list[Progress] = []
+    assert_same(compare(LONG, root=tmp_path, runner=on_ray(), on_progress=news.append), local)
+    assert [one.stage for one in news] == ["done", "done"]
+
+
+def test_errors_are_those_of_local_runs(cluster: Any, tmp_path: Path) -> None:
+    wild = replace(SHORT, recipe=Recipe(10, Constant(1e30), batch=50))
+    unknown = replace(SHORT, method="snap")
+    remote = compare([wild, unknown, SHORT], root=tmp_path / "remote", runner=on_ray())
+    here = compare([wild, unknown], root=tmp_path / "here", threads=1)
+    assert remote.failures == here.failures and len(here.failures) == 2
+    assert [row.experiment for row in remote.rows] == [SHORT]
+    path = tmp_path / "remote" / BASE.name / "experiment.json"
+    path.parent.mkdir()
+    path.write_text("{")
+    (text,) = compare([BASE], root=tmp_path / "remote", runner=on_ray()).failures.values()
+    assert text.startswith(f"{path} is damaged")  # the copy at home, which is the one to delete
+
+
+def test_from_the_command_line(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--steps", "6", "--compare", "snip,dense", "--json", "--on", "ray", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    (snip, dense) = json.loads(capsys.readouterr().out)["rows"]
+    assert (snip["method"], dense["method"]) == ("snip", "dense")
+    assert len(list(tmp_path.glob("*/result.json"))) == 2
+
+
+def test_what_no_node_can_do_is_refused(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match="no node of the cluster has 9 CPU for a run; the largest has 1 CPU"):
+        compare([SHORT], root=tmp_path, runner=on_ray(threads=9))
+    with pytest.raises(SecateurError, match=r"`device` must have no number on a cluster, .* got 'cuda:1'"):
+        compare([SHORT], root=tmp_path, device="cuda:1", runner=on_ray())
+    with pytest.raises(SecateurError, match="`threads` must be at least 1, got 0"):
+        on_ray(threads=0)
+    with pytest.raises(SecateurError, match="`address` must be host:port of the cluster's head, got 'ray://"):
+        compare([SHORT], root=tmp_path, runner=on_ray(address="ray://head:10001"))
+    with pytest.raises(SecateurError, match=r"no Ray cluster answers at `address` '127.0.0.1:1'"):
+        compare([SHORT], root=tmp_path, runner=on_ray(address="127.0.0.1:1"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_always_dies_is_a_failure_of_its_own(cluster: Any, tmp_path: Path) -> None:
+    over, kills = threading.Event(), []
+
+    def kill_again_and_again() -> None:
+        while not over.wait(0.02):
+            worker = worker_of(BASE)
+            if worker is not None and worker not in kills:
+                kills.append(worker)
+                os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_again_and_again)
+    killer.start()
+    try:
+        comparison = compare([BASE, SHORT], root=tmp_path, runner=on_ray(attempts=2))
+    finally:
+        over.set()
+        killer.join()
+    assert len(kills) == 2
+    assert list(comparison.failures) == [BASE]
+    assert comparison.failures[BASE].startswith("its worker was lost 2 times without getting further than step 0")
+    assert [row.experiment for row in comparison.rows] == [SHORT]
+
+
+def test_a_killed_worker_loses_nothing(
+    cluster: Any, local: Comparison, sent: dict[str, list[int]], tmp_path: Path
+) -> None:
+    def kill(running: Experiment) -> bool:
+        worker = worker_of(running)
+        if worker is None:
+            return False
+        os.kill(worker, signal.SIGKILL)
+        return True
+
+    watch = Watch(tmp_path, kill)
+    alone = compare([BASE], root=tmp_path, save_every=0.01, runner=on_ray(), on_progress=watch)
+    assert_same(alone, Comparison(local.rows[:1], {}))
+    assert_sent_on(sent, watch)
+
+
+def test_a_lost_node_loses_nothing(cluster: Any, local: Comparison, sent: dict[str, list[int]], tmp_path: Path) -> None:
+    def remove(running: Experiment) -> bool:
+        (node,) = cluster.worker_nodes
+        (raylet,) = node.all_processes["raylet"]
+        worker = worker_of(running)
+        if worker is None or parent_of(worker) != raylet.process.pid:
+            return False
+        cluster.remove_node(node, allow_graceful=False)  # for good: the tests after this one get on with the other
+        return True
+
+    watch = Watch(tmp_path, remove)
+    assert_same(compare(LONG, root=tmp_path, save_every=0.01, runner=on_ray(), on_progress=watch), local)
+    assert_sent_on(sent, watch)
+
+
+def test_an_interrupted_grid_goes_on_here(cluster: Any, local: Comparison, tmp_path: Path) -> None:
+    interrupted: list[Experiment] = []
+
+    def interrupt(news: Progress) -> None:
+        if step_at_home(tmp_path / news.experiment.name) >= 20:
+            interrupted.append(news.experiment)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(LONG, root=tmp_path, save_every=0.01, runner=on_ray(), on_progress=interrupt)
+    step = step_at_home(tmp_path / interrupted[0].name)
+    news: list[Progress] = []
+    assert_same(compare(LONG, root=tmp_path, threads=1, on_progress=news.append), local)
+    trained = [one.step for one in news if one.experiment == interrupted[0] and one.stage == "train"]
+    assert 20 <= step < trained[0] <= step + 2  # every other step of this recipe is told
