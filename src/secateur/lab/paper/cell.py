@@ -110,7 +110,7 @@ def only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     wanted = [f"*{pattern.lower()}*" for pattern in patterns]
     found = [cell for cell in cells if any(fnmatchcase(cell.name.lower(), one) for one in wanted)]
     if not found:
-        known = "; ".join(cell.name for cell in cells[:_NAMED]) + ("; …" if len(cells) > _NAMED else "")
-        there = f"Cells are: {known}" if cells else "There are no cells to choose from"
-        raise SecateurError(f"`only` matches no cell, got {', '.join(map(repr, patterns))}. {there}.")
+        known = "; ".join(cell.name for cell in cells[:_NAMED]) + ("; …" if len(cells) > _NAMED else ".")
+        there = f"Cells are: {known}" if cells else "There are no cells to choose from."
+        raise SecateurError(f"`only` matches no cell, got {', '.join(map(repr, patterns))}. {there}")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -18,9 +18,6 @@ FORMAT = "secateur.expected/1"
 
 #: Between the names of different machines, engines or data sets of one record.
 SEPARATOR = "; "
-
-#: Written for those who read the file; they follow from the rest.
-_DERIVED = ("mean", "std", "steps")
 
 
 class Verdict(StrEnum):
@@ -105,13 +102,28 @@ class Record:
         Raises:
             KeyError, TypeError, ValueError: it is no such data.
         """
-        content: dict[str, Any] = {name: value for name, value in data.items() if name not in _DERIVED}
-        for name in ("errors", "best", "seconds"):
-            content[name] = tuple(float(value) for value in content[name])
-        content["seeds"] = tuple(int(seed) for seed in content["seeds"])
-        content["failures"] = tuple(str(text) for text in content["failures"])
-        content["experiment"] = Experiment.from_json(content["experiment"])
-        return Record(**content)
+        return Record(**{name: kind(data[name]) for name, kind in _KINDS.items()})
+
+
+def _floats(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+#: How each field of a record is read; what else is in the file follows from them.
+_KINDS: Mapping[str, Callable[[Any], Any]] = {
+    "experiment": Experiment.from_json,
+    "errors": _floats,
+    "best": _floats,
+    "seconds": _floats,
+    "seeds": lambda seeds: tuple(int(seed) for seed in seeds),
+    "kept": int,
+    "engine": str,
+    "threads": int,
+    "machine": str,
+    "data": str,
+    "command": str,
+    "failures": lambda failures: tuple(str(text) for text in failures),
+}
 
 
 #: Records by the names of their cells.
