@@ -38,7 +38,7 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
     except SecateurError as problem:
         raise UsageError(str(problem)) from None
     if args.on == "local":
-        _check_device(args.device)
+        check_device(args.device)
     return wanted
 
 
@@ -82,6 +82,19 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     return shortened(found, args.steps) if args.steps else found
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        UsageError: with torch's own reason.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        why = str(problem).splitlines()[0]
+        raise UsageError(f"--device {name!r} is not available here: {why}") from None
+
+
 def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
     pruning = [method for method in methods if method != DENSE]
     if not pruning and args.density not in (None, 1.0):
@@ -107,11 +120,3 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
 def _is_small(experiment: Experiment) -> bool:
     """Networks like LeNet-300-100 win nothing by a second thread, and on a busy machine lose a factor of ten."""
     return sum(parameter.numel() for parameter in untrained(experiment).parameters()) < _SMALL
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as problem:
-        why = str(problem).splitlines()[0]
-        raise UsageError(f"--device {name!r} is not available here: {why}") from None

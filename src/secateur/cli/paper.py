@@ -101,9 +101,12 @@ def _wanted(paper: Paper, args: argparse.Namespace) -> list[tuple[Artefact, list
 
 
 def _look_before(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> None:
-    """Refuse what would fail at the end of long runs: a cell that cannot be run, a damaged file to record in."""
+    """Refuse what would fail at the end of long runs: a missing device, a cell that cannot be run, a damaged record."""
+    from secateur.cli import asked
     from secateur.lab.paper import record, work
 
+    if args.on == "local":
+        asked.check_device(args.device)
     for artefact, cells in wanted:
         work.check_first(cells, _length(artefact, args))
         if args.record:
