@@ -30,7 +30,6 @@ the same command with more seeds adds only those.
   secateur paper snip_2019 page                         the documentation's page from what is recorded"""
 
 PAGE, ALL = "page", "all"
-FORMAT = "secateur.paper/1"
 
 
 def add(commands: Any) -> None:
@@ -58,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
     from secateur.cli import reproduced
     from secateur.errors import SecateurError
-    from secateur.lab.paper import folders, load
+    from secateur.lab.paper import folders, load, page
 
     try:
         if args.paper is None:
@@ -72,7 +71,8 @@ def execute(args: argparse.Namespace) -> int:
         reproduced.print_standing(paper, as_json=args.json)
         return 0
     if args.artefact == PAGE:
-        return _page(paper, args)
+        reproduced.print_page(paper, page.write(paper, _docs(paper)), as_json=args.json)
+        return 0
     _look_before(paper, wanted, args)
     found = []
     for artefact, cells in wanted:
@@ -153,17 +153,6 @@ def _command(args: argparse.Namespace, artefact: Artefact) -> str:
         words += [] if value is None else [option, str(value)]
     words += ["--quick"] if args.quick else []
     return shlex.join([*words, "--record"])
-
-
-def _page(paper: Paper, args: argparse.Namespace) -> int:
-    from secateur.lab.paper import page
-
-    path = str(page.write(paper, _docs(paper)))
-    if args.json:
-        console.emit({"format": FORMAT, "paper": paper.name, "page": path})
-    else:
-        console.say(path)
-    return 0
 
 
 def _docs(paper: Paper) -> Path:

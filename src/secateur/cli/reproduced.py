@@ -9,10 +9,11 @@ from typing import Any
 
 from secateur.cli import console
 from secateur.cli.console import Table
-from secateur.cli.paper import FORMAT
 from secateur.lab.paper import Artefact, Cell, Paper, Verdict, page, record, verdict
 from secateur.lab.paper.layout import number, speed_up, spread
 from secateur.lab.paper.record import Records
+
+FORMAT = "secateur.paper/1"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ def print_standing(paper: Paper, *, as_json: bool) -> None:
         now = _standing(paper, artefact)
         table.add(artefact.name, artefact.title, *(now[key] for key in ("cells", "seeds", "recorded", "misses")))
     console.show(table)
+
+
+def print_page(paper: Paper, path: Path, *, as_json: bool) -> None:
+    """Say where the page of a paper was written."""
+    if as_json:
+        console.emit({"format": FORMAT, "paper": paper.name, "page": str(path)})
+    else:
+        console.say(str(path))
 
 
 def print_outcome(outcome: Outcome) -> None:
