@@ -38,8 +38,24 @@ ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t c
   }
   for (int32_t o = 0; o < shape.outputs; ++o) forward_.starts[size_t(o) + 1] += forward_.starts[size_t(o)];
   forward_.offsets.resize(size_t(count));
-  for (int32_t ry = 0; ry < std::min(shape.stride_y, shape.height); ++ry)
-    for (int32_t rx = 0; rx < std::min(shape.stride_x, shape.width); ++rx) add_phase(ry, rx);
+  plan_backward();
+}
+
+void ConvLayer::plan_backward() {
+  const ConvShape& s = shape_;
+  if (s.stride_y == 1 && s.stride_x == 1) {
+    std::vector<UnpaddedGradient::Tap> turned;
+    for (const Tap& t : tap_)
+      turned.push_back({t.output, t.input, s.pad_y - t.y * s.dilation_y, s.pad_x - t.x * s.dilation_x,
+                        int32_t(turned.size())});
+    const UnpaddedGradient::Sizes sizes{s.inputs, s.height, s.width, s.out_height(), s.out_width()};
+    if (UnpaddedGradient::worthwhile(sizes, turned)) {
+      unpadded_.emplace(sizes, std::move(turned));
+      return;
+    }
+  }
+  for (int32_t ry = 0; ry < std::min(s.stride_y, s.height); ++ry)
+    for (int32_t rx = 0; rx < std::min(s.stride_x, s.width); ++rx) add_phase(ry, rx);
 }
 
 void ConvLayer::check(const int64_t* positions, int64_t count) {
@@ -102,6 +118,7 @@ Halo ConvLayer::input_halo() const {
 
 Halo ConvLayer::gradient_halo() const {
   Halo halo;
+  if (unpadded_) halo.top = halo.bottom = unpadded_->rows_around();
   for (const Phase& phase : phases_) {
     for (size_t k = 0; k < phase.taps_y.size(); ++k)
       halo.cover({-phase.taps_y[k], -phase.taps_x[k], phase.taps_y[k] + phase.height - shape_.out_height(),
@@ -120,6 +137,7 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
   // Four by four positions, and what the kernel reaches around them.
   const int64_t reach_y = s.dilation_y * (s.kernel_height - 1) + 1, reach_x = s.dilation_x * (s.kernel_width - 1) + 1;
   forward_.find_blocks((3 * s.stride_y + reach_y) * (3 * s.stride_x + reach_x) * 64);
+  if (unpadded_) unpadded_->place(dy_channel, dy_row);
   for (Phase& phase : phases_) {
     for (size_t k = 0; k < phase.taps_y.size(); ++k)
       phase.rows.offsets[k] = int32_t(tap_[size_t(phase.rows.order[k])].output * dy_channel +
@@ -148,7 +166,12 @@ void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, 
 }
 
 int64_t ConvLayer::floats() const {
-  int64_t total = 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64;  // values, and sums with their margins
+  // Values, and sums with their margins.
+  return 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64 + backward_floats();
+}
+
+int64_t ConvLayer::backward_floats() const {
+  int64_t total = unpadded_ ? unpadded_->floats() : 0;
   for (const Phase& phase : phases_) total += phase.rows.floats();
   return total;
 }
@@ -159,6 +182,7 @@ void ConvLayer::arrange_forward(const float* values, int index, int parts, float
 
 void ConvLayer::arrange_backward(const float* values, int index, int parts, float* own) const {
   own += forward_.floats();
+  if (unpadded_) unpadded_->arrange(values, index, parts, own);
   for (const Phase& phase : phases_) {
     phase.rows.arrange(values, index, parts, own);
     own += phase.rows.floats();
@@ -175,6 +199,7 @@ void ConvLayer::forward(const ConvKernels& kernels, const float* values, const f
 void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
                          int32_t tiles, int index, int parts) const {
   own += forward_.floats();
+  if (unpadded_) unpadded_->run(kernels, own, dy, dx, add, tiles, index, parts);
   for (const Phase& phase : phases_) {
     Planes target = dx;
     target.at += phase.first_y * dx.row + phase.first_x * dx.step;
@@ -189,8 +214,7 @@ void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x
                          int index, int parts, float* out) const {
   const ConvShape& s = shape_;
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
-  own += forward_.floats();
-  for (const Phase& phase : phases_) own += phase.rows.floats();
+  own += forward_.floats() + backward_floats();
   const int64_t row_bytes = int64_t(s.inputs) * s.stride_y * s.width * 64;
   // Images of a few positions are summed over several tiles before the lanes are.
   const int32_t together = sweep.height * sweep.width <= 4 ? std::min(tiles, 4) : 1;

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "conv_rows.h"
+#include "unpadded_gradient.h"
 
 namespace secateur {
 
@@ -74,11 +76,14 @@ class ConvLayer {
   };
 
   void check(const int64_t* positions, int64_t count);
+  int64_t backward_floats() const;
+  void plan_backward();
   void add_phase(int32_t ry, int32_t rx);
   ConvShape shape_;
   std::vector<Tap> tap_;
   ConvRows forward_;
   std::vector<Phase> phases_;
+  std::optional<UnpaddedGradient> unpadded_;  // instead of phases, where it is faster
 };
 
 }  // namespace secateur
