@@ -196,6 +196,15 @@ void ConvLayer::forward(const ConvKernels& kernels, const float* values, const f
   forward_.convolve(kernels, values, own, bias, relu, false, x, y, sweep, index, parts);
 }
 
+void ConvLayer::forward_rows(const ConvKernels& kernels, const float* values, const float* own, const float* bias,
+                             bool relu, const Planes& x, int32_t tile, int32_t row, int32_t rows,
+                             const Planes& y) const {
+  Planes from = x;
+  from.at += tile * x.tile + int64_t(row) * shape_.stride_y * x.row;
+  const ConvSweep sweep{rows, shape_.out_width(), 1, shape_.stride_y * x.row, y.row, y.step, shape_.stride_x};
+  forward_.convolve(kernels, values, own, bias, relu, false, from, y, sweep, 0, 1);
+}
+
 void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
                          int32_t tiles, int index, int parts) const {
   own += forward_.floats();
@@ -211,14 +220,14 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
 }
 
 void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x, const Planes& dy, int32_t tiles,
-                         int index, int parts, float* out) const {
+                         int index, int parts, float* out, const MadeChannels* made) const {
   const ConvShape& s = shape_;
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
   own += forward_.floats() + backward_floats();
   const int64_t row_bytes = int64_t(s.inputs) * s.stride_y * s.width * 64;
   // Images of a few positions are summed over several tiles before the lanes are.
-  const int32_t together = sweep.height * sweep.width <= 4 ? std::min(tiles, 4) : 1;
-  forward_.gradient(kernels, x, dy, sweep, row_bytes, together, index, parts, own, out);
+  const int32_t together = !made && sweep.height * sweep.width <= 4 ? std::min(tiles, 4) : 1;
+  forward_.gradient(kernels, x, dy, sweep, row_bytes, together, made, index, parts, own, out);
 }
 
 }  // namespace secateur

@@ -54,14 +54,18 @@ class ConvLayer {
   void arrange_backward(const float* values, int index, int parts, float* own) const;
   void forward(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
                const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const;
+  // The same for `rows` rows of one tile, from row `row` on, which is the first row of y.
+  void forward_rows(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
+                    const Planes& x, int32_t tile, int32_t row, int32_t rows, const Planes& y) const;
   // One sample: `vectors` · 16 positions of each channel of y, as if the rows of x were one long row.
   void forward_sample(const ConvKernels&, const float* values, float* own, const float* bias, bool relu, float* x,
                       float* y, int64_t y_channel, int32_t vectors, Barrier&, int index, int parts) const;
   void backward(const ConvKernels&, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
                 int index, int parts) const;
-  // The gradients of the kept weights, in storage order.
+  // The gradients of the kept weights, in storage order. `made`: gives dy a channel and a tile at a time, if it is
+  // not stored.
   void gradient(const ConvKernels&, float* own, const Planes& x, const Planes& dy, int32_t tiles, int index,
-                int parts, float* out) const;
+                int parts, float* out, const MadeChannels* made = nullptr) const;
 
  private:
   struct Tap {

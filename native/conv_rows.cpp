@@ -198,8 +198,8 @@ void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const 
 }
 
 void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Planes& dy, const ConvSweep& sweep,
-                        int64_t row_bytes, int32_t tiles_at_once, int index, int parts, float* scratch,
-                        float* out) const {
+                        int64_t row_bytes, int32_t tiles_at_once, const MadeChannels* made, int index, int parts,
+                        float* scratch, float* out) const {
   const Range units = part_of(single_work_, index, parts), blocks = part_of(block_work_, index, parts);
   // A block's sums may run over its end, by less than four taps: threads keep their blocks apart.
   const auto place_of = [&](int64_t block) { return 4 * (int64_t(block_starts_[size_t(block)]) + 4 * block); };
@@ -208,9 +208,13 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
     std::fill(out + starts[size_t(singles_[size_t(u)].first)], out + starts[size_t(singles_[size_t(u)].last)], 0.0f);
   const auto fitting = [&](int64_t bytes) { return int32_t(std::clamp<int64_t>(kCacheBytes / bytes, 1, sweep.height)); };
   const auto piece_at = [&](int32_t t, int32_t y0, int32_t rows, const std::vector<int32_t>& of) {
-    return ConvGradient{of.data(), x.at + t * x.tile + y0 * sweep.x_row, dy.at + t * dy.tile + y0 * dy.row,
+    return ConvGradient{of.data(), x.at + t * x.tile + y0 * sweep.x_row, nullptr,
                         std::min(tiles_at_once, sweep.tiles - t), std::min(rows, sweep.height - y0), sweep.width,
                         x.tile, sweep.x_row, sweep.x_step * 16, dy.tile, dy.row};
+  };
+  const auto channel_at = [&](int32_t t, int32_t y0, int64_t channel, int slot) {
+    const float* first = made ? made->make(t, int32_t(channel), slot) : dy.at + t * dy.tile + channel * dy.channel;
+    return first + y0 * dy.row;
   };
   for (int32_t t = 0; t < sweep.tiles; t += tiles_at_once) {
     for (int32_t c = 0; c < chunks_; ++c) {
@@ -221,7 +225,7 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
         for (int64_t u = units.begin; u < units.end; ++u) {
           for (int64_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) {
             ConvGradient row = piece;
-            row.dy += r * dy.channel;
+            row.dy = channel_at(t, y0, r, 0);
             kernels.gradient(row, from[r], to[r], out + from[r]);
           }
         }
@@ -231,7 +235,7 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
       const ConvGradient piece = piece_at(t, y0, fitting(row_bytes), block_offsets_);
       for (int64_t b = blocks.begin; b < blocks.end; ++b) {
         const float* of_rows[kBlockRows];
-        for (int r = 0; r < kBlockRows; ++r) of_rows[r] = piece.dy + block_rows_[size_t(4 * b + r)] * dy.channel;
+        for (int r = 0; r < kBlockRows; ++r) of_rows[r] = channel_at(t, y0, block_rows_[size_t(4 * b + r)], r);
         kernels.block_gradient(piece, of_rows, block_starts_[size_t(b)], block_starts_[size_t(b) + 1],
                                scratch + place_of(b));
       }

@@ -24,6 +24,15 @@ struct ConvSweep {
   int64_t x_step;                // in positions
 };
 
+// Makes one channel of one tile where a thread can read it: up to four at once, each in its slot.
+class MadeChannels {
+ public:
+  virtual const float* make(int32_t tile, int32_t channel, int slot) const = 0;
+
+ protected:
+  ~MadeChannels() = default;
+};
+
 class ConvRows {
  public:
   std::vector<int32_t> starts, offsets;  // row r's taps: starts[r] … starts[r + 1]
@@ -43,8 +52,10 @@ class ConvRows {
                 const Planes& y, const ConvSweep&, int index, int parts) const;
   // The gradients of this part's rows, written to their places in storage. `scratch`: floats() floats for the team,
   // and 16 more for each row; `row_bytes`: what one row of positions reads.
+  // `made`: not null where dy is not stored; then only dy's strides are read, and tiles_at_once is 1.
   void gradient(const ConvKernels&, const Planes& x, const Planes& dy, const ConvSweep&, int64_t row_bytes,
-                int32_t tiles_at_once, int index, int parts, float* scratch, float* out) const;
+                int32_t tiles_at_once, const MadeChannels* made, int index, int parts, float* scratch,
+                float* out) const;
 
  private:
   // Something that one thread computes: rows [first, last) on their own, or the one block `block`.

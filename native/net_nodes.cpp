@@ -28,6 +28,7 @@ void ConvolutionNode::prepare_forward(const NetCall& call, float* own) const {
 }
 
 void ConvolutionNode::forward(const NetCall& call, float* own) const {
+  if (pool_) return forward_pooled(call, own);
   layer_.forward(call.convolution, call.slots[size_t(slot_)], own, call.slots[size_t(slot_) + 1], relu_,
                  call.value(inputs_[0]), call.value(output_), call.layout.tiles, call.thread, call.threads);
 }
@@ -38,6 +39,7 @@ void ConvolutionNode::prepare(const NetCall& call, float* own) const {
 }
 
 void ConvolutionNode::backward(const NetCall& call, float* own) const {
+  if (pool_) return backward_pooled(call, own);
   const Planes dy = call.gradient(output_);
   const ConvShape& s = layer_.shape();
   const Extent extent{call.layout.tiles, s.out_height(), s.out_width(), 16};
@@ -198,6 +200,12 @@ void SumNode::backward(const NetCall& call, float*) const {
 }
 
 // ------------------------------------------------------------------ pooling
+bool PoolNode::covers_its_input() const {
+  const Pool& p = pool_;
+  return maximum_ && p.stride_y == p.kernel_y && p.stride_x == p.kernel_x && p.pad_y == 0 && p.pad_x == 0 &&
+         p.height % p.kernel_y == 0 && p.width % p.kernel_x == 0;
+}
+
 int64_t PoolNode::floats(const NetLayout& layout) const {
   return maximum_ ? buffer_.features() * layout.tiles * 16 / 4 : 0;  // a byte for each output
 }

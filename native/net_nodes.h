@@ -3,16 +3,38 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "sparse_net.h"
 
 namespace secateur {
 
+class PoolNode : public NetNode {
+ public:
+  PoolNode(std::vector<int> inputs, int output, int slot, const NetBuffer& buffer, const Pool& pool, bool maximum)
+      : NetNode(std::move(inputs), output, slot), buffer_(buffer), pool_(pool), maximum_(maximum) {}
+  int64_t floats(const NetLayout&) const override;
+  void forward(const NetCall&, float* own) const override;
+  void backward(const NetCall&, float* own) const override;
+
+  const Pool& pool() const { return pool_; }
+  // Whether it takes the largest of windows that lie side by side and cover the image.
+  bool covers_its_input() const;
+
+ private:
+  NetBuffer buffer_;  // the output's sizes
+  Pool pool_;
+  bool maximum_;
+};
+
+// A convolution, and the pooling behind it if that is the only reader: then a few rows at a time are computed and
+// pooled while they are in the cache, and of the gradient nothing is stored but what the pooling gets.
 class ConvolutionNode : public NetNode {
  public:
   ConvolutionNode(std::vector<int> inputs, int output, int slot, ConvLayer layer, bool relu)
       : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
-  int64_t floats(const NetLayout&) const override { return layer_.floats(); }
+  void join(const PoolNode&);
+  int64_t floats(const NetLayout&) const override;
   int64_t work() const override { return layer_.work(); }
   void place(const NetLayout&) override;
   void prepare_forward(const NetCall&, float* own) const override;
@@ -21,8 +43,16 @@ class ConvolutionNode : public NetNode {
   void backward(const NetCall&, float* own) const override;
 
  private:
+  void forward_pooled(const NetCall&, float* own) const;
+  void backward_pooled(const NetCall&, float* own) const;
+  // Where the pooling's winners are: a byte for each of its outputs, by channel, tile, row, column and sample.
+  uint8_t* winners(float* own) const;
+  Extent pooled_extent(const NetCall&) const;
+
   ConvLayer layer_;
   bool relu_;
+  std::optional<Pool> pool_;
+  int pooled_ = -1;  // the buffer of its output
 };
 
 class LinearNode : public NetNode {
@@ -81,20 +111,6 @@ class SumNode : public NetNode {
  private:
   NetBuffer buffer_;
   bool relu_;
-};
-
-class PoolNode : public NetNode {
- public:
-  PoolNode(std::vector<int> inputs, int output, int slot, const NetBuffer& buffer, const Pool& pool, bool maximum)
-      : NetNode(std::move(inputs), output, slot), buffer_(buffer), pool_(pool), maximum_(maximum) {}
-  int64_t floats(const NetLayout&) const override;
-  void forward(const NetCall&, float* own) const override;
-  void backward(const NetCall&, float* own) const override;
-
- private:
-  NetBuffer buffer_;  // the output's sizes
-  Pool pool_;
-  bool maximum_;
 };
 
 }  // namespace secateur

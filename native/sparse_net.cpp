@@ -153,10 +153,27 @@ void SparseNet::finish(int output, bool flat) {
   for (size_t b = 0; b < buffers_.size(); ++b)
     require(written[b] || int(b) == output, "every layer must lead to the output");
   output_ = output;
+  join_pooling();
   const NetLayout one = layout(1);
   for (auto& node : nodes_) node->place(one);  // after this the layout knows how many floats each node needs
   input_groups_ = pack_groups(buffers_[0], one.values[0]);
   output_groups_ = pack_groups(this->output(), one.gradients[size_t(output)]);
+}
+
+// A largest-of pooling that is the only reader of a convolution becomes part of it.
+void SparseNet::join_pooling() {
+  for (size_t i = nodes_.size(); i-- > 0;) {
+    const auto* pool = dynamic_cast<const PoolNode*>(nodes_[i].get());
+    if (!pool || !pool->covers_its_input() || buffers_[size_t(pool->inputs()[0])].readers != 1) continue;
+    for (auto& node : nodes_) {
+      auto* convolution = dynamic_cast<ConvolutionNode*>(node.get());
+      if (!convolution || convolution->output() != pool->inputs()[0]) continue;
+      buffers_[size_t(convolution->output())].passing = true;
+      convolution->join(*pool);
+      nodes_.erase(nodes_.begin() + int64_t(i));
+      break;
+    }
+  }
 }
 
 NetLayout SparseNet::layout(int64_t samples) const {
@@ -166,8 +183,9 @@ NetLayout SparseNet::layout(int64_t samples) const {
   made.ld = SparseChain::leading_dimension(samples);
   made.tiles = int32_t((samples + kTileSamples - 1) / kTileSamples);
   for (const NetBuffer& b : buffers_)
-    made.values.push_back(b.flat ? flat_place(b, made.ld, &made.floats)
-                                 : tiled_place(b, b.halo, made.tiles, &made.floats));
+    made.values.push_back(b.passing ? NetPlace{}
+                          : b.flat  ? flat_place(b, made.ld, &made.floats)
+                                    : tiled_place(b, b.halo, made.tiles, &made.floats));
   for (size_t i = 0; i < nodes_.size(); ++i) {
     made.own.push_back(made.floats);
     made.floats += (nodes_[i]->floats(made) + 31) / 16 * 16;

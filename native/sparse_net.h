@@ -20,6 +20,7 @@ struct NetBuffer {
   bool flat = false;
   bool fixed = false;  // its layout cannot change any more: a convolution reads or writes it
   bool taken = false;  // by a linear layer, which must be the only reader
+  bool passing = false;  // pooled as it is computed: there is no place for its values
   int readers = 0;
   Halo halo, gradient_halo;
 
@@ -82,6 +83,7 @@ class NetNode {
   virtual void backward(const NetCall&, float* own) const = 0;
 
   const std::vector<int>& inputs() const { return inputs_; }
+  int output() const { return output_; }
   // For each input: whether the gradient is added to what another reader has left there; not computed at all
   // for the network's own input, unless the call wants it.
   std::vector<bool> adds;
@@ -130,6 +132,7 @@ class SparseNet {
 
  private:
   int add_buffer(int32_t channels, int32_t height, int32_t width);
+  void join_pooling();
   int lanes(int input);      // the buffer itself, or a copy of it for convolutions
   int read(int input);       // notes another reader
   NetBuffer& buffer(int index);

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -50,9 +50,21 @@ def _close(ours: Tensor, exact: Tensor) -> None:
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5 * (1 + float(exact.abs().max())))
 
 
+def unpadded(size: tuple[int, int], kernel: int, density: float, **options: int) -> tuple[nn.Conv2d, Tensor, Tensor]:
+    """A convolution whose kernel reaches far beyond its image when it is turned around."""
+    torch.manual_seed(0)
+    made = nn.Conv2d(6, 30, kernel, **options)
+    return made, torch.rand(made.weight.shape) < density, _randn(18, 6, *size, seed=2)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=60)
 @given(drawn=convolutions())
+@example(drawn=unpadded((12, 12), 5, 0.2))
+@example(drawn=unpadded((11, 9), 5, 0.9, padding=1, groups=2))
+@example(drawn=unpadded((9, 45), 4, 0.1, dilation=2))  # columns in several pieces
+@example(drawn=unpadded((3, 3), 3, 0.5))
+@example(drawn=unpadded((3, 3), 11, 0.3, padding=5))  # weights that reach no position at all
 def test_output_and_gradients_are_those_of_the_dense_convolution(
     isa: str, drawn: tuple[nn.Conv1d | nn.Conv2d, Tensor, Tensor]
 ) -> None:
