@@ -57,9 +57,14 @@ def on_ray(*, address: str | None = None, threads: int = 1, attempts: int = 3) -
         needs = {"CPU": threads} | _gpu(places.device)
         if places.data_dir is not None:  # a worker has another working directory
             places = replace(places, data_dir=places.data_dir.absolute())
-        with _connected(ray, address):
-            _check_room(ray.nodes(), needs)
-            yield from _drive(_Cluster(ray, needs, attempts), experiments, places, on_progress)
+        wanted = dict.fromkeys(experiments)
+        finished = [one for one in wanted if (places.root / one.name / RESULT).exists()]
+        yield from ((one, _result(one, places, on_progress)) for one in finished)
+        left = [one for one in wanted if one not in finished]
+        if left:  # a cluster is not started, or waited for, to read files
+            with _connected(ray, address):
+                _check_room(ray.nodes(), needs)
+                yield from _drive(_Cluster(ray, needs, attempts), left, places, on_progress)
 
     return runner
 
@@ -154,7 +159,7 @@ class _Cluster:
         return work.options(name=experiment.name).remote(job)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Flight:
     """A run that has been sent: its stream of parcels, the lock on its directory, what has been lost."""
 
@@ -168,16 +173,17 @@ class _Flight:
 def _drive(
     cluster: _Cluster, experiments: Sequence[Experiment], places: Places, on_progress: OnProgress | None
 ) -> Outcomes:
-    waiting = deque(dict.fromkeys(experiments))
+    waiting = deque(experiments)
     flights: deque[_Flight] = deque()
     try:
         while waiting or flights:
             while waiting and len(flights) < _IN_FLIGHT:
-                begun = _begin(cluster, waiting.popleft(), places, on_progress)
+                experiment = waiting.popleft()
+                begun = _begin(cluster, experiment, places)
                 if isinstance(begun, _Flight):
                     flights.append(begun)
                 else:
-                    yield begun
+                    yield experiment, begun
             if not flights:
                 continue
             ready, _ = cluster.ray.wait([flight.stream for flight in flights], num_returns=1)
@@ -195,19 +201,22 @@ def _drive(
             flight.lock.close()
 
 
-def _begin(
-    cluster: _Cluster, experiment: Experiment, places: Places, on_progress: OnProgress | None
-) -> _Flight | tuple[Experiment, Result | str]:
-    directory = places.root / experiment.name
+def _begin(cluster: _Cluster, experiment: Experiment, places: Places) -> _Flight | str:
     lock = ExitStack()
     try:
-        if (directory / RESULT).exists():
-            return experiment, run_at(experiment, places, on_progress=on_progress)
         stages.check(experiment)
-        lock.enter_context(store.locked(directory))
+        lock.enter_context(store.locked(places.root / experiment.name))
     except SecateurError as problem:
-        return experiment, str(problem)
+        return str(problem)
     return _Flight(experiment, cluster.send(experiment, places), lock)
+
+
+def _result(experiment: Experiment, places: Places, on_progress: OnProgress | None) -> Result | str:
+    """Read the result of a run that is done, as running it again does."""
+    try:
+        return run_at(experiment, places, on_progress=on_progress)
+    except SecateurError as problem:
+        return str(problem)
 
 
 def _next(cluster: _Cluster, flight: _Flight, places: Places, on_progress: OnProgress | None) -> Result | str | None:
@@ -215,28 +224,28 @@ def _next(cluster: _Cluster, flight: _Flight, places: Places, on_progress: OnPro
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        try:
-            parcel: Parcel = cluster.ray.get(next(flight.stream))
-        except RayTaskError as problem:
-            if not isinstance(problem.cause, OSError | MemoryError):  # a fault of ours, not of the node's
-                raise problem.as_instanceof_cause() from None
-            return _again(cluster, flight, places, f"{type(problem.cause).__name__}: {problem.cause}")
-        except (RayError, StopIteration) as problem:
-            return _again(cluster, flight, places, type(problem).__name__)
-        courier.unpack(parcel.files, places.root / flight.experiment.name)
-        if parcel.news is not None and on_progress is not None:
-            on_progress(parcel.news)
-        if parcel.failure is None and parcel.done:
-            return run_at(flight.experiment, places, on_progress=on_progress)  # all is at home: it only reads
-        return parcel.failure
-    except SecateurError as problem:
-        return str(problem)
+        parcel: Parcel = cluster.ray.get(next(flight.stream))
+    except RayTaskError as problem:
+        if not isinstance(problem.cause, OSError | MemoryError):  # a fault of ours, not of the node's
+            raise problem.as_instanceof_cause() from None
+        return _again(cluster, flight, places, f"{type(problem.cause).__name__}: {problem.cause}")
+    except (RayError, StopIteration) as problem:
+        return _again(cluster, flight, places, type(problem).__name__)
+    courier.unpack(parcel.files, places.root / flight.experiment.name)
+    if parcel.news is not None and on_progress is not None:
+        on_progress(parcel.news)
+    if parcel.failure is None and parcel.done:
+        return _result(flight.experiment, places, on_progress)
+    return parcel.failure
 
 
 def _again(cluster: _Cluster, flight: _Flight, places: Places, why: str) -> str | None:
     """Send a lost run out again from what has come home, unless it is lost too often at one place."""
     checkpoint = places.root / flight.experiment.name / CHECKPOINT
-    step = store.read_tensors(checkpoint)[1]["trail"]["step"] if checkpoint.exists() else 0
+    try:
+        step = store.read_tensors(checkpoint)[1]["trail"]["step"] if checkpoint.exists() else 0
+    except SecateurError as problem:  # somebody has damaged it in the meantime
+        return str(problem)
     flight.lost = 1 if step > flight.furthest else flight.lost + 1
     flight.furthest = max(step, flight.furthest)
     if flight.lost >= cluster.attempts:
