@@ -15,8 +15,9 @@ from secateur.lab.paper.record import Record
 
 ABOUT = """
 The paper's Figure 1 draws the error of both LeNets against the sparsity and finds it level with the dense network up
-to 95 % and more. Here: the literal recipe, the common protocol (the weights that were scored are trained), mean and
-standard deviation of the error after the last step. Beyond the paper, other methods of pruning at initialisation and
+to 95 % and more. Here: the literal recipe, for LeNet-5-Caffe without momentum, as the authors' code has it (with
+momentum the dense network diverges); the common protocol (the weights that were scored are trained); mean and standard
+deviation of the error after the last step. Beyond the paper, other methods of pruning at initialisation and
 the sanity checks of Frankle et al. (arXiv 2009.08576) run on the same terms: the same first weights, batches and
 recipe. Where the line leaves the picture the network has collapsed.
 """

@@ -9,7 +9,7 @@ from papers.snip_2019.setting import LENET_300, lenet
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, lines
-from secateur.lab.recipe import Ramp, Recipe, Sgd
+from secateur.lab.recipe import Adam, Ramp, Recipe, Sgd
 
 ABOUT = """
 The literal recipe gives a better dense network than the paper's and worse sparse ones. This search asks what closes the
@@ -27,6 +27,10 @@ def ramp(peak: float, decay: float, steps: int = STEPS) -> Recipe:
     return Recipe(steps, Ramp(peak, steps, steps // 100), Sgd(weight_decay=decay))
 
 
+#: Where the second part of the search starts from.
+BASE = ramp(0.2, 5e-4)
+
+
 def variants(density: float) -> Iterator[tuple[str, Experiment]]:
     """Yield each setting of the search at one density, with a name."""
     literal = lenet(LENET_300, "snip", density)
@@ -34,6 +38,27 @@ def variants(density: float) -> Iterator[tuple[str, Experiment]]:
     for peak in PEAKS:
         for decay in DECAYS:
             yield f"cosine from {peak:g}, decay {decay:g}", replace(literal, recipe=ramp(peak, decay))
+    yield from changes(literal, BASE)
+
+
+def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experiment]]:
+    """Yield one change at a time around a recipe of the first part."""
+    start = replace(literal, recipe=recipe)
+    trained = {
+        "decay 7e-4": ramp(0.2, 7e-4),
+        "decay 1e-3": ramp(0.2, 1e-3),
+        "decay 2e-3": ramp(0.1, 2e-3),
+        "300,000 steps": ramp(0.2, 5e-4, steps=3 * STEPS),
+        "batches of 50": replace(recipe, batch=50),
+        "batches of 200": replace(recipe, batch=200),
+        "Adam": Recipe(STEPS, Ramp(1e-3, STEPS, STEPS // 100), Adam()),
+    }
+    yield from ((name, replace(start, recipe=changed)) for name, changed in trained.items())
+    yield "initialiser VS", replace(start, initialiser="vs")
+    yield "initialiser VS-H", replace(start, initialiser="vs-h")
+    yield "1,000 examples scored", replace(start, score_batch=1_000)
+    yield "54,000 examples scored", replace(start, score_batch=54_000)
+    yield "nothing held out", replace(start, validation=0.0)
 
 
 def cells() -> Iterator[Cell]:
