@@ -43,7 +43,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(STAMP)  ## pyright over the package
+types: $(STAMP)  ## pyright over the package and papers/
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(STAMP)  ## build the documentation, strictly: an undocumented public name or a dead reference fails

@@ -39,16 +39,15 @@ CIFAR_10 = (
 
 def cells() -> Iterator[Cell]:
     """Yield a dense and a sparse cell per network. Errors on JPEG copies are compared with none of the paper's."""
-    data = cifar_on_disk()
-    for source, training, networks in (("mnist", LITERAL, MNIST), (data, CIFAR, CIFAR_10)):
-        on_mnist = source == "mnist"
-        quick = {"quick": 540} if on_mnist else {"quick": 8, "quick_examples": 512}
+    sets = (("mnist", LITERAL, MNIST, 540, 0), (cifar_on_disk(), CIFAR, CIFAR_10, 8, 512))
+    for source, training, networks, steps, examples in sets:
         comparable = source != "cifar-10-jpeg75"
         for model, title, density, dense, sparse in networks:
             row = f"{title}, {100 * (1 - density):g} %"
             for column, method, kept, error in (("dense", "dense", 1.0, dense), ("sparse", "snip", density, sparse)):
                 run = Experiment(model, source, method, kept, training)
-                yield Cell(row, column, run, error if comparable else None, **quick)
+                printed = error if comparable else None
+                yield Cell(row, column, run, printed, quick=steps, quick_examples=examples)
 
 
 def layout(cells: Sequence[Cell], records: Mapping[str, Record]) -> str:
