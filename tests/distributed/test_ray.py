@@ -181,6 +181,15 @@ def test_errors_are_those_of_local_runs(cluster: Any, tmp_path: Path) -> None:
     assert text.startswith(f"{path} is damaged")  # the copy at home, which is the one to delete
 
 
+def test_a_node_in_trouble_is_not_the_end_but_a_fault_of_the_code_is(cluster: Any, tmp_path: Path) -> None:
+    mnist = replace(SHORT, data="mnist")
+    troubled = compare([mnist], root=tmp_path, data_dir=tmp_path / ("n" * 300), runner=on_ray(attempts=2))
+    assert "it was cut off 2 times" in troubled.failures[mnist]
+    assert "the last time by OSError: [Errno" in troubled.failures[mnist]
+    with pytest.raises(RuntimeError, match="xla"):  # as locally
+        compare([SHORT], root=tmp_path, device="xla", runner=on_ray())
+
+
 def test_from_the_command_line(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--steps", "6", "--compare", "snip,dense", "--json", "--on", "ray", "--runs", str(tmp_path)]
     assert main(words) == 0
@@ -222,7 +231,9 @@ def test_a_run_that_always_dies_is_a_failure_of_its_own(cluster: Any, tmp_path: 
         killer.join()
     assert len(kills) >= 2  # more where a child on its way to another program still had its name
     assert list(comparison.failures) == [BASE]
-    assert comparison.failures[BASE].startswith("its worker was lost 2 times without getting further than step 0")
+    text = comparison.failures[BASE]
+    assert text.startswith("it was cut off 2 times without getting further than step 0, the last that came home")
+    assert "its worker was killed, ran out of memory, or went away with its node" in text
     assert [row.experiment for row in comparison.rows] == [SHORT]
 
 

@@ -228,9 +228,10 @@ def _next(cluster: _Cluster, flight: _Flight, places: Places, on_progress: OnPro
     except RayTaskError as problem:
         if not isinstance(problem.cause, OSError | MemoryError):  # a fault of ours, not of the node's
             raise problem.as_instanceof_cause() from None
-        return _again(cluster, flight, places, f"{type(problem.cause).__name__}: {problem.cause}")
+        return _again(cluster, flight, places, f"by {type(problem.cause).__name__}: {problem.cause}")
     except (RayError, StopIteration) as problem:
-        return _again(cluster, flight, places, type(problem).__name__)
+        why = f"its worker was killed, ran out of memory, or went away with its node ({type(problem).__name__})"
+        return _again(cluster, flight, places, why)
     courier.unpack(parcel.files, places.root / flight.experiment.name)
     if parcel.news is not None and on_progress is not None:
         on_progress(parcel.news)
@@ -250,8 +251,8 @@ def _again(cluster: _Cluster, flight: _Flight, places: Places, why: str) -> str 
     flight.furthest = max(step, flight.furthest)
     if flight.lost >= cluster.attempts:
         return (
-            f"its worker was lost {flight.lost} times without getting further than step {step}, the last that came "
-            f"home ({why}): killed, out of memory, or its node went away. The same command goes on from there."
+            f"it was cut off {flight.lost} times without getting further than step {step}, the last that came home; "
+            f"the last time {why}. The same command goes on from there."
         )
     flight.stream = cluster.send(flight.experiment, places)
     return None
