@@ -8,17 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from matplotlib.image import imread
 
 from secateur.cli import main
-from secateur.cli.picture import kept_inputs
 from secateur.cli.progress import bars
-from secateur.errors import SecateurError
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import RECIPES
 from secateur.lab.run import Progress
-from secateur.masks import Masks
 
 
 class Terminal(io.StringIO):
@@ -40,18 +36,6 @@ def test_demo_compares_and_draws(
     assert imread(picture).ndim == 3
     assert main(["demo", "--seeds", "1"]) == 0  # nothing is computed twice
     assert capsys.readouterr().out == captured.out
-
-
-def test_kept_inputs_is_the_sum_over_hidden_units(generator: torch.Generator) -> None:
-    mask = torch.rand(30, 12, generator=generator) < 0.3
-    image = kept_inputs(Masks({"fc1.weight": mask}), (1, 3, 4))
-    assert image.shape == (3, 4)
-    for row in range(3):
-        for column in range(4):
-            expected = sum(bool(unit[4 * row + column]) for unit in mask) / 30
-            assert image[row, column].item() == pytest.approx(expected)
-    with pytest.raises(SecateurError, match=r"needs a first layer over all 9 inputs, but 'fc1.weight' has shape"):
-        kept_inputs(Masks({"fc1.weight": mask}), (1, 3, 3))
 
 
 def test_progress_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,6 @@ from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image
 from secateur.lab.stages import MASKS
 from secateur.masks import Masks
 
-__all__ = ["draw_inputs", "kept_inputs"]
-
 
 def draw_inputs(rows: Sequence[Row], path: Path) -> None:
     """Draw one panel per row, averaged over its seeds, and the mean training image beside them; write a PNG."""

@@ -120,6 +120,17 @@ def test_random_labels_keep_images_and_class_frequencies(digits: data.Dataset) -
     assert torch.equal(data.shuffle_labels(digits, seed=4).train.y, shuffled.train.y)
 
 
+def test_the_first_examples_of_each_set(digits: data.Dataset) -> None:
+    few = data.first(digits, 150)
+    assert (len(few.train), len(few.validation), len(few.test)) == (150, 144, 150)  # at most what there is
+    assert torch.equal(few.train.x, digits.train.x[:150]) and torch.equal(few.test.y, digits.test.y[:150])
+    assert few.train.x.data_ptr() == digits.train.x.data_ptr()  # no copies
+    assert (few.title, few.digest, few.mean) == ("Digits, first 150", digits.digest, digits.mean)
+    assert data.first(digits, 1_000_000).title == "Digits, first 1,000,000"
+    with pytest.raises(SecateurError, match=r"`count` must be at least 1, got 0\."):
+        data.first(digits, 0)
+
+
 def test_a_data_set_prints_in_a_line(digits: data.Dataset) -> None:
     assert repr(digits.test) == "Examples(355 of shape (1, 8, 8), torch.float32, cpu)"
 

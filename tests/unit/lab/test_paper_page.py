@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from paper_cases import BASE, DENSE, cell, record
 from secateur.lab.paper import Artefact, Cell, Gathered, Paper, Record, grid, lines, work
-from secateur.lab.paper.drawing import canvas, save, show_image
+from secateur.lab.paper.drawing import canvas, save
 from secateur.lab.paper.layout import markdown, speed_up
 from secateur.lab.paper.page import misses, outcomes, write
 from secateur.lab.paper.record import Verdict
@@ -155,6 +155,13 @@ def test_misses_come_with_their_reason_and_failures_with_theirs() -> None:
     ]
 
 
+def test_a_miss_of_shortened_runs_says_that_they_were() -> None:
+    short = record(3.0, experiment=replace(BASE, recipe=replace(BASE.recipe, steps=5)))
+    assert misses(Artefact("table", "", "", CELLS, lines), {"net · missed": short}) == [
+        "net, missed: 3.00 where the paper has 2.00, after 5 of 20 steps. Too few steps."
+    ]
+
+
 def test_the_page_shows_everything(tmp_path: Path) -> None:
     paper = paper_in(tmp_path, RECORDS)
     docs = tmp_path / "docs" / "papers"
@@ -219,14 +226,3 @@ def test_a_damaged_file_is_named_and_no_page_written(name: str, tmp_path: Path) 
     with pytest.raises(ArtefactError, match=rf"{path.name} is damaged"):
         write(paper, tmp_path / "docs")
     assert not (tmp_path / "docs" / "tiny.md").exists()
-
-
-def test_drawing_is_the_same_bytes_each_time(tmp_path: Path) -> None:
-    import torch
-
-    for name in ("one", "two"):
-        figure, axes = canvas(1, 2, width=2.0, height=1.0)
-        show_image(axes[0], torch.eye(4), "eye")
-        show_image(axes[1], torch.eye(4), most=2.0)
-        save(figure, tmp_path / name / "eye.png")
-    assert (tmp_path / "one" / "eye.png").read_bytes() == (tmp_path / "two" / "eye.png").read_bytes()

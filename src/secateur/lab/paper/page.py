@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secateur.lab.paper.artefact import Artefact, Paper
+from secateur.lab.paper.cell import Cell
 from secateur.lab.paper.layout import markdown, number, spread
 from secateur.lab.paper.record import Record, Records, Verdict, current, each, read, verdict
 from secateur.lab.store import damaged, read_json, write_bytes, write_json
@@ -55,7 +56,7 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
             continue
         told = [_sentence(failure) for failure in record.failures]
         if verdict(cell, record) is Verdict.MISSED:
-            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}.")
+            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{_shortened(cell, record)}.")
         if told:
             found.append(" ".join([f"{cell.row}, {cell.column}:", *told, cell.why]).strip())
     return found
@@ -111,6 +112,12 @@ def _records(paper: Paper, artefact: Artefact) -> dict[str, Record]:
 
 def _listed(title: str, sentences: Sequence[str]) -> str:
     return "\n".join([f"{title}:", "", *(f"* {sentence}" for sentence in sentences)]) if sentences else ""
+
+
+def _shortened(cell: Cell, record: Record) -> str:
+    """Say of runs that were not of the paper's length that they were not."""
+    full = cell.experiment.recipe.steps
+    return "" if record.steps == full else f", after {record.steps:,} of {full:,} steps"
 
 
 def _sentence(text: str) -> str:
