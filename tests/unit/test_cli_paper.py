@@ -249,6 +249,19 @@ def test_what_would_fail_at_the_end_is_refused_at_the_start(
     assert not Path("runs").exists()
 
 
+def test_missing_data_are_refused_at_the_start(tiny: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path("papers") / tiny / "__init__.py"
+    package.write_text(package.read_text().replace('replace(SNIP, method="random")', 'replace(SNIP, data="mnist")'))
+    monkeypatch.delenv("SECATEUR_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
+    assert main(["paper", tiny, "table", "--quick", "--record"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "MNIST was not found. Looked for" in captured.err
+    assert not Path("runs").exists() and not list(Path("papers").rglob("*.json"))
+    assert main(["paper", tiny, "table", "--quick", "--only", "snip"]) == 0  # digits need no files
+    assert main(["paper", tiny, "table", "--quick", "--finished"]) == 0  # and what is finished needs no data
+
+
 def test_the_help_names_the_reserved_words() -> None:
     assert (paper.PAGE, paper.ALL) == ("page", "all")
     assert all(word in paper.ABOUT for word in ("--quick", "--only", "--record", paper.PAGE))

@@ -101,14 +101,18 @@ def _wanted(paper: Paper, args: argparse.Namespace) -> list[tuple[Artefact, list
 
 
 def _look_before(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> None:
-    """Refuse what would fail at the end of long runs: a missing device, a cell that cannot be run, a damaged record."""
+    """Refuse what would fail at the end of long runs: a cell that cannot be run, missing data, a damaged record."""
     from secateur.cli import asked
-    from secateur.lab.paper import record, work
+    from secateur.lab.paper import order, record, work
 
-    if args.on == "local":
+    here = args.on == "local" and not args.finished
+    if here:
         asked.check_device(args.device)
     for artefact, cells in wanted:
-        work.check_first(cells, _length(artefact, args))
+        length = _length(artefact, args)
+        work.check_first(cells, length)
+        if here:
+            work.check_data(order(cells, length), root=args.runs, data_dir=args.data_dir)
         if args.record:
             record.read(paper.expected(artefact))
 

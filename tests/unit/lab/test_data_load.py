@@ -101,6 +101,22 @@ def test_a_wrong_name_suggests_the_nearest() -> None:
     )
 
 
+def test_looking_for_a_set_says_what_loading_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEUR_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data.look_for("digits")
+    messages = []
+    for attempt in (data.look_for, data.load):
+        with pytest.raises(data.DataError, match="MNIST was not found") as caught:
+            attempt("mnist", data_dir=tmp_path)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    for path in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "MNIST" / "raw" / f"{path}-ubyte.gz").touch()
+    data.look_for("mnist", data_dir=tmp_path)
+
+
 def test_a_percentage_for_validation_is_refused_before_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(SecateurError) as caught:
         data.load("mnist", validation=10, data_dir=tmp_path)

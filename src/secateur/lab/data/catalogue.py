@@ -10,7 +10,7 @@ import torch
 
 from secateur.errors import SecateurError, nearest
 from secateur.lab.data.dataset import Dataset, Examples, Raw, digest, moments, split, to_float
-from secateur.lab.data.find import Source, cache_folder, contents, find
+from secateur.lab.data.find import Source, cache_folder, contents, find, require
 from secateur.lab.data.sources import SOURCES
 from secateur.lab.store import ArtefactError, read_tensors, write_tensors
 
@@ -42,6 +42,16 @@ def whereabouts(data_dir: Folder = None) -> dict[str, str | None]:
         if not source.variants:
             places[name] = "bundled with scikit-learn"
     return places
+
+
+def look_for(name: str, *, data_dir: Folder = None) -> None:
+    """Refuse a data set that `load` would not find; its files are looked for, not opened.
+
+    Raises:
+        DataError: with the folders searched and the way out.
+    """
+    if SOURCES[name].variants:
+        require(SOURCES[name], data_dir)
 
 
 def load(

@@ -80,6 +80,18 @@ def find(source: Source, data_dir: str | os.PathLike[str] | None = None) -> tupl
     return None
 
 
+def require(source: Source, data_dir: str | os.PathLike[str] | None = None) -> tuple[Path, tuple[Published, ...]]:
+    """Return what `find` returns, or refuse.
+
+    Raises:
+        DataError: the files are not there, with the folders searched and the way out.
+    """
+    found = find(source, data_dir)
+    if found is None:
+        raise DataError(_not_found(source, data_dir))
+    return found
+
+
 def contents(source: Source, data_dir: str | os.PathLike[str] | None = None) -> dict[str, bytes]:
     """Read the files of a data set and check their md5.
 
@@ -89,10 +101,7 @@ def contents(source: Source, data_dir: str | os.PathLike[str] | None = None) -> 
     """
     if not source.variants:
         return {}
-    found = find(source, data_dir)
-    if found is None:
-        raise DataError(_not_found(source, data_dir))
-    folder, variant = found
+    folder, variant = require(source, data_dir)
     return {file.path: _verified(folder / file.path, file.md5, source) for file in variant}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from secateur.lab import data
 from secateur.lab.compare import Comparison
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import record as records_of
@@ -37,7 +38,8 @@ def measure(cells: Sequence[Cell], length: Length, command: str, run_all: RunAll
     for cell in cells:
         wanted = length.of(cell)
         results = [found[one] for one in wanted if one in found]
-        failures = [f"seed {one.seed}: {comparison.failures[one]}" for one in wanted if one in comparison.failures]
+        failed = {one.seed: comparison.failures[one] for one in wanted if one in comparison.failures}
+        failures = [f"seed {seed}: {' '.join(problem.split())}" for seed, problem in failed.items()]
         if results or failures:
             records[cell.name] = condense(wanted, results, failures, command)
     return records
@@ -51,6 +53,18 @@ def check_first(cells: Iterable[Cell], length: Length) -> None:
     """
     for cell in cells:
         check(length.of(cell)[0])
+
+
+def check_data(experiments: Iterable[Experiment], *, root: Path, data_dir: str | Path | None) -> None:
+    """Refuse runs whose data are not on this machine, unless they are finished.
+
+    Raises:
+        DataError: with the folders searched and the way out.
+    """
+    wanted = list(experiments)
+    done = set(finished(wanted, root))
+    for name in dict.fromkeys(one.data for one in wanted if one not in done):
+        data.look_for(name, data_dir=data_dir)
 
 
 def finished(experiments: Iterable[Experiment], root: Path) -> list[Experiment]:
