@@ -26,6 +26,8 @@ recipe. Where the line leaves the picture the network has collapsed.
 SPARSITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
 HIGH = (90, 95, 98, 99, 99.5)
 
+RANGE = 4  # How many times the lowest error the left picture shows: above that a network has collapsed.
+
 # Columns beside SNIP: the method of the catalogue, and what of its choice is taken away.
 OTHERS = {
     "magnitude": ("magnitude", ""),
@@ -58,11 +60,15 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
         if not lines:
             continue
         figure, (whole, high) = canvas(1, 2, width=9.0, height=3.6)
-        _curve(whole, "SNIP", lines.get("SNIP", []), SPARSITIES)
+        own = lines.get("SNIP", [])
+        _curve(whole, "SNIP", own, SPARSITIES)
         for column, points in lines.items():
             _curve(high, column, points, HIGH)
+        whole.set_ylim(0, RANGE * min((record.mean or 0.0 for _, record in own), default=1.0))
         whole.tick_params(axis="x", labelsize="x-small", labelrotation=60)
-        high.set_yscale("log")
+        high.set_yscale("log", subs=[2, 5])
+        high.yaxis.set_major_formatter("{x:g}")
+        high.yaxis.set_minor_formatter("{x:g}")
         if high.lines:
             high.legend(fontsize="x-small", frameon=False)
         for axes in (whole, high):
@@ -92,6 +98,7 @@ def _lines(gathered: Gathered, model: str) -> dict[str, Points]:
 def _curve(axes: Any, column: str, points: Points, axis: Sequence[float]) -> None:
     """Draw those points that lie on an axis whose marks stand at equal distances."""
     axes.set_xticks(range(len(axis)), [f"{sparsity:g}" for sparsity in axis])
+    axes.set_xlim(-0.5, len(axis) - 0.5)
     shown = [(axis.index(sparsity), record) for sparsity, record in points if sparsity in axis]
     if not shown:
         return
