@@ -22,8 +22,9 @@ void Halo::cover(const Halo& other) {
   right = std::max(right, other.right);
 }
 
-ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count) : shape_(shape) {
+ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched) : shape_(shape) {
   check(positions, count);
+  if (batched && Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
   const int32_t area = shape.kernel_height * shape.kernel_width, depth = shape.inputs / shape.groups;
   const int32_t outputs_per_group = shape.outputs / shape.groups;
   forward_.starts.assign(size_t(shape.outputs) + 1, 0);
@@ -38,7 +39,7 @@ ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t c
   }
   for (int32_t o = 0; o < shape.outputs; ++o) forward_.starts[size_t(o) + 1] += forward_.starts[size_t(o)];
   forward_.offsets.resize(size_t(count));
-  plan_backward();
+  if (!winograd_) plan_backward();
 }
 
 void ConvLayer::plan_backward() {
@@ -110,6 +111,7 @@ void ConvLayer::add_phase(int32_t ry, int32_t rx) {
 }
 
 Halo ConvLayer::input_halo() const {
+  if (winograd_) return winograd_->input_halo();
   const ConvShape& s = shape_;
   const int32_t below = (s.out_height() - 1) * s.stride_y + (s.kernel_height - 1) * s.dilation_y - s.pad_y;
   const int32_t right = (s.out_width() - 1) * s.stride_x + (s.kernel_width - 1) * s.dilation_x - s.pad_x;
@@ -117,6 +119,7 @@ Halo ConvLayer::input_halo() const {
 }
 
 Halo ConvLayer::gradient_halo() const {
+  if (winograd_) return winograd_->gradient_halo();
   Halo halo;
   if (unpadded_) halo.top = halo.bottom = unpadded_->rows_around();
   for (const Phase& phase : phases_) {
@@ -128,6 +131,7 @@ Halo ConvLayer::gradient_halo() const {
 }
 
 void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int64_t dy_row) {
+  if (winograd_) return;
   const ConvShape& s = shape_;
   for (size_t k = 0; k < tap_.size(); ++k) {
     const Tap& t = tap_[k];
@@ -166,6 +170,7 @@ void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, 
 }
 
 int64_t ConvLayer::floats() const {
+  if (winograd_) return winograd_->floats();
   // Values, and sums with their margins.
   return 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64 + backward_floats();
 }
@@ -177,10 +182,12 @@ int64_t ConvLayer::backward_floats() const {
 }
 
 void ConvLayer::arrange_forward(const float* values, int index, int parts, float* own) const {
+  if (winograd_) return winograd_->arrange_forward(values, index, parts, own);
   forward_.arrange_blocks(values, index, parts, own);
 }
 
 void ConvLayer::arrange_backward(const float* values, int index, int parts, float* own) const {
+  if (winograd_) return winograd_->arrange_backward(values, index, parts, own);
   own += forward_.floats();
   if (unpadded_) unpadded_->arrange(values, index, parts, own);
   for (const Phase& phase : phases_) {
@@ -191,6 +198,7 @@ void ConvLayer::arrange_backward(const float* values, int index, int parts, floa
 
 void ConvLayer::forward(const ConvKernels& kernels, const float* values, const float* own, const float* bias, bool relu, const Planes& x,
                         const Planes& y, int32_t tiles, int index, int parts) const {
+  if (winograd_) return winograd_->forward(own, bias, relu, x, y, tiles, index, parts);
   const ConvSweep sweep{shape_.out_height(), shape_.out_width(), tiles, shape_.stride_y * x.row, y.row, y.step,
                         shape_.stride_x};
   forward_.convolve(kernels, values, own, bias, relu, false, x, y, sweep, index, parts);
@@ -207,6 +215,7 @@ void ConvLayer::forward_rows(const ConvKernels& kernels, const float* values, co
 
 void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
                          int32_t tiles, int index, int parts) const {
+  if (winograd_) return winograd_->backward(own, dy, dx, add, tiles, index, parts);
   own += forward_.floats();
   if (unpadded_) unpadded_->run(kernels, own, dy, dx, add, tiles, index, parts);
   for (const Phase& phase : phases_) {
@@ -220,7 +229,8 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
 }
 
 void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x, const Planes& dy, int32_t tiles,
-                         int index, int parts, float* out, const MadeChannels* made) const {
+                         Barrier& barrier, int index, int parts, float* out, const MadeChannels* made) const {
+  if (winograd_) return winograd_->gradient(own, x, dy, tiles, barrier, index, parts, out);
   const ConvShape& s = shape_;
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
   own += forward_.floats() + backward_floats();

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "conv_rows.h"
 #include "unpadded_gradient.h"
+#include "winograd.h"
 
 namespace secateur {
 
@@ -31,8 +33,9 @@ struct ConvShape {
 class ConvLayer {
  public:
   // `positions`: flat indices of the kept weights in [outputs, inputs / groups, kernel_height, kernel_width],
-  // ascending. Throws std::invalid_argument for anything else, so that the kernels need not check.
-  ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count);
+  // ascending. Throws std::invalid_argument for anything else, so that the kernels need not check. `batched`: for
+  // tiles of samples; otherwise for one sample and forward only.
+  ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched);
 
   const ConvShape& shape() const { return shape_; }
   int64_t count() const { return int64_t(tap_.size()); }
@@ -54,6 +57,8 @@ class ConvLayer {
   void arrange_backward(const float* values, int index, int parts, float* own) const;
   void forward(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
                const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const;
+  // Whether rows of it can be computed on their own.
+  bool by_rows() const { return !winograd_; }
   // The same for `rows` rows of one tile, from row `row` on, which is the first row of y.
   void forward_rows(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
                     const Planes& x, int32_t tile, int32_t row, int32_t rows, const Planes& y) const;
@@ -63,8 +68,8 @@ class ConvLayer {
   void backward(const ConvKernels&, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
                 int index, int parts) const;
   // The gradients of the kept weights, in storage order. `made`: gives dy a channel and a tile at a time, if it is
-  // not stored.
-  void gradient(const ConvKernels&, float* own, const Planes& x, const Planes& dy, int32_t tiles, int index,
+  // not stored; only a layer that computes by rows takes that.
+  void gradient(const ConvKernels&, float* own, const Planes& x, const Planes& dy, int32_t tiles, Barrier&, int index,
                 int parts, float* out, const MadeChannels* made = nullptr) const;
 
  private:
@@ -88,6 +93,7 @@ class ConvLayer {
   ConvRows forward_;
   std::vector<Phase> phases_;
   std::optional<UnpaddedGradient> unpadded_;  // instead of phases, where it is faster
+  std::unique_ptr<Winograd> winograd_;        // instead of all of these, where that is
 };
 
 }  // namespace secateur

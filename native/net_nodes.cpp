@@ -51,8 +51,8 @@ void ConvolutionNode::backward(const NetCall& call, float* own) const {
     call.wait();
   }
   if (float* out = call.slot_gradient(slot_))
-    layer_.gradient(call.convolution, own, call.value(inputs_[0]), dy, call.layout.tiles, call.thread, call.threads,
-                    out);
+    layer_.gradient(call.convolution, own, call.value(inputs_[0]), dy, call.layout.tiles, call.barrier, call.thread,
+                    call.threads, out);
   if (float* out = call.slot_gradient(slot_ + 1)) {
     for (int64_t c = channels.begin; c < channels.end; ++c)
       out[c] = float(call.plane.total(extent, channel_of(dy, c)));

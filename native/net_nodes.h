@@ -33,6 +33,8 @@ class ConvolutionNode : public NetNode {
  public:
   ConvolutionNode(std::vector<int> inputs, int output, int slot, ConvLayer layer, bool relu)
       : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {}
+  // Whether a pooling can become part of it, while the rows that it reads are in the cache.
+  bool takes_pooling() const { return layer_.by_rows(); }
   void join(const PoolNode&);
   int64_t floats(const NetLayout&) const override;
   int64_t work() const override { return layer_.work(); }

@@ -66,7 +66,7 @@ int SampleNet::add_convolution(int input, const ConvShape& shape, const int64_t*
           "the convolution does not fit the buffer that it reads");
   Layer layer{Kind::convolution};
   layer.relu = relu;
-  layer.convolution = std::make_unique<ConvLayer>(shape, positions, count);
+  layer.convolution = std::make_unique<ConvLayer>(shape, positions, count, false);
   from.halo.cover(layer.convolution->input_halo());
   return append(std::move(layer), shape.outputs, shape.out_height(), shape.out_width());
 }

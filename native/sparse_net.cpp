@@ -89,7 +89,7 @@ int SparseNet::add_convolution(int input, const ConvShape& shape, const int64_t*
   const NetBuffer& b = buffer(input);
   require(b.channels == shape.inputs && b.height == shape.height && b.width == shape.width,
           "the convolution does not fit the buffer that it reads");
-  ConvLayer layer(shape, positions, count);
+  ConvLayer layer(shape, positions, count, true);
   buffer(read(input)).halo.cover(layer.input_halo());
   const int output = add_buffer(shape.outputs, shape.out_height(), shape.out_width());
   buffer(output).fixed = true;
@@ -167,7 +167,7 @@ void SparseNet::join_pooling() {
     if (!pool || !pool->covers_its_input() || buffers_[size_t(pool->inputs()[0])].readers != 1) continue;
     for (auto& node : nodes_) {
       auto* convolution = dynamic_cast<ConvolutionNode*>(node.get());
-      if (!convolution || convolution->output() != pool->inputs()[0]) continue;
+      if (!convolution || convolution->output() != pool->inputs()[0] || !convolution->takes_pooling()) continue;
       buffers_[size_t(convolution->output())].passing = true;
       convolution->join(*pool);
       nodes_.erase(nodes_.begin() + int64_t(i));
