@@ -30,8 +30,8 @@ struct Grouping {
         // Tiles together only pay where a sample has next to no positions.
         const int32_t t = r * p <= 2 ? std::min({s.tiles, most_groups / r, limit / (r * p)}) : 1;
         const int64_t passes = int64_t(parts_of(s.width, p)) * parts_of(s.height, r) * parts_of(s.tiles, t);
-        // Each weight costs its multiply-adds, and a little for itself; wide groups touch more of the cache.
-        const int64_t cost = passes * (p * r * t * 8 + 20) + (p + 2) * (r + 2) / 4;
+        // Each weight costs its multiply-adds, and a little for itself; wide groups, and tiles most of all, touch more of the cache.
+        const int64_t cost = passes * (p * r * t * 8 + 20) + (p + 2) * (r + 2) * t / 4;
         if (cost < best_cost) best = {p, r, t}, best_cost = cost;
       }
     }

@@ -11,10 +11,11 @@ namespace {
 
 // What the transformed inputs and outputs of one go may take of the second-level cache.
 constexpr int64_t kCacheBytes = 1600 * 1024;
-// A kept weight on its own takes as long as this many multiply-adds of a dense product of matrices.
-constexpr double kCostOfKept = 1.5;
-// The transforms of one channel take as long as this many multiply-adds at each point.
-constexpr int64_t kTransforms = 8;
+constexpr int64_t kSumBytes = 1600 * 1024;
+// Measured, in multiply-adds of a dense product of matrices: what a kept weight takes on its own, at each place; what
+// the transforms of a channel take at each point and unit; and those of a weight at each point, for two tiles.
+constexpr double kCostOfKept = 2.0;
+constexpr int64_t kCostOfTransform = 10, kCostOfWeight = 2;
 
 int32_t patches(int32_t size) { return (size + kPatch - 1) / kPatch; }
 
@@ -58,10 +59,11 @@ bool Winograd::suits(const ConvShape& s, int64_t count) {
       s.dilation_x != 1 || s.groups != 1 || s.pad_y > 2 || s.pad_x > 2)
     return false;
   const int64_t units = int64_t(patches(s.out_height())) * patches(s.out_width());
-  // Fewer share too little of the transformed weights, which are large.
-  if (units < 4) return false;
-  const int64_t pairs = int64_t(s.inputs) * s.outputs + kTransforms * (s.inputs + s.outputs);
-  return double(kPoints * units * pairs) < kCostOfKept * double(count) * s.out_height() * s.out_width();
+  // With fewer units too little work shares the transformed weights, with fewer channels the transformed inputs.
+  if (units < 4 || s.inputs < 8 || s.outputs < 8) return false;
+  const int64_t pairs = int64_t(s.inputs) * s.outputs;
+  const int64_t cost = kPoints * (units * (pairs + kCostOfTransform * (s.inputs + s.outputs)) + kCostOfWeight * pairs);
+  return double(cost) < kCostOfKept * double(count) * s.out_height() * s.out_width();
 }
 
 Winograd::Winograd(const ConvShape& s, const int64_t* positions, int64_t count)
@@ -69,13 +71,15 @@ Winograd::Winograd(const ConvShape& s, const int64_t* positions, int64_t count)
       backward_{s.outputs, s.inputs, s.height, s.width, 2 - s.pad_y, 2 - s.pad_x, {}, {}, {}} {
   forward_.fill(positions, count, false);
   backward_.fill(positions, count, true);
-  const int64_t across = (s.inputs + 3) / 4;
-  const auto output = [&](int64_t k) { return positions[k] / 9 / s.inputs; };
-  const auto input = [&](int64_t k) { return positions[k] / 9 % s.inputs; };
-  const auto block = [&](int64_t k) { return output(k) / 4 * across + input(k) / 4; };
-  sort_by(count, blocks(), block, &block_starts_, &block_order_);
-  for (int32_t k : block_order_)
-    block_places_.push_back(int32_t(positions[k] % 9 * 16 + input(k) % 4 * 4 + output(k) % 4));
+  // Ascending positions are in the order of the blocks already.
+  const int64_t across = sum_columns() / 16;
+  block_starts_.assign(size_t(s.outputs * across) + 1, 0);
+  for (int64_t k = 0; k < count; ++k) {
+    const int64_t input = positions[k] / 9 % s.inputs, output = positions[k] / 9 / s.inputs;
+    ++block_starts_[size_t(output * across + input / 16) + 1];
+    block_places_.push_back(int32_t(positions[k] % 9 * 16 + input % 16));
+  }
+  for (size_t b = 1; b < block_starts_.size(); ++b) block_starts_[b] += block_starts_[b - 1];
 }
 
 // The gradient of the input is a convolution too: from outputs to inputs, with the weights turned half round.
@@ -94,7 +98,8 @@ void Winograd::Direction::arrange(const float* values, int index, int parts, flo
   const Range mine = share(inputs, index, parts);
   for (int32_t k = starts[size_t(mine.begin)]; k < starts[size_t(mine.end)]; ++k)
     own[places[size_t(k)]] = values[order[size_t(k)]];
-  SECATEUR_TABLE(winograd_kernels).weights(own, inputs, padded(), mine.begin, mine.end, own + 9 * plane());
+  SECATEUR_TABLE(winograd_kernels).weights(own, inputs, padded(), mine.begin, mine.end, stride(),
+                                           own + 9 * plane());
 }
 
 void Winograd::Direction::convolve(const float* own, const float* bias, bool relu, bool add, const Planes& x,
@@ -109,9 +114,11 @@ void Winograd::Direction::convolve(const float* own, const float* bias, bool rel
   for (int64_t u0 = mine.begin; u0 < mine.end; u0 += most) {
     const int64_t u1 = std::min(mine.end, u0 + most), count = (u1 - u0) * 16;
     for (int32_t c = 0; c < inputs; ++c)
-      kernels.input(plane_of(x, c, -pad_y * x.row - pad_x * 16, height, width), u0, u1, in_stride, v + c * count);
+      kernels.input(plane_of(x, c, -pad_y * x.row - pad_x * 16, height, width), 0, 6, u0, u1, in_stride,
+                    v + c * count);
     for (int64_t p = 0; p < kPoints; ++p)
-      kernels.multiply(weights + p * plane(), v + p * in_stride, inputs, outputs, count, m + p * out_stride);
+      kernels.multiply(weights + p * stride(), v + p * in_stride, inputs, outputs, count, false,
+                       m + p * out_stride);
     for (int32_t k = 0; k < outputs; ++k)
       kernels.output(m + k * count, out_stride, u0, u1, bias ? bias[k] : 0.0f, relu, add,
                      plane_of(y, k, 0, height, width));
@@ -132,7 +139,7 @@ Halo Winograd::gradient_halo() const {
   return {d.pad_y, d.pad_x, below - forward_.height, right - forward_.width};
 }
 
-int64_t Winograd::floats() const { return forward_.floats() + backward_.floats() + kPoints * 16 * blocks(); }
+int64_t Winograd::floats() const { return forward_.floats() + backward_.floats() + kPoints * sum_stride(); }
 
 void Winograd::arrange_forward(const float* values, int index, int parts, float* own) const {
   forward_.arrange(values, index, parts, own);
@@ -152,26 +159,33 @@ void Winograd::backward(const float* own, const Planes& dy, const Planes& dx, bo
   backward_.convolve(own + forward_.floats(), nullptr, false, add, dy, dx, tiles, index, parts);
 }
 
-// The six points of one row, which no other thread computes, over all units.
-void Winograd::products(float* sums, const Planes& x, const Planes& dy, int32_t tiles, int row) const {
+// The points of these rows, which no other thread sums, over all units.
+void Winograd::sum_points(float* sums, const Planes& x, const Planes& dy, int32_t tiles, Range rows) const {
   const WinogradKernels& kernels = SECATEUR_TABLE(winograd_kernels);
   const Direction& d = forward_;
+  const int row0 = int(rows.begin), row1 = int(rows.end);
+  const int64_t points = 6 * (rows.end - rows.begin), columns = sum_columns();
   const int64_t units = int64_t(tiles) * patches(d.height) * patches(d.width);
-  const int64_t most = std::clamp<int64_t>(kCacheBytes / (6 * (d.inputs + d.outputs) * 64), 8, 64);
-  const int64_t parts = (units + most - 1) / most, step = (units + parts - 1) / parts;
-  const int64_t in_stride = apart(d.inputs * step * 16), out_stride = apart(d.outputs * step * 16);
-  float* v = room(6 * (in_stride + out_stride));
-  float* m = v + 6 * in_stride;
-  for (int64_t u0 = 0; u0 < units; u0 += step) {
-    const int64_t u1 = std::min(units, u0 + step), count = (u1 - u0) * 16;
+  // The same for any number of threads, so that the sums are.
+  const int64_t most = std::clamp<int64_t>(kSumBytes / (kPoints * (d.inputs + d.outputs) * 64), 4, 32);
+  const int64_t in_stride = apart(d.inputs * most * 16), out_stride = apart(d.outputs * most * 16);
+  float* v = room(points * (in_stride + out_stride) + (columns + d.padded()) * most * 16);
+  float* m = v + points * in_stride;
+  float *turned_v = m + points * out_stride, *turned_m = turned_v + columns * most * 16;
+  sums += row0 * 6 * sum_stride();
+  for (int64_t u0 = 0; u0 < units; u0 += most) {
+    const int64_t u1 = std::min(units, u0 + most), count = (u1 - u0) * 16;
     for (int32_t c = 0; c < d.inputs; ++c)
-      kernels.input_row(plane_of(x, c, -d.pad_y * x.row - d.pad_x * 16, d.height, d.width), row, u0, u1, in_stride,
-                        v + c * count);
+      kernels.input(plane_of(x, c, -d.pad_y * x.row - d.pad_x * 16, d.height, d.width), row0, row1, u0, u1, in_stride,
+                    v + c * count);
     for (int32_t k = 0; k < d.outputs; ++k)
-      kernels.gradient_row(plane_of(dy, k, 0, d.height, d.width), row, u0, u1, out_stride, m + k * count);
-    for (int64_t p = 0; p < 6; ++p)
-      kernels.products(m + p * out_stride, v + p * in_stride, d.outputs, d.inputs, count, u0 > 0,
-                       sums + (6 * row + p) * 16 * blocks());
+      kernels.gradient(plane_of(dy, k, 0, d.height, d.width), row0, row1, u0, u1, out_stride, m + k * count);
+    // With the samples outermost this is a product like the others: sums over lanes would take as long.
+    for (int64_t p = 0; p < points; ++p) {
+      kernels.transpose(v + p * in_stride, d.inputs, count, columns, 16, turned_v);
+      kernels.transpose(m + p * out_stride, d.outputs, count, 16, 16 * count, turned_m);
+      kernels.multiply(turned_m, turned_v, count, d.outputs, columns, u0 > 0, sums + p * sum_stride());
+    }
   }
 }
 
@@ -179,14 +193,14 @@ void Winograd::gradient(float* own, const Planes& x, const Planes& dy, int32_t t
                         int parts, float* out) const {
   float* sums = own + forward_.floats() + backward_.floats();
   const Range rows = share(6, index, parts);
-  for (int64_t row = rows.begin; row < rows.end; ++row) products(sums, x, dy, tiles, int(row));
+  if (rows.begin < rows.end) sum_points(sums, x, dy, tiles, rows);
   barrier.wait(parts);
-  const Range mine = share(blocks(), index, parts);
+  const Range mine = share(int64_t(block_starts_.size()) - 1, index, parts);
   float found[9 * 16];
   for (int64_t b = mine.begin; b < mine.end; ++b) {
-    SECATEUR_TABLE(winograd_kernels).weight_gradient(sums + 16 * b, 16 * blocks(), found);
+    SECATEUR_TABLE(winograd_kernels).weight_gradient(sums + 16 * b, sum_stride(), found);
     for (int32_t k = block_starts_[size_t(b)]; k < block_starts_[size_t(b) + 1]; ++k)
-      out[block_order_[size_t(k)]] = found[block_places_[size_t(k)]];
+      out[k] = found[block_places_[size_t(k)]];
   }
 }
 

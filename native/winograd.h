@@ -45,19 +45,22 @@ class Winograd {
 
     int64_t padded() const { return (outputs + kRowsOfBlock - 1) / kRowsOfBlock * kRowsOfBlock; }
     int64_t plane() const { return inputs * padded(); }
-    int64_t floats() const { return (9 + kPoints) * plane(); }
+    int64_t stride() const { return plane() + 16; }  // of the points: they must not share a set of a cache
+    int64_t floats() const { return 9 * plane() + kPoints * stride(); }
     void fill(const int64_t* positions, int64_t count, bool turned);
     void arrange(const float* values, int index, int parts, float* own) const;
     void convolve(const float* own, const float* bias, bool relu, bool add, const Planes& x, const Planes& y,
                   int32_t tiles, int index, int parts) const;
   };
 
-  int64_t blocks() const { return int64_t((forward_.outputs + 3) / 4) * ((forward_.inputs + 3) / 4); }
-  void products(float* sums, const Planes& x, const Planes& dy, int32_t tiles, int row) const;
+  // The sums of the weights' gradients: at each point [outputs, inputs], in whole blocks of 16 inputs.
+  int64_t sum_columns() const { return (forward_.inputs + 15) / 16 * 16; }
+  int64_t sum_stride() const { return forward_.outputs * sum_columns() + 16; }
+  void sum_points(float* sums, const Planes& x, const Planes& dy, int32_t tiles, Range rows) const;
 
   Direction forward_, backward_;
-  // The kept weights among the 4 × 4 channels of block b: block_starts_[b] … block_starts_[b + 1].
-  std::vector<int32_t> block_starts_, block_order_, block_places_;
+  // The kept weights of block b, one output and 16 inputs: block_starts_[b] … block_starts_[b + 1].
+  std::vector<int32_t> block_starts_, block_places_;
 };
 
 }  // namespace secateur

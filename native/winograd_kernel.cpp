@@ -9,23 +9,6 @@ namespace {
 
 constexpr float kRoot = 1.41421356f, kHalfRoot = 0.70710678f;
 
-constexpr float kInput[6][6] = {
-    {1, 0, -2.5f, 0, 1, 0},
-    {0, -kRoot, -2, kHalfRoot, 1, 0},
-    {0, kRoot, -2, -kHalfRoot, 1, 0},
-    {0, -kHalfRoot, -0.5f, kRoot, 1, 0},
-    {0, kHalfRoot, -0.5f, -kRoot, 1, 0},
-    {0, 1, 0, -2.5f, 0, 1},
-};
-constexpr float kGradient[6][4] = {
-    {1, 0, 0, 0},
-    {1, kHalfRoot, 0.5f, kHalfRoot / 2},
-    {1, -kHalfRoot, 0.5f, -kHalfRoot / 2},
-    {1, kRoot, 2, 2 * kRoot},
-    {1, -kRoot, 2, -2 * kRoot},
-    {0, 0, 0, 1},
-};
-
 #define SECATEUR_INLINE inline __attribute__((always_inline))
 
 // Bᵀ d
@@ -97,7 +80,8 @@ SECATEUR_INLINE void fetch_ahead(const WinogradPlane& p, const float* patch) {
   }
 }
 
-void weights(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, float* u) {
+void weights(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, int64_t stride,
+             float* u) {
   const int64_t plane = inputs * outputs;
   for (int64_t c = c0; c < c1; ++c) {
     for (int64_t k = 0; k < outputs; k += kLanes) {
@@ -115,77 +99,52 @@ void weights(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_
         Vec out[6];
         weight_points(row, out);
 #pragma GCC unroll 6
-        for (int x = 0; x < 6; ++x) store(to + (6 * y + x) * plane, out[x]);
+        for (int x = 0; x < 6; ++x) store(to + (6 * y + x) * stride, out[x]);
       }
     }
   }
 }
 
-void input(const WinogradPlane& x, int64_t u0, int64_t u1, int64_t stride, float* v) {
-  for (int64_t unit = u0; unit < u1; ++unit, v += kTile) {
-    const float* patch = patch_of(x, unit);
-    fetch_ahead<6, false>(x, patch);
-    for (int lane = 0; lane < kTile; lane += kLanes) {
-      Vec half[6][6];
-#pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) {
-        Vec column[6];
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) column[i] = load(patch + i * x.row + j * kTile + lane);
-        Vec out[6];
-        input_points(column, out);
-#pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i) half[i][j] = out[i];
-      }
-#pragma GCC unroll 6
-      for (int i = 0; i < 6; ++i) {
-        Vec out[6];
-        input_points(half[i], out);
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) store(v + (6 * i + j) * stride + lane, out[j]);
-      }
-    }
-  }
-}
-
-// `Size` × `Size` values of each patch, combined with the weights of one row, then along the row.
+// The points of `Size` × `Size` values of each patch, down the columns and then along the rows.
 template <int Size>
-SECATEUR_INLINE void one_row(const WinogradPlane& plane, const float* weights, int64_t u0, int64_t u1, int64_t stride,
-                             float* v) {
+SECATEUR_INLINE void points_of(const WinogradPlane& plane, int row0, int row1, int64_t u0, int64_t u1, int64_t stride,
+                               float* v) {
   for (int64_t unit = u0; unit < u1; ++unit, v += kTile) {
     const float* patch = patch_of(plane, unit);
     fetch_ahead<Size, false>(plane, patch);
     for (int lane = 0; lane < kTile; lane += kLanes) {
-      Vec sum[Size] = {}, out[6];
+      Vec half[6][Size];
 #pragma GCC unroll 6
-      for (int i = 0; i < Size; ++i) {
-        const Vec w = splat(weights[i]);
+      for (int j = 0; j < Size; ++j) {
+        Vec column[Size], out[6];
 #pragma GCC unroll 6
-        for (int j = 0; j < Size; ++j) sum[j] += load(patch + i * plane.row + j * kTile + lane) * w;
+        for (int i = 0; i < Size; ++i) column[i] = load(patch + i * plane.row + j * kTile + lane);
+        Size == 6 ? input_points(column, out) : gradient_points(column, out);
+#pragma GCC unroll 6
+        for (int i = 0; i < 6; ++i) half[i][j] = out[i];
       }
-      if constexpr (Size == 6) {
-        input_points(sum, out);
-      } else {
-        gradient_points(sum, out);
-      }
+      for (int i = row0; i < row1; ++i) {
+        Vec out[6];
+        Size == 6 ? input_points(half[i], out) : gradient_points(half[i], out);
 #pragma GCC unroll 6
-      for (int j = 0; j < 6; ++j) store(v + j * stride + lane, out[j]);
+        for (int j = 0; j < 6; ++j) store(v + (6 * (i - row0) + j) * stride + lane, out[j]);
+      }
     }
   }
 }
 
-void input_row(const WinogradPlane& x, int row, int64_t u0, int64_t u1, int64_t stride, float* v) {
-  one_row<6>(x, kInput[row], u0, u1, stride, v);
+void input(const WinogradPlane& x, int row0, int row1, int64_t u0, int64_t u1, int64_t stride, float* v) {
+  points_of<6>(x, row0, row1, u0, u1, stride, v);
 }
 
-void gradient_row(const WinogradPlane& dy, int row, int64_t u0, int64_t u1, int64_t stride, float* v) {
-  one_row<4>(dy, kGradient[row], u0, u1, stride, v);
+void gradient(const WinogradPlane& dy, int row0, int row1, int64_t u0, int64_t u1, int64_t stride, float* v) {
+  points_of<4>(dy, row0, row1, u0, u1, stride, v);
 }
 
 // Eight rows and N vectors: with AVX-512 a loaded vector serves eight of them and a weight N.
 template <int N>
 SECATEUR_INLINE void multiply_block(const float* u, const float* v, int64_t inputs, int64_t rows, int64_t count,
-                                    float* m) {
+                                    bool add, float* m) {
   Vec sum[8][N] = {};
   for (int64_t c = 0; c < inputs; ++c, u += kRowsOfBlock, v += count) {
     Vec x[N];
@@ -201,18 +160,22 @@ SECATEUR_INLINE void multiply_block(const float* u, const float* v, int64_t inpu
   for (int r = 0; r < 8; ++r) {
     if (r >= rows) return;
 #pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) store(m + r * count + i * kLanes, sum[r][i]);
+    for (int i = 0; i < N; ++i) {
+      float* place = m + r * count + i * kLanes;
+      store(place, add ? load(place) + sum[r][i] : sum[r][i]);
+    }
   }
 }
 
-void multiply(const float* u, const float* v, int64_t inputs, int64_t outputs, int64_t count, float* m) {
+void multiply(const float* u, const float* v, int64_t inputs, int64_t outputs, int64_t count, bool add, float* m) {
   constexpr int kWide = kLanes == 16 ? 2 : 1;
   for (int64_t k = 0; k < outputs; k += 8) {
     const float* weights = u + k / kRowsOfBlock * inputs * kRowsOfBlock + k % kRowsOfBlock;
     int64_t i = 0;
     for (; i + kWide * kLanes <= count; i += kWide * kLanes)
-      multiply_block<kWide>(weights, v + i, inputs, outputs - k, count, m + k * count + i);
-    for (; i < count; i += kLanes) multiply_block<1>(weights, v + i, inputs, outputs - k, count, m + k * count + i);
+      multiply_block<kWide>(weights, v + i, inputs, outputs - k, count, add, m + k * count + i);
+    for (; i < count; i += kLanes)
+      multiply_block<1>(weights, v + i, inputs, outputs - k, count, add, m + k * count + i);
   }
 }
 
@@ -251,41 +214,16 @@ void output(const float* m, int64_t stride, int64_t u0, int64_t u1, float bias, 
   }
 }
 
-// Sixteen sums at a time; rows beyond the last one repeat it.
-SECATEUR_INLINE void sixteen_products(const float* m, const float* v, int64_t rows, int64_t columns, int64_t count,
-                                      bool add, float* sums) {
-  const float *a[4], *b[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    a[i] = m + (i < rows ? i : rows - 1) * count;
-    b[i] = v + (i < columns ? i : columns - 1) * count;
-  }
-  Vec sum[16] = {};
+void transpose_rows(const float* from, int64_t rows, int64_t count, int64_t step, int64_t block, float* to) {
   for (int64_t i = 0; i < count; i += kLanes) {
-    const Vec x[4] = {load(a[0] + i), load(a[1] + i), load(a[2] + i), load(a[3] + i)};
-#pragma GCC unroll 4
-    for (int n = 0; n < 4; ++n) {
-      const Vec w = load(b[n] + i);
-#pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) sum[4 * n + r] += x[r] * w;
-    }
-  }
-#pragma GCC unroll 4
-  for (int part = 0; part < 16; part += kLanes) {
-    const Vec found = secateur::SECATEUR_ISA::sums<kLanes>(sum + part);
-    store(sums + part, add ? load(sums + part) + found : found);
-  }
-}
-
-// Sixteen rows of m and four of v stay in the first-level cache.
-void products(const float* m, const float* v, int64_t outputs, int64_t inputs, int64_t count, bool add, float* sums) {
-  const int64_t across = (inputs + 3) / 4;
-  for (int64_t panel = 0; panel < outputs; panel += 16) {
-    const int64_t end = panel + 16 < outputs ? panel + 16 : outputs;
-    for (int64_t c = 0; c < inputs; c += 4) {
-      for (int64_t k = panel; k < end; k += 4)
-        sixteen_products(m + k * count, v + c * count, outputs - k, inputs - c, count, add,
-                         sums + (k / 4 * across + c / 4) * 16);
+    for (int64_t r = 0; r < rows; r += kLanes) {
+      Vec square[kLanes];
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; ++j) square[j] = load(from + (r + j < rows ? r + j : rows - 1) * count + i);
+      transpose(square);
+      float* place = to + r / kTile * block + i * step + r % kTile;
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; ++j) store(place + j * step, square[j]);
     }
   }
 }
@@ -315,7 +253,7 @@ void weight_gradient(const float* sums, int64_t stride, float* out) {
 }  // namespace
 
 extern const WinogradKernels winograd_kernels = {
-    weights, input, input_row, gradient_row, multiply, output, products, weight_gradient,
+    weights, input, gradient, multiply, output, transpose_rows, weight_gradient,
 };
 
 }  // namespace secateur::SECATEUR_ISA

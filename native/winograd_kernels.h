@@ -28,22 +28,21 @@ struct WinogradPlane {
 };
 
 struct WinogradKernels {
-  // w: nine planes of [inputs, outputs], zero where a weight is missing; u[point][output block][input][16]. Outputs
-  // are a multiple of 16. Computes the inputs [c0, c1).
-  void (*weights)(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, float* u);
-  // v[point · stride + (unit − u0) · 16] = Bᵀ d B for the units [u0, u1).
-  void (*input)(const WinogradPlane& x, int64_t u0, int64_t u1, int64_t stride, float* v);
-  // The six points of one row of Bᵀ d B, or of A dY Aᵀ.
-  void (*input_row)(const WinogradPlane& x, int row, int64_t u0, int64_t u1, int64_t stride, float* v);
-  void (*gradient_row)(const WinogradPlane& dy, int row, int64_t u0, int64_t u1, int64_t stride, float* v);
-  // m[k][i] = Σ_c u[k / 16][c][k % 16] · v[c][i] for `outputs` rows of `count` floats, a multiple of 16.
-  void (*multiply)(const float* u, const float* v, int64_t inputs, int64_t outputs, int64_t count, float* m);
+  // w: nine planes of [inputs, outputs], zero where a weight is missing; u[output block][input][16], the points
+  // `stride` floats apart. Outputs are a multiple of 16. Computes the inputs [c0, c1).
+  void (*weights)(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, int64_t stride, float* u);
+  // v[(point − 6 · row0) · stride + (unit − u0) · 16] = Bᵀ d B for the units [u0, u1), its rows [row0, row1) of six.
+  void (*input)(const WinogradPlane& x, int row0, int row1, int64_t u0, int64_t u1, int64_t stride, float* v);
+  // The same of A dY Aᵀ.
+  void (*gradient)(const WinogradPlane& dy, int row0, int row1, int64_t u0, int64_t u1, int64_t stride, float* v);
+  // m[k][i] (+)= Σ_c u[k / 16][c][k % 16] · v[c][i] for `outputs` rows of `count` floats, a multiple of 16.
+  void (*multiply)(const float* u, const float* v, int64_t inputs, int64_t outputs, int64_t count, bool add, float* m);
   // y = Aᵀ m A + bias, where the image has it; added to y, or rectified.
   void (*output)(const float* m, int64_t stride, int64_t u0, int64_t u1, float bias, bool relu, bool add,
                  const WinogradPlane& y);
-  // sums[k / 4][c / 4][c % 4][k % 4] (+)= Σ_i m[k][i] · v[c][i]
-  void (*products)(const float* m, const float* v, int64_t outputs, int64_t inputs, int64_t count, bool add,
-                   float* sums);
+  // to[r / 16 · block + i · step + r % 16] = from[r][i] for `rows` rows of `count` floats, a multiple of 16; whatever
+  // lies there where the last 16 rows are fewer.
+  void (*transpose)(const float* from, int64_t rows, int64_t count, int64_t step, int64_t block, float* to);
   // out[9][16] = Gᵀ s G for 16 pairs of channels, s[point · stride + pair].
   void (*weight_gradient)(const float* sums, int64_t stride, float* out);
 };

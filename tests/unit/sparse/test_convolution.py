@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur import _native_api
-from secateur.sparse.convolution import SparseConv1d, SparseConv2d, dense_convolution, sparse_convolution
+from secateur.sparse.convolution import (
+    SparseConv1d,
+    SparseConv2d,
+    SparseConvolution,
+    dense_convolution,
+    sparse_convolution,
+)
 
 ISAS = ["torch"] if _native_api.native is None else list(_native_api.native.supported_isas())
 
@@ -57,19 +63,23 @@ def unpadded(size: tuple[int, int], kernel: int, density: float, **options: int)
     return made, torch.rand(made.weight.shape) < density, _randn(18, 6, *size, seed=2)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=60)
-@given(drawn=convolutions())
-@example(drawn=unpadded((12, 12), 5, 0.2))
-@example(drawn=unpadded((11, 9), 5, 0.9, padding=1, groups=2))
-@example(drawn=unpadded((9, 45), 4, 0.1, dilation=2))  # columns in several pieces
-@example(drawn=unpadded((3, 3), 3, 0.5))
-@example(drawn=unpadded((3, 3), 11, 0.3, padding=5))  # weights that reach no position at all
-def test_output_and_gradients_are_those_of_the_dense_convolution(
-    isa: str, drawn: tuple[nn.Conv1d | nn.Conv2d, Tensor, Tensor]
-) -> None:
-    """Whatever the sizes; pruned weights have no gradient because they do not exist."""
-    dense, mask, x = drawn
+@st.composite
+def dense_convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Tensor, Tensor]:
+    """A 3×3 convolution that keeps most of its weights, so that its outputs are computed in patches of 4×4."""
+    inputs, outputs, padding = draw(st.integers(14, 40)), draw(st.integers(14, 40)), draw(st.integers(0, 2))
+    size = [draw(st.integers(7 - 2 * padding, 15)) for _ in range(2)]
+    seed = draw(st.integers(0, 99))
+    made = nn.Conv2d(inputs, outputs, 3, padding=padding, bias=draw(st.booleans()), device="meta")
+    made.weight = nn.Parameter(_randn(*made.weight.shape, seed=seed))
+    if made.bias is not None:
+        made.bias = nn.Parameter(_randn(outputs, seed=seed + 1))
+    density = draw(st.sampled_from([0.6, 0.9, 1.0]))
+    mask = torch.rand(made.weight.shape, generator=torch.Generator().manual_seed(seed)) < density
+    return made, mask, _randn(draw(st.sampled_from([1, 5, 16, 33])), inputs, *size, seed=seed + 2)
+
+
+def _compare(isa: str, dense: nn.Conv1d | nn.Conv2d, mask: Tensor, x: Tensor) -> None:
+    """Output and all gradients against double precision."""
     before = _native_api.isa()
     if _native_api.native is not None:
         _native_api.native.use_isa(isa)
@@ -100,11 +110,45 @@ def test_output_and_gradients_are_those_of_the_dense_convolution(
         _close(sparse.bias.grad, exact.bias.grad)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=60)
+@given(drawn=convolutions())
+@example(drawn=unpadded((12, 12), 5, 0.2))
+@example(drawn=unpadded((11, 9), 5, 0.9, padding=1, groups=2))
+@example(drawn=unpadded((9, 45), 4, 0.1, dilation=2))  # columns in several pieces
+@example(drawn=unpadded((3, 3), 3, 0.5))
+@example(drawn=unpadded((3, 3), 11, 0.3, padding=5))  # weights that reach no position at all
+def test_output_and_gradients_are_those_of_the_dense_convolution(
+    isa: str, drawn: tuple[nn.Conv1d | nn.Conv2d, Tensor, Tensor]
+) -> None:
+    """Whatever the sizes; pruned weights have no gradient because they do not exist."""
+    _compare(isa, *drawn)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=30)
+@given(drawn=dense_convolutions())
+def test_a_convolution_that_is_nearly_dense_is_computed_in_patches(
+    isa: str, drawn: tuple[nn.Conv2d, Tensor, Tensor]
+) -> None:
+    """Images that patches do not fill, channels that vectors do not, every padding that has a gradient."""
+    _compare(isa, *drawn)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_do_not_change_the_numbers(threads: int) -> None:
     """Every number is summed by one thread, so that more threads give the same bits."""
     dense, x = nn.Conv2d(9, 30, 3, padding=1, stride=2), _randn(20, 9, 60, 50, seed=0)
-    sparse = sparse_convolution(dense, _randn(30, 9, 3, 3, seed=1) > torch.linspace(-1, 1, 30).view(30, 1, 1, 1))
+    _same_bits(
+        sparse_convolution(dense, _randn(30, 9, 3, 3, seed=1) > torch.linspace(-1, 1, 30).view(30, 1, 1, 1)),
+        x,
+        threads,
+    )
+    nearly_dense = sparse_convolution(nn.Conv2d(9, 30, 3, padding=1), _randn(30, 9, 3, 3, seed=1) > -1)
+    _same_bits(nearly_dense, x[:, :, :30, :29].contiguous(), threads)
+
+
+def _same_bits(sparse: SparseConvolution, x: Tensor, threads: int) -> None:
     results = []
     for count in (1, threads):
         torch.set_num_threads(count)
