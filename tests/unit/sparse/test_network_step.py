@@ -39,10 +39,11 @@ def lenet() -> nn.Module:
 
 
 def vgg(bias: bool = False) -> nn.Module:
+    # The second convolution is so dense that it is computed in patches.
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=bias), nn.BatchNorm2d(8, eps=1e-3), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, padding=1, bias=bias), nn.BatchNorm2d(8, momentum=0.3), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(8, 12, 1, bias=bias), nn.BatchNorm2d(12, affine=False), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(3, 24, 3, padding=1, bias=bias), nn.BatchNorm2d(24, eps=1e-3), nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1, bias=bias), nn.BatchNorm2d(24, momentum=0.3), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(24, 12, 1, bias=bias), nn.BatchNorm2d(12, affine=False), nn.ReLU(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(48, 20, bias=bias), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 10),
     )  # fmt: skip
 
@@ -70,21 +71,11 @@ def sequence() -> nn.Module:
     )  # fmt: skip
 
 
-def wide() -> nn.Module:
-    """The second convolution is so dense that it is computed in patches."""
-    return nn.Sequential(
-        nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
-        nn.Conv2d(24, 30, 3, padding=1), nn.BatchNorm2d(30), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(30 * 25, 10),
-    )  # fmt: skip
-
-
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lenet, (3, 12, 12)),
     "vgg": (vgg, (3, 8, 8)),
     "alexnet": (alexnet, (3, 8, 8)),
     "residual": (residual, (3, 8, 8)),
-    "wide": (wide, (3, 10, 10)),
     "sequence": (sequence, (3, 70)),
 }
 
