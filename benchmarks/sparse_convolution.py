@@ -7,8 +7,8 @@ Two tables, each measured in one run and interleaved. Whole networks: stock torc
 or channels-last; with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused
 step; training and inference. Layers of VGG-like: one convolution at a uniform density, forward and backward, with the
 packing into the kernels' layout and without, and SparseProp's where it is installed. Masks of networks are SNIP's,
-from one batch of MNIST or CIFAR-10 where they are found, else of scikit-learn's digits. Figures are medians; ratios
-are formed inside the run only.
+from one batch of MNIST or CIFAR-10 (or its JPEG copy) where they are found, else of scikit-learn's digits. Figures are
+medians; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -70,22 +70,23 @@ class Layer:
 def images(net: str, count: int) -> tuple[Tensor, Tensor, str]:
     """Return one batch for a network, its classes, and where they are from."""
     grey = net.startswith("lenet")
-    try:
-        name = "mnist" if grey else "cifar-10"
-        train = load(name, seed=0).train
+    for name in ("mnist",) if grey else ("cifar-10", "cifar-10-jpeg75"):
+        try:
+            train = load(name, seed=0).train
+        except DataError:
+            continue
         x, y = train.x[:count], train.y[:count]
         x = x if x.is_floating_point() else (x.float() / 255 - 0.45) / 0.25
         return x.contiguous(), y.long().clone(), name
-    except DataError:
-        from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
-        grown = nn.functional.pad(interpolate(small, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
-        if not grey:
-            colours = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(0))
-            grown = nn.functional.pad(grown, (2, 2, 2, 2)) * colours + 0.3 * (1 - colours)
-        return ((grown - 0.3) / 0.3).contiguous(), torch.tensor(digits.target[:count]), "scikit-learn's digits"
+    digits = load_digits()
+    small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
+    grown = nn.functional.pad(interpolate(small, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
+    if not grey:
+        colours = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+        grown = nn.functional.pad(grown, (2, 2, 2, 2)) * colours + 0.3 * (1 - colours)
+    return ((grown - 0.3) / 0.3).contiguous(), torch.tensor(digits.target[:count]), "scikit-learn's digits"
 
 
 def make(net: str) -> nn.Module:
