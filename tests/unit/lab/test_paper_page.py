@@ -155,6 +155,11 @@ def test_misses_come_with_their_reason_and_failures_with_theirs() -> None:
     ]
 
 
+def test_a_miss_without_a_reason_is_said_to_have_none() -> None:
+    (sentence,) = misses(Artefact("table", "", "", (replace(CELLS[2], why=""),), lines), RECORDS)
+    assert sentence == "net, missed: 3.00 ± 0.00 where the paper has 2.00. Why is not known."
+
+
 def test_a_miss_of_shortened_runs_says_that_they_were() -> None:
     short = record(3.0, experiment=replace(BASE, recipe=replace(BASE.recipe, steps=5)))
     assert misses(Artefact("table", "", "", CELLS, lines), {"net · missed": short}) == [

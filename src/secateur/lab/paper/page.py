@@ -54,11 +54,12 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
         record = records.get(cell.name)
         if record is None:
             continue
-        told = [_sentence(failure) for failure in record.failures]
+        told, why = [_sentence(failure) for failure in record.failures], cell.why
         if verdict(cell, record) is Verdict.MISSED:
             told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{_shortened(cell, record)}.")
+            why = why or "Why is not known."
         if told:
-            found.append(" ".join([f"{cell.row}, {cell.column}:", *told, cell.why]).strip())
+            found.append(" ".join([f"{cell.row}, {cell.column}:", *told, why]).strip())
     return found
 
 
