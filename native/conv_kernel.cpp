@@ -178,9 +178,11 @@ void convolve_blocks(const ConvPass& c, const ConvBlocks& blocks, int32_t block0
 // ------------------------------------------------------------------ the gradient of the weights
 constexpr int kTaps = kLanes < 8 ? kLanes : 8;
 
+// Few taps take several sums each, of every other position: one multiply-add must not wait for the one before.
 template <int N>
 inline __attribute__((always_inline)) void accumulate(const ConvGradient& c, const int32_t* offsets, Vec* sum) {
-  Vec total[N] = {};
+  constexpr int kSums = N <= 2 ? 4 : N <= 4 ? 2 : 1;
+  Vec total[kSums][N] = {};
   for (int32_t t = 0; t < c.tiles; ++t) {
     for (int32_t row = 0; row < c.rows; ++row) {
       const float* dy = c.dy + t * c.dy_tile + row * c.dy_row;
@@ -189,18 +191,31 @@ inline __attribute__((always_inline)) void accumulate(const ConvGradient& c, con
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) tap[n] = x + offsets[n];
       int64_t at = 0;
-      for (int32_t i = 0; i < c.columns; ++i, dy += kTile, at += c.x_step) {
-#pragma GCC unroll 4
-        for (int lane = 0; lane < kTile; lane += kLanes) {
-          const Vec d = load(dy + lane);
+      int32_t i = 0;
+      const auto add = [&](Vec* to, int lane) {
+        const Vec d = load(dy + lane);
 #pragma GCC unroll 8
-          for (int n = 0; n < N; ++n) total[n] += d * load(tap[n] + at + lane);
+        for (int n = 0; n < N; ++n) to[n] += d * load(tap[n] + at + lane);
+      };
+      for (; i + kSums <= c.columns; i += kSums) {
+#pragma GCC unroll 4
+        for (int part = 0; part < kSums; ++part, dy += kTile, at += c.x_step) {
+#pragma GCC unroll 4
+          for (int lane = 0; lane < kTile; lane += kLanes) add(total[part], lane);
         }
+      }
+      for (; i < c.columns; ++i, dy += kTile, at += c.x_step) {
+#pragma GCC unroll 4
+        for (int lane = 0; lane < kTile; lane += kLanes) add(total[0], lane);
       }
     }
   }
 #pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) sum[n] = total[n];
+  for (int n = 0; n < N; ++n) {
+    sum[n] = total[0][n];
+#pragma GCC unroll 4
+    for (int part = 1; part < kSums; ++part) sum[n] += total[part][n];
+  }
 }
 
 template <int N>

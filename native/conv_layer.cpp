@@ -141,6 +141,10 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
   // Four by four positions, and what the kernel reaches around them.
   const int64_t reach_y = s.dilation_y * (s.kernel_height - 1) + 1, reach_x = s.dilation_x * (s.kernel_width - 1) + 1;
   forward_.find_blocks((3 * s.stride_y + reach_y) * (3 * s.stride_x + reach_x) * 64);
+  // 64 positions at least: their sums over the lanes take as long as a few dozen.
+  const int32_t width = s.out_width(), rows = std::min(s.out_height(), (63 + width) / width);
+  if (width * rows >= 64)
+    forward_.find_slabs(((rows - 1) * s.stride_y + reach_y) * ((width - 1) * s.stride_x + reach_x) * 64, rows);
   if (unpadded_) unpadded_->place(dy_channel, dy_row);
   for (Phase& phase : phases_) {
     for (size_t k = 0; k < phase.taps_y.size(); ++k)

@@ -11,8 +11,8 @@ constexpr int kMostAccumulators = 16;
 constexpr double kWorthwhile = 0.5;
 // Inputs and gradients that one sweep over the weights may touch in the second-level cache.
 constexpr int64_t kCacheBytes = 500 * 1024;
-constexpr int64_t kChunkBytes = 32 * 1024;
-constexpr int64_t kTapsOfChunk = 20;
+constexpr int64_t kChunkBytes = 32 * 1024, kRowBytes = 256 * 1024;
+constexpr int64_t kTapsOfChunk = 20, kTapsOfSlab = 8;
 
 int32_t parts_of(int32_t count, int32_t limit) { return (count + limit - 1) / limit; }
 
@@ -93,12 +93,18 @@ void ConvRows::find_blocks(int64_t channel_bytes) {
     }
   }
   single_work_ = running(work);
-  find_chunks(channel_bytes);
+  chunks_ = slabs_ = cut(channel_bytes, kTapsOfChunk);
+}
+
+// Rows and channels so few that the gradients of many taps find what they read in the first-level cache.
+void ConvRows::find_slabs(int64_t channel_bytes, int32_t rows) {
+  Cuts found = cut(channel_bytes, kTapsOfSlab);
+  if (found.count > slabs_.count) slabs_ = std::move(found), slab_rows_ = rows;
 }
 
 // So many channels at a time that what they are read at stays in the first-level cache, but not so few that fetching
 // and storing the sums costs more than that gains.
-void ConvRows::find_chunks(int64_t channel_bytes) {
+ConvRows::Cuts ConvRows::cut(int64_t channel_bytes, int64_t least_taps) const {
   int64_t taps = 0, count = 0;
   int32_t all = 0;
   for (const Unit& unit : singles_) {
@@ -106,16 +112,18 @@ void ConvRows::find_chunks(int64_t channel_bytes) {
     count += unit.last - unit.first;
   }
   for (int32_t c : channels) all = std::max(all, c + 1);
-  const int64_t fitting = (all * channel_bytes + kChunkBytes - 1) / kChunkBytes;
-  chunks_ = int32_t(std::max<int64_t>(1, std::min(fitting, count ? taps / count / kTapsOfChunk : 0)));
-  cuts_.assign(size_t(rows()) * (size_t(chunks_) + 1), 0);
+  const int64_t fitting = std::min<int64_t>(all, (all * channel_bytes + kChunkBytes - 1) / kChunkBytes);
+  Cuts made;
+  made.count = int32_t(std::max<int64_t>(1, std::min(fitting, count ? taps / count / least_taps : 0)));
+  made.at.assign(size_t(rows()) * (size_t(made.count) + 1), 0);
   for (int32_t r = 0; r < rows(); ++r) {
-    for (int32_t c = 0; c <= chunks_; ++c) {
-      const int32_t edge = int32_t(int64_t(all) * c / chunks_);
+    for (int32_t c = 0; c <= made.count; ++c) {
+      const int32_t edge = int32_t(int64_t(all) * c / made.count);
       const auto first = channels.begin() + starts[size_t(r)], last = channels.begin() + starts[size_t(r) + 1];
-      cuts_[size_t(c) * size_t(rows()) + size_t(r)] = int32_t(std::lower_bound(first, last, edge) - channels.begin());
+      made.at[size_t(c) * size_t(rows()) + size_t(r)] = int32_t(std::lower_bound(first, last, edge) - channels.begin());
     }
   }
+  return made;
 }
 
 void ConvRows::arrange(const float* values, int index, int parts, float* out) const {
@@ -186,9 +194,9 @@ void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const 
   each_place(sweep, x, y, std::min(kernels.accumulators, kMostAccumulators), single_work_, index, parts,
              [&](ConvPass& pass, Range units, int groups, int positions) {
                complete(pass);
-               for (int32_t c = 0; c < chunks_; ++c) {
-                 pass.starts = cuts_.data() + int64_t(c) * rows(), pass.ends = pass.starts + rows();
-                 pass.add = add || c > 0, pass.relu = relu && c + 1 == chunks_;
+               for (int32_t c = 0; c < chunks_.count; ++c) {
+                 pass.starts = chunks_.at.data() + int64_t(c) * rows(), pass.ends = pass.starts + rows();
+                 pass.add = add || c > 0, pass.relu = relu && c + 1 == chunks_.count;
                  pass.bias = c ? nullptr : bias;
                  for (int64_t u = units.begin; u < units.end; ++u)
                    kernels.convolve(pass, singles_[size_t(u)].first, singles_[size_t(u)].last, groups, positions,
@@ -201,6 +209,7 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
                         int64_t row_bytes, int32_t tiles_at_once, const MadeChannels* made, int index, int parts,
                         float* scratch, float* out) const {
   const Range units = part_of(single_work_, index, parts), blocks = part_of(block_work_, index, parts);
+  const Cuts& cuts = made ? chunks_ : slabs_;
   // A block's sums may run over its end, by less than four taps: threads keep their blocks apart.
   const auto place_of = [&](int64_t block) { return 4 * (int64_t(block_starts_[size_t(block)]) + 4 * block); };
   std::fill(scratch + place_of(blocks.begin), scratch + place_of(blocks.end), 0.0f);
@@ -216,17 +225,21 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
     const float* first = made ? made->make(t, int32_t(channel), slot) : dy.at + t * dy.tile + channel * dy.channel;
     return first + y0 * dy.row;
   };
+  const int32_t height = made || !slab_rows_ ? fitting(row_bytes / cuts.count) : slab_rows_;
+  // So many rows of dy that they are still in the cache when the next chunk asks for them.
+  const int64_t together = std::max<int64_t>(1, kRowBytes / (height * sweep.width * int64_t(64) * 8));
   for (int32_t t = 0; t < sweep.tiles; t += tiles_at_once) {
-    for (int32_t c = 0; c < chunks_; ++c) {
-      const int32_t *from = cuts_.data() + int64_t(c) * rows(), *to = from + rows();
-      const int32_t height = fitting(row_bytes / chunks_);
-      for (int32_t y0 = 0; y0 < sweep.height; y0 += height) {
-        const ConvGradient piece = piece_at(t, y0, height, offsets);
-        for (int64_t u = units.begin; u < units.end; ++u) {
-          for (int64_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) {
-            ConvGradient row = piece;
-            row.dy = channel_at(t, y0, r, 0);
-            kernels.gradient(row, from[r], to[r], out + from[r]);
+    for (int32_t y0 = 0; y0 < sweep.height; y0 += height) {
+      const ConvGradient piece = piece_at(t, y0, height, offsets);
+      for (int64_t u0 = units.begin; u0 < units.end; u0 += together) {
+        for (int32_t c = 0; c < cuts.count; ++c) {
+          const int32_t *from = cuts.at.data() + int64_t(c) * rows(), *to = from + rows();
+          for (int64_t u = u0; u < std::min(units.end, u0 + together); ++u) {
+            for (int64_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) {
+              ConvGradient row = piece;
+              row.dy = channel_at(t, y0, r, 0);
+              kernels.gradient(row, from[r], to[r], out + from[r]);
+            }
           }
         }
       }

@@ -41,6 +41,8 @@ class ConvRows {
 
   // Once the offsets are known. `channel_bytes`: what 16 positions touch of one channel, or 0.
   void find_blocks(int64_t channel_bytes);
+  // For `gradient`: what `rows` rows of positions read of one channel.
+  void find_slabs(int64_t channel_bytes, int32_t rows);
   int32_t rows() const { return int32_t(starts.size()) - 1; }
   // Floats of the values in this object's order: those of single rows, then those of blocks.
   int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
@@ -63,7 +65,13 @@ class ConvRows {
     int32_t first, last, block;
   };
 
-  void find_chunks(int64_t channel_bytes);
+  // The taps of row r that read chunk c of the channels: at[c · rows + r] … at[(c + 1) · rows + r].
+  struct Cuts {
+    int32_t count = 1;
+    std::vector<int32_t> at;
+  };
+
+  Cuts cut(int64_t channel_bytes, int64_t least_taps) const;
   Range part_of(const std::vector<int64_t>& work, int index, int parts) const;
   template <class Body>
   void each_place(const ConvSweep&, const Planes& x, const Planes& y, int32_t limit, const std::vector<int64_t>& work,
@@ -71,9 +79,9 @@ class ConvRows {
 
   std::vector<int32_t> block_starts_, block_offsets_, block_rows_, block_order_;
   std::vector<Unit> singles_;
-  // Single rows are computed chunk by chunk of the channels read: chunk c of row r ends at cuts_[(c + 1) · rows + r].
-  std::vector<int32_t> cuts_;
-  int32_t chunks_ = 1;
+  // Single rows are computed chunk by chunk of the channels read; slabs are those of their gradients.
+  Cuts chunks_, slabs_;
+  int32_t slab_rows_ = 0;
   std::vector<int64_t> single_work_, block_work_;  // running totals
 };
 
