@@ -222,13 +222,24 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
   if (winograd_) return winograd_->backward(own, dy, dx, add, tiles, index, parts);
   own += forward_.floats();
   if (unpadded_) unpadded_->run(kernels, own, dy, dx, add, tiles, index, parts);
-  for (const Phase& phase : phases_) {
-    Planes target = dx;
-    target.at += phase.first_y * dx.row + phase.first_x * dx.step;
-    const ConvSweep sweep{phase.height, phase.width, tiles, dy.row, shape_.stride_y * dx.row,
-                          shape_.stride_x * dx.step, 1};
-    phase.rows.convolve(kernels, own, own + phase.rows.order.size(), nullptr, false, add, dy, target, sweep, index, parts);
-    own += phase.rows.floats();
+  // With strides each phase reads the same dy: they take turns, a group of positions at a time, so that it is in the
+  // cache.
+  const bool turns = phases_.size() > 1 && int64_t(shape_.outputs) * shape_.out_height() * shape_.out_width() > 8192;
+  const int64_t groups = turns ? ConvRows::groups_of({phases_[0].height, phases_[0].width, tiles, 0, 0, 0, 1},
+                                                     kernels.accumulators)
+                               : parts;
+  const Range mine = turns ? share(groups, index, parts) : Range{index, index + 1};
+  for (int64_t group = mine.begin; group < mine.end; ++group) {
+    const float* values = own;
+    for (const Phase& phase : phases_) {
+      Planes target = dx;
+      target.at += phase.first_y * dx.row + phase.first_x * dx.step;
+      const ConvSweep sweep{phase.height, phase.width, tiles, dy.row, shape_.stride_y * dx.row,
+                            shape_.stride_x * dx.step, 1};
+      phase.rows.convolve(kernels, values, values + phase.rows.order.size(), nullptr, false, add, dy, target, sweep,
+                          int(group), int(groups));
+      values += phase.rows.floats();
+    }
   }
 }
 

@@ -178,6 +178,11 @@ void ConvRows::each_place(const ConvSweep& s, const Planes& x, const Planes& y, 
   }
 }
 
+int64_t ConvRows::groups_of(const ConvSweep& s, int32_t accumulators) {
+  const Grouping g = Grouping::of(s, std::min(accumulators, kMostAccumulators));
+  return int64_t(s.tiles) * parts_of(s.width, g.positions) * parts_of(s.height, g.rows);
+}
+
 void ConvRows::convolve(const ConvKernels& kernels, const float* singles, const float* of_blocks, const float* bias,
                         bool relu, bool add, const Planes& x, const Planes& y, const ConvSweep& sweep, int index, int parts) const {
   const ConvBlocks blocks{block_starts_.data(), block_offsets_.data(), of_blocks, block_rows_.data()};

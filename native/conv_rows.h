@@ -43,6 +43,8 @@ class ConvRows {
   void find_blocks(int64_t channel_bytes);
   // For `gradient`: what `rows` rows of positions read of one channel.
   void find_slabs(int64_t channel_bytes, int32_t rows);
+  // How many groups of positions a sweep of single rows makes of these; a multiple of the tiles.
+  static int64_t groups_of(const ConvSweep&, int32_t accumulators);
   int32_t rows() const { return int32_t(starts.size()) - 1; }
   // Floats of the values in this object's order: those of single rows, then those of blocks.
   int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
