@@ -79,6 +79,7 @@ class NormNode : public NetNode {
            bool relu)
       : NetNode(std::move(inputs), output, slot), buffer_(buffer), eps_(eps), momentum_(momentum), relu_(relu) {}
   int64_t floats(const NetLayout&) const override { return 2 * buffer_.channels; }
+  bool in_place() const override { return true; }
   void forward(const NetCall&, float* own) const override;
   void backward(const NetCall&, float* own) const override;
 

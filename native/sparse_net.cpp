@@ -154,6 +154,11 @@ void SparseNet::finish(int output, bool flat) {
     require(written[b] || int(b) == output, "every layer must lead to the output");
   output_ = output;
   join_pooling();
+  for (const auto& node : nodes_) {
+    const int input = node->inputs()[0];
+    NetBuffer &from = buffers_[size_t(input)], &to = buffers_[size_t(node->output())];
+    if (node->in_place() && input != 0 && from.readers == 1 && from.flat == to.flat) to.gradient_of = input;
+  }
   const NetLayout one = layout(1);
   for (auto& node : nodes_) node->place(one);  // after this the layout knows how many floats each node needs
   input_groups_ = pack_groups(buffers_[0], one.values[0]);
@@ -192,8 +197,9 @@ NetLayout SparseNet::layout(int64_t samples) const {
   }
   made.forward_floats = made.floats;
   for (const NetBuffer& b : buffers_)
-    made.gradients.push_back(b.flat ? flat_place(b, made.ld, &made.floats)
-                                    : tiled_place(b, b.gradient_halo, made.tiles, &made.floats));
+    made.gradients.push_back(b.gradient_of >= 0 ? made.gradients[size_t(b.gradient_of)]
+                             : b.flat           ? flat_place(b, made.ld, &made.floats)
+                                                : tiled_place(b, b.gradient_halo, made.tiles, &made.floats));
   return made;
 }
 

@@ -20,6 +20,7 @@ struct NetBuffer {
   bool flat = false;
   bool fixed = false;  // its layout cannot change any more: a convolution reads or writes it
   bool taken = false;  // by a linear layer, which must be the only reader
+  int gradient_of = -1;  // the buffer whose gradient lies in the same place: half the memory to move
   bool passing = false;  // pooled as it is computed: there is no place for its values
   int readers = 0;
   Halo halo, gradient_halo;
@@ -74,6 +75,8 @@ class NetNode {
   virtual void place(const NetLayout&) {}
   // Multiply-adds of one sample in a forward pass.
   virtual int64_t work() const { return 0; }
+  // Whether the gradient of its only input may take the place of the gradient of its output.
+  virtual bool in_place() const { return false; }
   // Before the first layer computes.
   virtual void prepare_forward(const NetCall&, float*) const {}
   // Each thread does its part; the caller puts a barrier after it.

@@ -59,8 +59,8 @@ bool Winograd::suits(const ConvShape& s, int64_t count) {
       s.dilation_x != 1 || s.groups != 1 || s.pad_y > 2 || s.pad_x > 2)
     return false;
   const int64_t units = int64_t(patches(s.out_height())) * patches(s.out_width());
-  // With fewer units too little work shares the transformed weights, with fewer channels the transformed inputs.
-  if (units < 4 || s.inputs < 8 || s.outputs < 8) return false;
+  // With fewer units too little work shares the transformed weights, with fewer outputs the transformed inputs.
+  if (units < 4 || s.outputs < 8) return false;
   const int64_t pairs = int64_t(s.inputs) * s.outputs;
   const int64_t cost = kPoints * (units * (pairs + kCostOfTransform * (s.inputs + s.outputs)) + kCostOfWeight * pairs);
   return double(cost) < kCostOfKept * double(count) * s.out_height() * s.out_width();
