@@ -11,9 +11,9 @@ ABOUT = """
 (arXiv 1810.02340), over again: every table and figure by one command, each number beside the paper's. This page is
 written by `secateur paper snip_2019 page` from the files `papers/snip_2019/*.expected.json`, which the commands below
 fill. A number agrees with the paper's if it is at most 0.3 points or two of our standard deviations above it. Errors
-are those after the last step, on the test set. *Kept* counts surviving parameters, *training* is the mean wall time of
-a run's training steps, evaluation not counted, and *dense / it* how many times longer the dense run of the same recipe,
-length and number of threads took. Runs share a machine, two at a time: single times are good to some ten per cent.
+are those after the last step, on the test set. *Kept* counts surviving parameters. Runs share a machine, which makes
+them no measure of time: times are measured apart from them, by `--clock`, sparse and dense steps in turns in one
+process, and are kept in `papers/snip_2019/*.cost.json`.
 """
 
 ARTEFACTS = tuple(module.ARTEFACT for module in (table1, figure1, table2, table3, figure2, figure3, figure4, search))

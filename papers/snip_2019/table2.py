@@ -8,7 +8,7 @@ from papers.snip_2019.setting import CIFAR, LITERAL, cifar_on_disk
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, Record
-from secateur.lab.paper.layout import markdown, number, seconds, spread
+from secateur.lab.paper.layout import markdown, number, spread
 
 ABOUT = """
 The paper's Table 2 puts sparse networks beside their dense twins. The recurrent ones read MNIST row by row. Both
@@ -51,20 +51,9 @@ def cells() -> Iterator[Cell]:
 
 
 def layout(cells: Sequence[Cell], records: Mapping[str, Record]) -> str:
-    """Lay out one line per network: dense, sparse and their difference, the paper's and ours, and the time."""
+    """Lay out one line per network: dense, sparse and their difference, the paper's and ours."""
     printed = {title: (dense, sparse) for _, title, _, dense, sparse in (*MNIST, *CIFAR_10)}
-    heads = (
-        "",
-        "paper: dense → sparse",
-        "Δ",
-        "ours: dense",
-        "sparse",
-        "Δ",
-        "steps",
-        "seeds",
-        "training, s: dense",
-        "sparse",
-    )
+    heads = ("", "paper: dense → sparse", "Δ", "ours: dense", "sparse", "Δ", "steps", "seeds")
     rows = [heads, ("---", *("--:",) * (len(heads) - 1))]
     for row in dict.fromkeys(cell.row for cell in cells):
         dense, sparse = (records.get(f"{row} · {column}") for column in ("dense", "sparse"))
@@ -80,10 +69,9 @@ def _ours(dense: Record | None, sparse: Record | None) -> tuple[str, ...]:
     if dense and sparse and dense.mean is not None and sparse.mean is not None and dense.steps == sparse.steps:
         change = sparse.mean - dense.mean
     errors = [spread(record) if record else number(None) for record in (dense, sparse)]
-    times = [seconds(record.training if record else None) for record in (dense, sparse)]
     steps = " / ".join(dict.fromkeys(f"{record.steps:,}" for record in both)) or number(None)
     seeds = " / ".join(dict.fromkeys(str(len(record.seeds)) for record in both)) or number(None)
-    return (*errors, number(None) if change is None else f"{change:+.2f}", steps, seeds, *times)
+    return (*errors, number(None) if change is None else f"{change:+.2f}", steps, seeds)
 
 
 ARTEFACT = Artefact("table2", "Table 2: recurrent, convolutional, residual", ABOUT, tuple(cells()), layout)

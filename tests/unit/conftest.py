@@ -1,9 +1,14 @@
-"""What the unit tests share: selection with and without the compiled kernels."""
+"""What the unit tests share: selection with and without the compiled kernels, and a clone with a tiny paper."""
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
+from paper_cases import clone
 from secateur import _native_api, _radix
 
 
@@ -21,3 +26,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the passes into parts of 7 scores, so that small tensors meet what only huge ones would."""
     monkeypatch.setattr(_radix, "PART", 7)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A clone with one paper in it, whose name is the test's own: packages are imported once per process."""
+    name = "tiny_" + re.sub(r"\W+", "_", request.node.name)
+    clone(tmp_path, name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name

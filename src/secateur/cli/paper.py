@@ -27,6 +27,7 @@ the same command with more seeds adds only those.
   secateur paper snip_2019 table1 --quick               a few steps each: does everything run?
   secateur paper snip_2019 table1 --jobs 2              the paper's full length, two runs at a time
   secateur paper snip_2019 figure1 --only lenet-300 --seeds 20 --record
+  secateur paper snip_2019 table1 --clock --record      what a training step takes, beside the dense one
   secateur paper snip_2019 page                         the documentation's page from what is recorded"""
 
 PAGE, ALL = "page", "all"
@@ -46,6 +47,12 @@ def add(commands: Any) -> None:
         "--only", metavar="TEXT", action="append", default=[], help="cells whose row · column has TEXT; may be repeated"
     )
     length.add_argument("--finished", action="store_true", help="run nothing: take the runs that are finished")
+    length.add_argument(
+        "--clock",
+        action="store_true",
+        help="run nothing: time a training step of each cell in turns with the dense network's, on one thread "
+        "or --threads; best on a machine that does nothing else",
+    )
     length.add_argument("--jobs", metavar="N", type=values.positive, default=1, help="runs at a time, as processes")
     places = parser.add_argument_group("where, and what is written")
     places.add_argument("--record", action="store_true", help="keep numbers and pictures in the repository")
@@ -73,6 +80,9 @@ def execute(args: argparse.Namespace) -> int:
     if args.artefact == PAGE:
         reproduced.print_page(paper, page.write(paper, _docs(paper)), as_json=args.json)
         return 0
+    if args.clock:
+        _look_before_timing(paper, wanted, args)
+        return _time(paper, wanted, args)
     _look_before(paper, wanted, args)
     found = []
     for artefact, cells in wanted:
@@ -117,6 +127,32 @@ def _look_before(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: 
             record.read(paper.expected(artefact))
 
 
+def _look_before_timing(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> None:
+    """Refuse options that speak of runs, and what would fail after others were timed."""
+    from secateur.cli import asked
+    from secateur.lab.paper import cost
+
+    of_runs = {
+        "--seeds": args.seeds,
+        "--steps": args.steps,
+        "--quick": args.quick,
+        "--finished": args.finished,
+        "--jobs": args.jobs != 1,
+        "--on ray": args.on == "ray",
+        "--address": args.address,
+    }
+    given = [option for option, value in of_runs.items() if value]
+    if given:
+        raise UsageError(
+            f"--clock times single steps here, one cell at a time, and runs nothing: leave out {', '.join(given)}."
+        )
+    asked.check_device(args.device)
+    for artefact, cells in wanted:
+        cost.check(cells, data_dir=args.data_dir)
+        if args.record:
+            cost.read(paper.costs(artefact))
+
+
 def _length(artefact: Artefact, args: argparse.Namespace) -> Length:
     from secateur.lab.paper import Length
 
@@ -135,6 +171,26 @@ def _reproduce(paper: Paper, artefact: Artefact, cells: list[Cell], args: argpar
     results = work.at_hand(artefact.cells, length, args.runs)
     gathered = Gathered(artefact.cells, records, results, args.data_dir)
     return Outcome(artefact, tuple(cells), fresh, tuple(work.illustrate(artefact, gathered, folder)))
+
+
+def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> int:
+    """Time a step of each cell; keep that where it is asked for."""
+    from secateur.cli import reproduced
+    from secateur.lab.paper import cost
+
+    found = {}
+    for artefact, cells in wanted:
+        if not cells:
+            continue
+        costs = cost.measure(cells, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
+        found[artefact.name] = costs
+        if args.record:
+            cost.keep(paper, artefact, costs)
+        if not args.json:
+            reproduced.print_costs(artefact, cells, costs)
+    if args.json:
+        console.emit(reproduced.costs_to_json(paper, found))
+    return 0
 
 
 def _run(experiments: Sequence[Experiment], args: argparse.Namespace) -> Comparison:

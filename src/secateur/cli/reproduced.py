@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from secateur.cli import console
 from secateur.cli.console import Table
 from secateur.lab.paper import Artefact, Cell, Paper, Verdict, page, record, verdict
-from secateur.lab.paper.layout import number, speed_up, spread
+from secateur.lab.paper.cost import Costs
+from secateur.lab.paper.layout import number, short, spread
 from secateur.lab.paper.record import Records
 
 FORMAT = "secateur.paper/1"
@@ -62,7 +63,7 @@ def print_page(paper: Paper, path: Path, *, as_json: bool) -> None:
 
 def print_outcome(outcome: Outcome) -> None:
     """Put the numbers beside the paper's."""
-    columns = ("", "", ">paper", ">ours", ">best", ">seeds", ">steps", ">training", ">dense/it", "verdict")
+    columns = ("", "", ">paper", ">ours", ">best", ">seeds", ">steps", "verdict")
     table = Table(outcome.artefact.title, columns)
     for cell in outcome.cells:
         table.add(cell.row, cell.column, number(cell.paper), *_measured(cell, outcome))
@@ -70,6 +71,25 @@ def print_outcome(outcome: Outcome) -> None:
         console.show(table)
     for picture in outcome.pictures:
         console.say(f"picture: {picture}")
+
+
+def print_costs(artefact: Artefact, cells: Sequence[Cell], costs: Costs) -> None:
+    """Say what a step of each cell takes."""
+    table = Table(artefact.title, ("", "", ">a step, ms", ">dense, ms", ">dense / it", "engine"))
+    for cell in cells:
+        spent = costs[cell.name]
+        times = short(1e3 * spent.step), short(1e3 * spent.dense), f"{spent.gain:.1f}×"
+        table.add(cell.row, cell.column, *times, spent.engine)
+    console.show(table)
+
+
+def costs_to_json(paper: Paper, found: Mapping[str, Costs]) -> dict[str, Any]:
+    """Return the costs of some artefacts as JSON-ready data."""
+    artefacts = [
+        {"artefact": name, "costs": {cell: spent.to_json() for cell, spent in costs.items()}}
+        for name, costs in found.items()
+    ]
+    return {"format": FORMAT, "paper": paper.name, "artefacts": artefacts}
 
 
 def print_failures(outcomes: Sequence[Outcome]) -> None:
@@ -116,15 +136,12 @@ def _standing(paper: Paper, artefact: Artefact) -> dict[str, Any]:
 def _measured(cell: Cell, outcome: Outcome) -> tuple[object, ...]:
     found = outcome.records.get(cell.name)
     if found is None:
-        return (*(None,) * 6, Verdict.UNMEASURED)
-    gain = speed_up(cell, outcome.artefact.cells, outcome.records)
+        return (*(None,) * 4, Verdict.UNMEASURED)
     return (
         spread(found),
         number(found.best_mean),
         len(found.seeds),
         f"{found.steps:,}",
-        console.duration(found.training),
-        None if gain is None else f"{gain:.1f}×",
         verdict(cell, found),
     )
 

@@ -51,7 +51,7 @@ def one_by_one(*, threads: int | None = None) -> Runner:
     at_least_one("threads", threads)
 
     def runner(experiments: Sequence[Experiment], places: Places, on_progress: OnProgress | None) -> Outcomes:
-        with _quiet(threads or torch.get_num_threads()):
+        with quiet(threads or torch.get_num_threads()):
             yield from _one_by_one(experiments, places, on_progress)
 
     return runner
@@ -155,7 +155,7 @@ def _start_worker(threads: int) -> None:
 
 
 @contextmanager
-def _quiet(threads: int) -> Iterator[None]:
+def quiet(threads: int) -> Iterator[None]:
     """Run with so many threads, and without a warning per emptied layer: they stand in each result."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

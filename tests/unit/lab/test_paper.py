@@ -53,10 +53,9 @@ def test_statistics_of_a_record_by_hand() -> None:
     assert found.mean == pytest.approx(7 / 3)
     assert found.std == pytest.approx((((1 - 7 / 3) ** 2 + (2 - 7 / 3) ** 2 + (4 - 7 / 3) ** 2) / 2) ** 0.5)
     assert found.best_mean == pytest.approx(7 / 3 - 0.25)
-    assert replace(found, seconds=(1.0, 2.0, 6.0)).training == 3.0
     assert record(1.0).std is None
     none = record()
-    assert (none.mean, none.std, none.best_mean, none.training) == (None, None, None, None)
+    assert (none.mean, none.std, none.best_mean) == (None, None, None)
 
 
 def test_seeds_count_up_from_the_experiment_s_own() -> None:

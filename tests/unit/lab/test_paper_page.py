@@ -13,57 +13,17 @@ from matplotlib.image import imread
 from paper_cases import BASE, DENSE, cell, record
 from secateur.lab.paper import Artefact, Cell, Gathered, Paper, Record, grid, lines, work
 from secateur.lab.paper.drawing import canvas, save
-from secateur.lab.paper.layout import markdown, speed_up
+from secateur.lab.paper.layout import cross, markdown
 from secateur.lab.paper.page import misses, outcomes, write
 from secateur.lab.paper.record import Verdict
 from secateur.lab.paper.record import write as write_records
 from secateur.lab.store import ArtefactError
-
-SPARSE, TWIN = cell("net", "sparse"), cell("net", "dense", DENSE)
-TIMES = {"net · sparse": record(1.0, seconds=(2.0,)), "net · dense": record(1.0, experiment=DENSE, seconds=(7.0,))}
 
 
 def table(text: str) -> list[list[str]]:
     """The cells of a Markdown table."""
     rows = [line for line in text.splitlines() if line.startswith("|")]
     return [[part.strip() for part in row.strip("|").split(" | ")] for row in rows]
-
-
-def test_speed_up_is_dense_over_sparse() -> None:
-    assert speed_up(SPARSE, [SPARSE, TWIN], TIMES) == 3.5
-    assert speed_up(TWIN, [SPARSE, TWIN], TIMES) is None  # dense itself
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"experiment": replace(DENSE, recipe=replace(DENSE.recipe, steps=21))},
-        {"experiment": replace(DENSE, examples=50)},
-        {"threads": 2},
-        {"machine": "Another"},
-        {"seconds": (), "errors": ()},
-    ],
-    ids=str,
-)
-def test_times_on_unequal_terms_are_not_compared(change: dict[str, object]) -> None:
-    records = TIMES | {"net · dense": replace(TIMES["net · dense"], **change)}  # type: ignore[arg-type]
-    assert speed_up(SPARSE, [SPARSE, TWIN], records) is None
-
-
-@pytest.mark.parametrize("change", [{"threads": 0}, {"machine": "Abacus; Another"}], ids=str)
-def test_times_of_mixed_runs_are_not_compared(change: dict[str, object]) -> None:
-    records = {name: replace(one, **change) for name, one in TIMES.items()}  # type: ignore[arg-type]
-    assert speed_up(SPARSE, [SPARSE, TWIN], records) is None
-
-
-def test_speed_up_needs_the_dense_run_of_the_same_recipe() -> None:
-    other = cell("net", "dense", replace(DENSE, recipe=replace(DENSE.recipe, batch=51)))
-    assert speed_up(SPARSE, [SPARSE, other], TIMES) is None
-    assert speed_up(SPARSE, [SPARSE], TIMES) is None
-    assert speed_up(SPARSE, [SPARSE, TWIN], {}) is None
-    # Protocol and sanity checks speak of pruning: the dense twin is the same.
-    published = cell("net", "sparse", replace(BASE, biases=True, redraw=True, sanity="shuffle"))
-    assert speed_up(published, [published, TWIN], TIMES) == 3.5
 
 
 def test_lines_say_a_miss_and_what_was_not_measured() -> None:
@@ -73,17 +33,21 @@ def test_lines_say_a_miss_and_what_was_not_measured() -> None:
         cell("net", "later", paper=9.0),
         cell("net", "bad", paper=9.0),
     ]
-    records = TIMES | {"net · sparse": record(1.0, 1.2), "net · bad": record(failures=("seed 0: no luck.",))}
+    records = {
+        "net · sparse": record(1.0, 1.2),
+        "net · dense": record(1.0, experiment=DENSE),
+        "net · bad": record(failures=("seed 0: no luck.",)),
+    }
     rows = table(lines(cells, records))
-    assert rows[0][2:] == ["paper", "ours", "best epoch", "seeds", "steps", "kept", "training, s", "dense / it", ""]
-    assert rows[2] == ["net", "sparse", "0.50", "1.10 ± 0.14", "0.85", "2", "20", "2,510", "2", "3.5×", "**miss**"]
-    assert rows[3] == ["net", "dense", "1.00", "1.00", "0.75", "1", "20", "2,510", "7", "–", "at or below"]
-    assert rows[4] == ["net", "later", "9.00", *["–"] * 7, "not measured"]
+    assert rows[0][2:] == ["paper", "ours", "best epoch", "seeds", "steps", "kept", ""]
+    assert rows[2] == ["net", "sparse", "0.50", "1.10 ± 0.14", "0.85", "2", "20", "2,510", "**miss**"]
+    assert rows[3] == ["net", "dense", "1.00", "1.00", "0.75", "1", "20", "2,510", "at or below"]
+    assert rows[4] == ["net", "later", "9.00", *["–"] * 5, "not measured"]
     assert rows[5][3] == "failed" and rows[5][-1] == "**failed**"
-    assert {len(row) for row in rows} == {11}
+    assert {len(row) for row in rows} == {9}
 
 
-def test_a_grid_has_errors_and_seconds_and_leaves_holes_empty() -> None:
+def test_a_grid_has_errors_and_leaves_holes_empty() -> None:
     cells = [
         cell("5 %", "sparse"),
         cell("5 %", "dense", DENSE),
@@ -91,14 +55,20 @@ def test_a_grid_has_errors_and_seconds_and_leaves_holes_empty() -> None:
     ]
     records = {
         "5 % · sparse": record(1.0, 3.0),
-        "5 % · dense": record(1.0, experiment=DENSE, seconds=(4321.0,)),
+        "5 % · dense": record(1.0, experiment=DENSE),
         "1 % · sparse": record(2.0),
     }
-    errors, seconds = (table(part) for part in re.split(r"\n\n(?=Seconds)", grid(cells, records)))
-    assert errors[0] == seconds[0] == ["", "sparse", "dense"]
+    errors = table(grid(cells, records))
+    assert errors[0] == ["", "sparse", "dense"]
     assert errors[2:] == [["5 %", "2.00 ± 1.41 (2)", "1.00 (1)"], ["1 %", "2.00 (1) **miss**", ""]]
-    assert seconds[2:] == [["5 %", "2 (2160.5×)", "4,321"], ["1 %", "2 (2160.5×)", ""]]
     assert table(grid(cells, {}))[2] == ["5 %", "–", "–"]
+
+
+def test_a_table_can_be_turned() -> None:
+    cells = [cell("5 %", "sparse"), cell("5 %", "dense"), cell("1 %", "dense")]
+    rows = table(cross(cells, lambda one: one.name, turned=True))
+    assert rows[0] == ["", "5 %", "1 %"]
+    assert rows[2:] == [["sparse", "5 % · sparse", ""], ["dense", "5 % · dense", "1 % · dense"]]
 
 
 def test_a_bar_in_a_text_does_not_end_a_column() -> None:
@@ -222,7 +192,9 @@ def test_outdated_records_are_left_out_and_named(tmp_path: Path) -> None:
     assert table(page)[2] == ["Table 1", "5", "0", "1", "1", "1", "2"]
 
 
-@pytest.mark.parametrize("name", ["papers/tiny/table.expected.json", "docs/tiny/pictures.json"])
+@pytest.mark.parametrize(
+    "name", ["papers/tiny/table.expected.json", "papers/tiny/table.cost.json", "docs/tiny/pictures.json"]
+)
 def test_a_damaged_file_is_named_and_no_page_written(name: str, tmp_path: Path) -> None:
     paper = paper_in(tmp_path, RECORDS)
     path = tmp_path / name

@@ -82,6 +82,10 @@ class Paper:
         """Return the file that holds what the paper prints and what came out here."""
         return self.folder / f"{artefact.name}.expected.json"
 
+    def costs(self, artefact: Artefact) -> Path:
+        """Return the file that holds what a training step of each cell takes."""
+        return self.folder / f"{artefact.name}.cost.json"
+
     def find(self, name: str) -> Artefact:
         """Return an artefact by name; a wrong name is an error that says the nearest."""
         if name not in self.artefacts:

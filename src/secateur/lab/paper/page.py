@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from secateur.lab.paper import cost
 from secateur.lab.paper.artefact import Artefact, Paper
 from secateur.lab.paper.cell import Cell
-from secateur.lab.paper.layout import markdown, number, spread
+from secateur.lab.paper.layout import markdown, number, plural, short, spread
 from secateur.lab.paper.record import Record, Records, Verdict, current, each, read, verdict
 from secateur.lab.store import damaged, read_json, write_bytes, write_json
 
@@ -88,10 +89,24 @@ def _section(paper: Paper, artefact: Artefact, folder: Path) -> str:
         *_pictures(paper, artefact, folder),
     ]
     if artefact.cells:
-        parts += [artefact.layout(artefact.cells, records), _provenance(records)]
+        parts += [artefact.layout(artefact.cells, records), _provenance(records), _costs(paper, artefact)]
         parts += [_listed("Misses and failures", misses(artefact, records))]
         left_out = [name for name in read(paper.expected(artefact)) if name not in records]
         parts += [_listed("Recorded before these cells were changed, and left out until they are run again", left_out)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _costs(paper: Paper, artefact: Artefact) -> str:
+    """Say what a step of each cell takes, and all of them at the paper's length, where they were timed."""
+    costs = cost.current(artefact.cells, cost.read(paper.costs(artefact)))
+    parts = [cost.layout(artefact.cells, costs)]
+    total = cost.whole(artefact.cells, costs, artefact.seeds)
+    if total is not None:
+        own, dense = (short(spent / 3600) for spent in total)
+        parts.append(
+            f"At full length with {plural(artefact.seeds, 'seed')} these steps take {own} hours of one such process; "
+            f"were all networks trained dense, {dense}."
+        )
     return "\n\n".join(part for part in parts if part)
 
 
@@ -128,7 +143,7 @@ def _sentence(text: str) -> str:
 def _provenance(records: Records) -> str:
     """Say on which data and machines, and by which engines, the records were made."""
     machines = (
-        f"{record.machine}, {_threads(record.threads)} per run" if record.threads else record.machine
+        f"{record.machine}, {plural(record.threads, 'thread')} per run" if record.threads else record.machine
         for record in records.values()
     )
     parts = {
@@ -137,7 +152,3 @@ def _provenance(records: Records) -> str:
         "Engine": each(record.engine for record in records.values()),
     }
     return " ".join(f"{what}: {names}." for what, names in parts.items() if names)
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"

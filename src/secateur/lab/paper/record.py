@@ -79,11 +79,6 @@ class Record:
         return mean(self.best) if self.best else None
 
     @property
-    def training(self) -> float | None:
-        """Mean seconds of training; None where no run finished."""
-        return mean(self.seconds) if self.seconds else None
-
-    @property
     def steps(self) -> int:
         """Optimizer steps of each run."""
         return self.experiment.recipe.steps
