@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from papers.snip_2019.setting import LENET_300, lenet
+from papers.snip_2019.setting import LENET_300, as_published, lenet
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, lines
@@ -13,11 +13,12 @@ from secateur.lab.recipe import Adam, Ramp, Recipe, Sgd
 
 ABOUT = """
 The literal recipe gives a better dense network than the paper's and worse sparse ones. This search asks what closes the
-gap: learning rate and its schedule, weight decay, length, the initialiser, and the held-out data.
+gap: learning rate and its schedule, weight decay, length, the initialiser, and the held-out data. The paper's errors,
+which no setting is counted against, are 1.6 % at 95 % and 2.4 % at 98 % sparsity.
 """
 
 STEPS = 100_000
-DENSITIES = {0.05: 1.6, 0.02: 2.4}  # and the paper's errors
+DENSITIES = (0.05, 0.02)
 PEAKS = (0.05, 0.1, 0.2, 0.4)
 DECAYS = (0.0, 1e-5, 3e-5, 1e-4, 2e-4, 5e-4)
 
@@ -39,6 +40,7 @@ def variants(density: float) -> Iterator[tuple[str, Experiment]]:
         for decay in DECAYS:
             yield f"cosine from {peak:g}, decay {decay:g}", replace(literal, recipe=ramp(peak, decay))
     yield from changes(literal, BASE)
+    yield from together(literal)
 
 
 def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experiment]]:
@@ -61,11 +63,25 @@ def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experime
     yield "nothing held out", replace(start, validation=0.0)
 
 
+def together(literal: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """Yield what helped alone, together: He's initialiser, all examples scored and trained on, larger batches."""
+    all_scored = replace(literal, initialiser="vs-h", score_batch=60_000, validation=0.0)
+    wide = replace(BASE, batch=200)
+    yield "VS-H, all scored, none held out", replace(all_scored, recipe=BASE)
+    yield "the same, batches of 200", replace(all_scored, recipe=wide)
+    yield "the same, from 0.4", replace(all_scored, recipe=replace(ramp(0.4, 5e-4), batch=200))
+    yield (
+        "the same, from 0.4, 300,000 steps",
+        replace(all_scored, recipe=replace(ramp(0.4, 5e-4, 3 * STEPS), batch=200)),
+    )
+    yield "batches of 200, as published", as_published(replace(all_scored, recipe=wide))
+
+
 def cells() -> Iterator[Cell]:
     """Yield the settings at both densities of Table 1."""
-    for density, error in DENSITIES.items():
+    for density in DENSITIES:
         for column, run in variants(density):
-            yield Cell(f"LeNet-300-100, {100 * (1 - density):g} %", column, run, error)
+            yield Cell(f"LeNet-300-100, {100 * (1 - density):g} %", column, run)
 
 
 ARTEFACT = Artefact("search", "The search for a recipe", ABOUT, tuple(cells()), lines, seeds=2)

@@ -155,6 +155,12 @@ def test_table_3(snip: Paper) -> None:
     assert printed == TABLE_3
 
 
+def test_the_search_is_no_result_of_the_paper_s(snip: Paper) -> None:
+    search = snip.find("search")
+    assert {cell.paper for cell in search.cells} == {None}  # so that the table of verdicts does not count it
+    assert "1.6 % at 95 %" in search.about and "2.4 % at 98 %" in search.about
+
+
 def test_figure_1_spans_the_paper_s_axis_and_beyond(snip: Paper) -> None:
     artefact = snip.find("figure1")
     assert artefact.seeds == 20  # §5.1: 20 times for each sparsity
