@@ -82,10 +82,11 @@ void ConvRows::find_blocks(int64_t channel_bytes) {
   }
   block_work_ = running(work);
   work.clear();
-  // Single rows come in short runs, so that threads can share them out.
+  // Single rows come in short runs, so that threads can share them out evenly.
+  const int32_t longest = std::clamp(rows() / 16, 1, 8);
   for (int32_t r = 0; r < rows(); ++r) {
     if (blocked[size_t(r)]) continue;
-    const bool follows = !singles_.empty() && singles_.back().last == r && r - singles_.back().first < 8;
+    const bool follows = !singles_.empty() && singles_.back().last == r && r - singles_.back().first < longest;
     if (follows) {
       ++singles_.back().last, work.back() += taps(r) + 2;
     } else {

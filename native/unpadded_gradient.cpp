@@ -98,30 +98,39 @@ void UnpaddedGradient::run(const ConvKernels& kernels, const float* values, cons
     Planes from = dy, to = dx;
     from.at += tile * dy.tile + row * dy.row;
     to.at += tile * dx.tile + row * dx.row;
-    if (!add) {
-      for (int32_t c = 0; c < sizes_.inputs; ++c) {
-        for (int32_t r = 0; r < rows; ++r)
-          std::memset(to.at + c * to.channel + r * to.row, 0, size_t(sizes_.width) * 64);
-      }
+    if (!add) clear(to, rows);
+    run_rows(kernels, values, from, to, add, row, rows);
+  }
+}
+
+// Zeros in the columns that the first shift does not write.
+void UnpaddedGradient::clear(const Planes& dx, int32_t rows) const {
+  const int32_t begin = shifts_.empty() ? 0 : shifts_[0].first;
+  const int32_t end = shifts_.empty() ? 0 : begin + shifts_[0].count;
+  for (int32_t c = 0; c < sizes_.inputs; ++c) {
+    for (int32_t r = 0; r < rows; ++r) {
+      float* at = dx.at + c * dx.channel + r * dx.row;
+      std::memset(at, 0, size_t(begin) * 64);
+      std::memset(at + end * 16, 0, size_t(sizes_.width - end) * 64);
     }
-    run_rows(kernels, values, from, to, row, rows);
   }
 }
 
 // Rows row … row + rows; `dy` and `dx` begin at the first of them.
 void UnpaddedGradient::run_rows(const ConvKernels& kernels, const float* values, const Planes& dy, const Planes& dx,
-                                int32_t row, int32_t rows) const {
+                                bool add, int32_t row, int32_t rows) const {
   // The bands that lead from one of these rows to one of the output.
   const int32_t first = std::clamp(-(row + rows - 1) - first_band_, 0, bands_);
   const int32_t last = std::clamp(sizes_.out_height - row - first_band_, first, bands_);
   const int32_t most = std::min(24, kernels.accumulators / rows);
   ConvPass pass{};
   pass.offsets = offsets_.data(), pass.values = values;
-  pass.y_row = dx.channel, pass.y_step = 16, pass.add = true;
+  pass.y_row = dx.channel, pass.y_step = 16;
   for (int32_t r = 0; r < rows; ++r) pass.x_group[r] = r * dy.row, pass.y_group[r] = r * dx.row;
   for (int32_t chunk = 0; chunk < chunks_; ++chunk) {
     for (size_t s = 0; s < shifts_.size(); ++s) {
       pass.starts = cuts_of(chunk, s, first), pass.ends = cuts_of(chunk, s, last);
+      pass.add = add || chunk > 0 || s > 0;
       const int32_t count = shifts_[s].count, pieces = (count + most - 1) / most;
       for (int32_t piece = 0; piece < pieces; ++piece) {
         const int32_t begin = count * piece / pieces, end = count * (piece + 1) / pieces;

@@ -45,8 +45,9 @@ class UnpaddedGradient {
 
   void cut();
   const int32_t* cuts_of(int32_t chunk, size_t shift, int32_t band) const;
-  void run_rows(const ConvKernels&, const float* values, const Planes& dy, const Planes& dx, int32_t row,
-                int32_t rows) const;
+  void run_rows(const ConvKernels&, const float* values, const Planes& dy, const Planes& dx, bool add,
+                int32_t row, int32_t rows) const;
+  void clear(const Planes& dx, int32_t rows) const;
 
   Sizes sizes_;
   std::vector<Tap> taps_;  // by chunk of outputs, column, input, row
