@@ -131,7 +131,7 @@ Halo ConvLayer::gradient_halo() const {
 }
 
 void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int64_t dy_row) {
-  if (winograd_) return;
+  if (sums_patches()) return;
   const ConvShape& s = shape_;
   for (size_t k = 0; k < tap_.size(); ++k) {
     const Tap& t = tap_[k];
@@ -174,13 +174,13 @@ void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, 
 }
 
 int64_t ConvLayer::floats() const {
-  if (winograd_) return winograd_->floats();
+  if (sums_patches()) return winograd_->floats();
   // Values, and sums with their margins.
   return 2 * forward_.floats() + 16 * int64_t(shape_.outputs) + 64 + backward_floats();
 }
 
 int64_t ConvLayer::backward_floats() const {
-  int64_t total = unpadded_ ? unpadded_->floats() : 0;
+  int64_t total = unpadded_ ? unpadded_->floats() : winograd_ ? winograd_->floats() : 0;
   for (const Phase& phase : phases_) total += phase.rows.floats();
   return total;
 }
@@ -245,7 +245,7 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
 
 void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x, const Planes& dy, int32_t tiles,
                          Barrier& barrier, int index, int parts, float* out, const MadeChannels* made) const {
-  if (winograd_) return winograd_->gradient(own, x, dy, tiles, barrier, index, parts, out);
+  if (sums_patches()) return winograd_->gradient(own, x, dy, tiles, barrier, index, parts, out);
   const ConvShape& s = shape_;
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
   own += forward_.floats() + backward_floats();

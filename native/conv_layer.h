@@ -85,6 +85,8 @@ class ConvLayer {
   };
 
   void check(const int64_t* positions, int64_t count);
+  // With few inputs the transformed gradients would be used too little: then the weights' gradient is summed directly.
+  bool sums_patches() const { return winograd_ && shape_.inputs >= 8; }
   int64_t backward_floats() const;
   void plan_backward();
   void add_phase(int32_t ry, int32_t rx);
