@@ -8,7 +8,7 @@ or channels-last; with --compile also torch.compile), `sparsify` in an ordinary 
 step; training and inference. Layers of VGG-like: one convolution at a uniform density, forward and backward, with the
 packing into the kernels' layout and without, and SparseProp's where it is installed. Masks of networks are SNIP's,
 from one batch of MNIST or CIFAR-10 (or its JPEG copy) where they are found, else of scikit-learn's digits. Figures are
-medians; ratios are formed inside the run only.
+medians over turns of 30 ms; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ NETS = {"lenet-5-caffe": 100, "vgg-like": 32, "alexnet-s": 128}  # and their bat
 # Channels in and out, and the size of the image: the layers of VGG-like that differ.
 LAYERS = ((64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
 DENSE = ("stock", "channels last", "torch.compile")
+# Seconds of a candidate's turn: long enough that its own weights are in the caches, as in a loop of its own.
+TURN = 0.03
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def measure_whole(
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)
-    trained = interleaved(training, seconds=seconds, clock=clock)
+    trained = interleaved(training, seconds=seconds, sample=TURN, clock=clock)
     running = {"stock": make(net).eval(), "module": fast.eval()}
     some = {size: x[:size].contiguous() for size in (1, batch)}
     inference: dict[str, Callable[[], object]] = {
@@ -159,7 +161,7 @@ def measure_whole(
         for name, model in running.items()
     }
     with torch.no_grad():
-        inferred = interleaved(inference, seconds=seconds / 2, clock=clock)
+        inferred = interleaved(inference, seconds=seconds / 2, sample=TURN, clock=clock)
     return Whole(net, batch, density, work, trained, inferred)
 
 
