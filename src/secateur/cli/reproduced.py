@@ -10,8 +10,8 @@ from typing import Any
 from secateur.cli import console
 from secateur.cli.console import Table
 from secateur.lab.paper import Artefact, Cell, Paper, Verdict, page, record, verdict
-from secateur.lab.paper.cost import Costs
-from secateur.lab.paper.layout import number, short, spread
+from secateur.lab.paper.cost import Costs, totals
+from secateur.lab.paper.layout import number, plural, short, spread
 from secateur.lab.paper.record import Records
 
 FORMAT = "secateur.paper/1"
@@ -81,6 +81,8 @@ def print_costs(artefact: Artefact, cells: Sequence[Cell], costs: Costs) -> None
         times = short(1e3 * spent.step), short(1e3 * spent.dense), f"{spent.gain:.1f}×"
         table.add(cell.row, cell.column, *times, spent.engine)
     console.show(table)
+    for sentence in totals(cells, costs, artefact.seeds):
+        console.say(f"hours of training steps at full length, {plural(artefact.seeds, 'seed')}: {sentence}")
 
 
 def costs_to_json(paper: Paper, found: Mapping[str, Costs]) -> dict[str, Any]:

@@ -212,10 +212,11 @@ def test_the_page_shows_costs_of_what_the_cells_run_now(tmp_path: Path) -> None:
     cost.keep(paper, artefact, costs)
     text = page.write(paper, tmp_path / "docs").read_text()
     assert f"\n\n{cost.layout(cells, costs)}\n\n" in text
-    # 3,600,000 steps at 2 + 5 + 1.25 ms, and at 15 ms, with two seeds, in hours
-    assert "At full length with 2 seeds these steps take 16.5 hours of one such process" in text
-    assert "were all networks trained dense, 30." in text
+    # 3,600,000 steps at 2 + 1.25 ms, and at 10 ms, with two seeds, in hours; dense is no series but a single cell
+    model = cells[0].experiment.model
+    assert f"{model}, SNIP: 6.5, and 20 if each run took as long as the dense network's." in text
+    assert "full length with 2 seeds" in text and f"{model}, dense:" not in text
     changed, _ = paper_in(tmp_path, CELLS[0], *cells[1:], seeds=2)
     text = page.write(changed, tmp_path / "docs").read_text()
     assert "| 5 % |  | 5 |" in text or "| 5 % | 5 |  |" in text
-    assert "At full length" not in text  # a cell has not been timed
+    assert "at full length" not in text  # a cell has not been timed

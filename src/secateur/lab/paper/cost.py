@@ -218,6 +218,20 @@ def whole(cells: Sequence[Cell], costs: Costs, seeds: int) -> tuple[float, float
     return own, sum(costs[name].dense * number for name, number in steps.items())
 
 
+def totals(cells: Sequence[Cell], costs: Costs, seeds: int) -> list[str]:
+    """Say, for each network and column of several cells that were all timed, the hours that its steps take."""
+    series: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        series.setdefault((cell.experiment.model, cell.column), []).append(cell)
+    sentences = []
+    for (model, column), members in series.items():
+        spent = whole(members, costs, seeds)
+        if spent is not None and len(members) > 1:
+            own, dense = (short(seconds / 3600) for seconds in spent)
+            sentences.append(f"{model}, {column}: {own}, and {dense} if each run took as long as the dense network's.")
+    return sentences
+
+
 def _timed(
     experiment: Experiment, dataset: Dataset, device: torch.device, budget: float
 ) -> tuple[tuple[float, float], str]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from secateur.lab.paper import cost
 from secateur.lab.paper.artefact import Artefact, Paper
 from secateur.lab.paper.cell import Cell
-from secateur.lab.paper.layout import markdown, number, plural, short, spread
+from secateur.lab.paper.layout import markdown, number, plural, spread
 from secateur.lab.paper.record import Record, Records, Verdict, current, each, read, verdict
 from secateur.lab.store import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
+
+_AT_LENGTH = "The training steps of these series at full length with {}, in hours of one such process"
 
 
 def write(paper: Paper, docs: Path) -> Path:
@@ -100,13 +102,9 @@ def _costs(paper: Paper, artefact: Artefact) -> str:
     """Say what a step of each cell takes, and all of them at the paper's length, where they were timed."""
     costs = cost.current(artefact.cells, cost.read(paper.costs(artefact)))
     parts = [cost.layout(artefact.cells, costs)]
-    total = cost.whole(artefact.cells, costs, artefact.seeds)
-    if total is not None:
-        own, dense = (short(spent / 3600) for spent in total)
-        parts.append(
-            f"At full length with {plural(artefact.seeds, 'seed')} these steps take {own} hours of one such process; "
-            f"were all networks trained dense, {dense}."
-        )
+    parts += [
+        _listed(_AT_LENGTH.format(plural(artefact.seeds, "seed")), cost.totals(artefact.cells, costs, artefact.seeds))
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
