@@ -40,6 +40,7 @@ from secateur.sparse.timing import interleaved
 DENSITIES = (0.05, 0.02, 0.01)
 LAYER_DENSITIES = (0.10, 0.05, 0.02, 0.01)
 NETS = {"lenet-5-caffe": 100, "vgg-like": 32, "alexnet-s": 128}  # and their batches
+MORE = {"alexnet-b": 128, "vgg-c": 32, "vgg-d": 32, "wrn-16-8": 16, "wrn-16-10": 16, "wrn-22-8": 16}  # by --nets only
 # Channels in and out, and the size of the image: the layers of VGG-like that differ.
 LAYERS = ((64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
 DENSE = ("stock", "channels last", "torch.compile")
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    parser.add_argument("--nets", nargs="*", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--nets", nargs="*", default=list(NETS), choices=[*NETS, *MORE])
     parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     parser.add_argument("--layers-only", action="store_true")
     parser.add_argument("--own-time", action="store_true", help="the thread's processor time; needs --threads 1")
@@ -277,7 +278,7 @@ def main() -> None:
     print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images('vgg-like', 1)[2]}\n")
     whole: list[Whole] = []
     if not args.layers_only:
-        whole = [measure_whole(n, NETS[n], d, seconds, args.compile, clock) for n in nets for d in densities]
+        whole = [measure_whole(n, (NETS | MORE)[n], d, seconds, args.compile, clock) for n in nets for d in densities]
         print(whole_table(whole), end="\n\n")
         print(milliseconds(whole), end="\n\n")
     single = [measure_layer(sizes, 32, d, seconds / 8, clock) for sizes in layers for d in layer_densities]
