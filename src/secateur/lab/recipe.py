@@ -153,6 +153,8 @@ _ALL = (
     Recipe(steps=600, rate=Ramp(peak=0.1, steps=600, warmup=30), evaluate_every=100, name="demo"),
     # MNIST in about a minute: 30 epochs of 54,000 images
     Recipe(steps=16_200, rate=Ramp(peak=0.1, steps=16_200, warmup=270), evaluate_every=540, name="short"),
+    # the same at a rate that dense LeNet-5-Caffe, linear up to its first hidden layer, survives
+    Recipe(steps=16_200, rate=Ramp(peak=0.03, steps=16_200, warmup=270), evaluate_every=540, name="gentle"),
     # SNIP (arXiv 1810.02340) section 5: lr 0.1, divided by 10 every 25,000 (MNIST) or 30,000 (CIFAR-10)
     # iterations
     Recipe(steps=100_000, rate=Stairs(start=0.1, every=25_000), name="paper-mnist"),
