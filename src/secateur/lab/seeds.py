@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *path: str | int) -> int:
@@ -27,3 +28,13 @@ def derive(seed: int, *path: str | int) -> int:
 def generator(seed: int, *path: str | int) -> torch.Generator:
     """Return a fresh CPU generator for a named stream (see `derive`); the global ones are not touched."""
     return torch.Generator().manual_seed(derive(seed, *path))
+
+
+def sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """Return what was drawn on the CPU on `device`, without waiting for what a GPU still computes.
+
+    An ordinary copy to a GPU first waits until all earlier steps are done; one from pinned memory stands in line.
+    """
+    if device.type == "cuda" and drawn.device.type == "cpu":
+        return drawn.pin_memory().to(device, non_blocking=True)
+    return drawn.to(device)

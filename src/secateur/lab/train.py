@@ -175,12 +175,12 @@ def train(
         loss = stepper.step(inputs, targets, recipe.rate(step))
         trail.loss_sum = trail.loss_sum.to(loss.device) + loss
         trail.step = step + 1
-        trail.seconds += time.perf_counter() - start
         last = trail.step == recipe.steps
         logs = last or trail.step % log_every == 0
         judges = last or trail.step % evaluate_every == 0
         if logs:
-            _log(trail)
+            _log(trail)  # a GPU is waited for here, and only here: that is training too
+        trail.seconds += time.perf_counter() - start
         if judges:
             _judge(stepper, splits, trail)
         if checkpoint is not None and not last and time.perf_counter() - last_save >= checkpoint.every:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from secateur._types import Float, Tensor
 from secateur.errors import SecateurError
+from secateur.lab.seeds import sent
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -21,7 +22,7 @@ def flip(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tenso
         generator: draws one bit per image. The bits are drawn on the generator's device and sent to the
             images', so that a CPU generator gives the same flips wherever the images are.
     """
-    mirrored = torch.rand(len(x), generator=generator, device=generator.device).to(x.device) < 0.5
+    mirrored = sent(torch.rand(len(x), generator=generator, device=generator.device), x.device) < 0.5
     return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
 
 
@@ -42,7 +43,7 @@ def shift(x: Float[Tensor, "b c h w"], generator: torch.Generator, *, pixels: in
         raise SecateurError(f"`pixels` must be 0 or more, got {pixels}.")
     b, c, h, w = x.shape
     drawn = torch.randint(0, 2 * pixels + 1, (2, b, 1), generator=generator, device=generator.device)
-    moves = drawn.to(x.device)
+    moves = sent(drawn, x.device)
     wide = F.pad(x, [pixels] * 4).reshape(b, c, -1)
     # One gather from the padded images, in place of a loop over images or an interpolating grid.
     row = moves[0] + torch.arange(h, device=x.device)

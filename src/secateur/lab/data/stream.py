@@ -12,7 +12,7 @@ from secateur._types import Float, Int, Tensor
 from secateur.errors import SecateurError
 from secateur.lab.data.augment import Augment
 from secateur.lab.data.dataset import Examples
-from secateur.lab.seeds import generator
+from secateur.lab.seeds import generator, sent
 
 
 def order(n: int, *, seed: int, epoch: int) -> Int[Tensor, " n"]:
@@ -65,6 +65,9 @@ def batch_at(
 ) -> tuple[Float[Tensor, " size *shape"], Int[Tensor, " size"]]:
     """Return the batch (x, y) of one step, on the examples' device: the same whenever seed and step are.
 
+    What is drawn (indices, and three numbers per image for `flip_and_shift`) is drawn on the CPU, so that it is the
+    same everywhere, and sent; everything else happens where the examples lie.
+
     Args:
         examples: what to draw from.
         size: examples per batch.
@@ -75,7 +78,7 @@ def batch_at(
     Raises:
         SecateurError: see `indices_at`.
     """
-    index = indices_at(len(examples), size, seed=seed, step=step).to(examples.x.device)
+    index = sent(indices_at(len(examples), size, seed=seed, step=step), examples.x.device)
     x, y = examples.x.index_select(0, index), examples.y.index_select(0, index)
     if augment is not None:
         x = augment(x, generator(seed, "augment", step))
