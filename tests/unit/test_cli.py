@@ -172,6 +172,15 @@ def test_run_understands_every_option(capsys: pytest.CaptureFixture[str]) -> Non
     }
 
 
+def test_run_trains_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--compare", "snip,dense", "--bf16", "--quiet", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["experiment"]["bf16"] for result in results] == [True, True]
+    assert {result["engine"]["name"] for result in results} == {"torch"}
+    assert main([*RUN, "--bf16", "--engine", "sparse"]) == 2
+    assert "`engine` sparse does not fit this run: it trains in bfloat16" in capsys.readouterr().err
+
+
 def test_run_prunes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "--compare", "snip,dense", "--block", "4x1", "--quiet", "--json"]) == 0
     blocked, dense = json.loads(capsys.readouterr().out)["results"]

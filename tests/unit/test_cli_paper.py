@@ -114,6 +114,16 @@ def test_record_keeps_what_was_recorded_of_other_cells(tiny: str, capsys: Captur
     assert again == after["LeNet · dense"]["ours"]
 
 
+def test_bf16_reaches_every_cell_and_stands_in_the_command(tiny: str, capsys: Captured) -> None:
+    assert main(["paper", tiny, "table", "--quick", "--bf16", "--record", "--json"]) == 0
+    ours = [cell["ours"] for cell in json.loads(capsys.readouterr().out)["artefacts"][0]["cells"]]
+    assert [one["experiment"]["bf16"] for one in ours] == [True] * 3
+    assert {one["command"] for one in ours} == {f"secateur paper {tiny} table --quick --bf16 --record"}
+    assert [entry["ours"] for entry in expected(tiny).values()] == ours  # and they count: see the page
+    assert main(["paper", tiny, "page"]) == 0
+    assert "Engine: torch in bfloat16." in Path("docs/papers", f"{tiny}.md").read_text()
+
+
 def test_all_runs_what_has_such_cells_and_says_it_in_one_document(tiny: str, capsys: Captured) -> None:
     assert main(["paper", tiny, "all", "--quick", "--only", "dense", "--json", "--record"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -113,6 +113,7 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
         score_initialiser=args.score_init,
         engine=Engine(args.engine),
         block=args.block if args.block and pruning else (1, 1),
+        bf16=args.bf16,
     )
     return replace(experiment, **PAPER_PROTOCOL) if args.protocol == "paper" else experiment
 

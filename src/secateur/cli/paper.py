@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli import console, values
 from secateur.cli.parser import Parser, UsageError
-from secateur.cli.run import add_places
+from secateur.cli.run import add_bf16, add_places
 
 if TYPE_CHECKING:
     from secateur.cli.reproduced import Outcome
@@ -46,6 +47,7 @@ def add(commands: Any) -> None:
     length.add_argument(
         "--only", metavar="TEXT", action="append", default=[], help="cells whose row · column has TEXT; may be repeated"
     )
+    add_bf16(length)
     length.add_argument("--finished", action="store_true", help="run nothing: take the runs that are finished")
     length.add_argument(
         "--clock",
@@ -148,7 +150,7 @@ def _look_before_timing(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]],
         )
     asked.check_device(args.device)
     for artefact, cells in wanted:
-        cost.check(cells, data_dir=args.data_dir)
+        cost.check(_timed(artefact, cells, args), data_dir=args.data_dir)
         if args.record:
             cost.read(paper.costs(artefact))
 
@@ -156,7 +158,7 @@ def _look_before_timing(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]],
 def _length(artefact: Artefact, args: argparse.Namespace) -> Length:
     from secateur.lab.paper import Length
 
-    return Length(args.seeds or (1 if args.quick else artefact.seeds), args.steps, args.quick)
+    return Length(args.seeds or (1 if args.quick else artefact.seeds), args.steps, args.quick, args.bf16)
 
 
 def _reproduce(paper: Paper, artefact: Artefact, cells: list[Cell], args: argparse.Namespace) -> Outcome:
@@ -182,7 +184,8 @@ def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argpars
     for artefact, cells in wanted:
         if not cells:
             continue
-        costs = cost.measure(cells, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
+        timed = _timed(artefact, cells, args)
+        costs = cost.measure(timed, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
         found[artefact.name] = costs
         if args.record:
             cost.keep(paper, artefact, costs)
@@ -191,6 +194,11 @@ def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argpars
     if args.json:
         console.emit(reproduced.costs_to_json(paper, found))
     return 0
+
+
+def _timed(artefact: Artefact, cells: list[Cell], args: argparse.Namespace) -> list[Cell]:
+    """Return the cells with the experiments that their runs would be."""
+    return [replace(cell, experiment=_length(artefact, args).of(cell)[0]) for cell in cells]
 
 
 def _run(experiments: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
@@ -211,7 +219,7 @@ def _command(args: argparse.Namespace, artefact: Artefact) -> str:
     given["--device"] = None if args.device == "cpu" else args.device
     for option, value in given.items():
         words += [] if value is None else [option, str(value)]
-    words += ["--quick"] if args.quick else []
+    words += [option for option, given in {"--quick": args.quick, "--bf16": args.bf16}.items() if given]
     return shlex.join([*words, "--record"])
 
 

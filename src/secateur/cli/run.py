@@ -19,7 +19,7 @@ Prunes a network before training, trains what is left, and says what came out.
 Every run has a directory of its own under --runs, named by what was asked for. Give the same command again
 to go on after an interruption, or to see a finished result at once."""
 
-RECIPES = "demo (digits, a second), short (MNIST, about a minute), paper-mnist, paper-cifar, paper-adam"
+RECIPES = "demo (digits, a second), short (MNIST, about a minute), gentle, paper-mnist, paper-cifar, paper-adam"
 
 
 def add(commands: Any) -> None:
@@ -70,6 +70,15 @@ def add_places(group: Any) -> None:
     )
     group.add_argument("--json", action="store_true", help="write one JSON document to stdout")
     group.add_argument("--quiet", action="store_true", help="draw no progress bars")
+
+
+def add_bf16(group: Any) -> None:
+    """Declare the option for runs on a GPU."""
+    group.add_argument(
+        "--bf16",
+        action="store_true",
+        help="matrix products and convolutions in bfloat16, weights in float32: for GPUs, by torch",
+    )
 
 
 def _what(group: Any) -> None:
@@ -134,6 +143,7 @@ def _training(group: Any) -> None:
         default="auto",
         help="who computes the training steps",
     )
+    add_bf16(group)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -77,6 +77,7 @@ def dense(base: Experiment, *, seed: int) -> Experiment:
         random_labels=base.random_labels,
         validation=base.validation,
         examples=base.examples,
+        bf16=base.bf16,
         engine=Engine.AUTO if base.engine is Engine.SPARSE else base.engine,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -21,6 +22,9 @@ from secateur.sparse import compile_step, why_no_fused_step
 #: small ones, which spend much of torch's time between its kernels. Where they meet was measured on one core with
 #: VGG-like, LSTM-s and both LeNets; it is fixed here, so that a run takes the same engine on every machine.
 SPARSE_BELOW, RECURRENT_BELOW, SMALL_BELOW = 0.25, 0.4, 0.9
+
+#: Why the sparse engine does not take a run in bfloat16.
+BF16 = "it trains in bfloat16, and the sparse engine computes in float32"
 
 _SMALL = 1_000_000  # parameters
 
@@ -77,11 +81,23 @@ class Stepper(Protocol):
 
 
 class TorchStepper:
-    """Eager torch: the model's own forward and backward, `torch.optim`, and `hold` to keep the zeros."""
+    """Eager torch: the model's own forward and backward, `torch.optim`, and `hold` to keep the zeros.
 
-    def __init__(self, choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> None:
+    With `bf16` the forward, and the backward with it, runs under autocast, images and kernels in channels_last: the
+    layout in which a GPU's matrix units compute convolutions. Parameters, gradients, optimizer and loss are float32.
+    """
+
+    def __init__(
+        self, choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam, *, bf16: bool = False
+    ) -> None:
         self.choice = choice
         self.model = model
+        self.bf16 = bf16
+        self.precision: torch.autocast | nullcontext[None] = nullcontext()
+        if bf16:
+            # Of 4-d weights only; and now, since the optimizer's memory takes it over. torch's own hints lack it.
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.precision = torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
         self.optimizer = build_optimizer(model, optimizer)
         self.hold: Hold | None = None if masks is None else hold(model, masks)
 
@@ -89,7 +105,7 @@ class TorchStepper:
         """Take one step: forward, cross-entropy, backward, update."""
         _set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.model(inputs), targets)
+        loss = cross_entropy(self._outputs(inputs), targets)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -100,9 +116,16 @@ class TorchStepper:
         mode = self.model.training
         self.model.eval()
         try:
-            return self.model(inputs)
+            return self._outputs(inputs)
         finally:
             self.model.train(mode)
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        if self.bf16 and inputs.dim() == 4:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        with self.precision:
+            outputs = self.model(inputs)
+        return outputs.float() if self.bf16 else outputs
 
     def sync(self) -> None:
         """Do nothing: torch trains the model's own parameters."""
@@ -189,7 +212,14 @@ def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Opti
     )
 
 
-def choose(wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Choice:
+def misfit(reason: str) -> SecateurError:
+    """Return the error for a run that asks for the sparse engine and does not fit it."""
+    return SecateurError(f"`engine` sparse does not fit this run: {reason}. Use --engine auto or torch.")
+
+
+def choose(
+    wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam, *, bf16: bool = False
+) -> Choice:
     """Decide which engine runs, from the run alone, so that the same run chooses the same engine every time.
 
     `auto` takes the sparse engine where it computes exactly this step and few enough weights stay (`sparse_below`).
@@ -199,10 +229,10 @@ def choose(wanted: Engine, model: nn.Module, masks: Masks | None, optimizer: Sgd
     """
     if wanted is Engine.TORCH:
         return Choice(Engine.TORCH, "asked for")
-    reason = _why_not_sparse(model, masks, optimizer)
+    reason = BF16 if bf16 else _why_not_sparse(model, masks, optimizer)
     if wanted is Engine.SPARSE:
         if reason is not None:
-            raise SecateurError(f"`engine` sparse does not fit this run: {reason}. Use --engine auto or torch.")
+            raise misfit(reason)
         return Choice(Engine.SPARSE, "asked for")
     limit = sparse_below(model)
     if reason is None and masks is not None and masks.density > limit:
@@ -222,11 +252,13 @@ def sparse_below(model: nn.Module) -> float:
     return SMALL_BELOW if small else SPARSE_BELOW
 
 
-def start(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> Stepper:
+def start(
+    choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam, *, bf16: bool = False
+) -> Stepper:
     """Build the chosen engine around a model that has been pruned already."""
     if choice.engine is Engine.SPARSE and masks is not None:
         return SparseStepper(choice, model, masks, optimizer)
-    return TorchStepper(choice, model, masks, optimizer)
+    return TorchStepper(choice, model, masks, optimizer, bf16=bf16)
 
 
 def _why_not_sparse(model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> str | None:
@@ -256,6 +288,7 @@ def _restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[
         if name not in names:
             raise SecateurError(f"the checkpoint holds {slot!r} of {name!r}, which the model does not have.")
         parameter = names[name]
-        # Adam's step counter lives on the CPU whatever the device; the moments live beside the parameter.
-        place = parameter.device if value.shape == parameter.shape else value.device
-        optimizer.state[parameter][slot] = value.to(place)
+        # Adam's step counter lives on the CPU whatever the device; the moments live beside the parameter, in its memory
+        # format too: another order of the elements may round otherwise.
+        beside = value.shape == parameter.shape
+        optimizer.state[parameter][slot] = torch.empty_like(parameter.detach()).copy_(value) if beside else value

@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur.errors import SecateurError
 from secateur.lab import recipe as recipes
-from secateur.lab.engine import Engine
+from secateur.lab.engine import BF16, Engine, misfit
 from secateur.lab.plain import digest, plain, unplain
 from secateur.lab.recipe import Recipe
 from secateur.select import check_density
@@ -56,10 +56,13 @@ class Experiment:
             in SNIP's Figure 4.
         validation: the fraction of the training set that is held out.
         examples: how many examples of each set are used, the first ones; 0 means all.
+        bf16: compute the matrix products and convolutions of training and evaluation in bfloat16
+            (`torch.autocast`), images in channels_last, for GPUs. Weights, their gradients, the optimizer and the
+            loss stay in float32, and so does scoring: what is pruned does not depend on it.
 
     Raises:
-        SecateurError: for a density outside (0, 1], a dense run that is not dense, or a negative seed, batch or
-            number of examples.
+        SecateurError: for a density outside (0, 1], a dense run that is not dense, a negative seed, batch or
+            number of examples, or bfloat16 from the sparse engine.
     """
 
     model: str
@@ -82,6 +85,7 @@ class Experiment:
     random_labels: bool = False
     validation: float = 0.1
     examples: int = 0
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         check_density(self.density)
@@ -101,6 +105,8 @@ class Experiment:
             raise SecateurError(f"`sanity` checks a method's choice, and dense makes none, got {self.sanity!r}.")
         if self.blocked and self.biases:
             raise SecateurError(f"`block` is for weights, and `biases` are counted too, got {self.block}.")
+        if self.bf16 and self.engine is Engine.SPARSE:
+            raise misfit(BF16)
         object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
 
     @property

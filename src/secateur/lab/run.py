@@ -189,17 +189,17 @@ def _train(
     pruned: Pruned,
     setting: _Setting,
 ) -> tuple[Choice, Trail]:
-    recipe = experiment.recipe
+    recipe, masks, bf16 = experiment.recipe, pruned.masks, experiment.bf16
     checkpoint = Checkpoint(directory / CHECKPOINT, f"{experiment.name}/{pruned.fingerprint}", setting.save_every)
     saved = checkpoint.load()
     # A run goes on with the engine it began with: engines differ in their last bits.
-    choice = saved.choice if saved else engine.choose(experiment.engine, model, pruned.masks, recipe.optimizer)
+    choice = saved.choice if saved else engine.choose(experiment.engine, model, masks, recipe.optimizer, bf16=bf16)
     augment = dataset.augment if recipe.augment else None
 
     def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         return data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
 
-    stepper: Stepper = engine.start(choice, model, pruned.masks, recipe.optimizer)
+    stepper: Stepper = engine.start(choice, model, masks, recipe.optimizer, bf16=bf16)
     try:
         if saved is not None:
             resume(model, stepper, saved, checkpoint.path)

@@ -76,6 +76,7 @@ CHANGES = {
     "random_labels": True,
     "validation": 0.0,
     "examples": 500,
+    "bf16": True,
 }
 
 

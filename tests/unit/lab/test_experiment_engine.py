@@ -104,7 +104,7 @@ def test_a_run_keeps_the_engine_it_began_with(
         if news.step == 10:
             raise CutError
 
-    def without_kernels(*ignored: object) -> Choice:
+    def without_kernels(*ignored: object, bf16: bool) -> Choice:
         return Choice(Engine.TORCH, "no kernels on that day")
 
     with monkeypatch.context() as patch, pytest.raises(CutError):

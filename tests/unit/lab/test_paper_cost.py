@@ -50,9 +50,9 @@ class Watched:
         self.closed: list[Stepper] = []
         start = engine.start
 
-        def watched(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Any) -> Stepper:
+        def watched(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Any, *, bf16: bool) -> Stepper:
             before = [parameter.detach().clone() for parameter in model.parameters()]
-            stepper = start(choice, model, masks, optimizer)
+            stepper = start(choice, model, masks, optimizer, bf16=bf16)
             self.started.append((stepper, model, masks, before))
             close = stepper.close
             monkeypatch.setattr(stepper, "close", lambda: (self.closed.append(stepper), close()))

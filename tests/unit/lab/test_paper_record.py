@@ -13,7 +13,7 @@ import pytest
 from paper_cases import BASE, DENSE, cell, record
 from secateur.lab.compare import Comparison, compare
 from secateur.lab.experiment import Experiment
-from secateur.lab.paper import Artefact, Cell, Length, Paper, condense, lines, work
+from secateur.lab.paper import Artefact, Cell, Length, Paper, condense, lines, page, work
 from secateur.lab.paper.record import current, read, write
 from secateur.lab.recipe import Constant, Recipe
 from secateur.lab.run import Result
@@ -51,6 +51,18 @@ def test_records_are_written_and_read_back_equal(tmp_path: Path) -> None:
     write(path, CELLS, records)
     assert read(path) == records
     assert read(tmp_path / "none.json") == {}
+
+
+def test_runs_in_bfloat16_are_records_of_the_cell_and_said_to_be(tmp_path: Path) -> None:
+    one = cell("a", paper=1.6)
+    (experiment,) = Length(1, bf16=True).of(one)
+    assert experiment == replace(BASE, bf16=True) and experiment.hash != BASE.hash
+    paper, artefact = paper_in(tmp_path, one)
+    found = {one.name: record(1.5, experiment=experiment, engine="torch")}
+    assert work.keep(paper, artefact, found) == found == read(paper.expected(artefact))
+    assert "Engine: torch in bfloat16." in page.write(paper, tmp_path / "docs").read_text()
+    # A cell that is in bfloat16 itself is run so in any case.
+    assert Length(1).of(cell(experiment=experiment)) == (experiment,)
 
 
 def test_the_file_says_what_was_expected_and_what_came_out(tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_a_record_of_another_experiment_is_no_record_of_the_cell(tmp_path: Path)
     assert json.loads(paper.expected(artefact).read_text())["cells"][0]["verdict"] == "not measured"
 
 
-@pytest.mark.parametrize("length", [Length(1), Length(2, steps=7), Length(1, quick=True)])
+@pytest.mark.parametrize("length", [Length(1), Length(2, steps=7), Length(1, quick=True), Length(1, bf16=True)])
 def test_a_record_of_another_length_is_the_cell_s_own(length: Length) -> None:
     one = cell(quick=5, quick_examples=40)
     found = record(1.0, experiment=length.of(one)[0])

@@ -54,6 +54,7 @@ class Length:
         seeds: runs per cell, counted up from the seed of its experiment.
         steps: squeeze or stretch every run to so many steps, its schedule along; None means the paper's length.
         quick: run each cell's own few steps instead, on its own few examples.
+        bf16: train in bfloat16 (`Experiment.bf16`); a cell that says so itself does in any case.
 
     Raises:
         SecateurError: fewer than one seed or step, or both `steps` and `quick`.
@@ -62,6 +63,7 @@ class Length:
     seeds: int
     steps: int | None = None
     quick: bool = False
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -77,15 +79,17 @@ class Length:
         steps, examples = self.steps or wanted.recipe.steps, wanted.examples
         if self.quick:
             steps, examples = min(cell.quick, steps), cell.quick_examples or examples
-        first = lasting(wanted, steps=steps, examples=examples)
+        first = lasting(wanted, steps=steps, examples=examples, bf16=self.bf16 or wanted.bf16)
         return tuple(replace(first, seed=first.seed + number) for number in range(self.seeds))
 
 
-def lasting(experiment: Experiment, *, steps: int, examples: int) -> Experiment:
-    """Return the experiment with so many steps, its schedule scaled along, on so many examples of each set (0: all)."""
+def lasting(experiment: Experiment, *, steps: int, examples: int, bf16: bool) -> Experiment:
+    """Return the experiment as it is run: with so many steps, its schedule scaled along, on so many examples of each
+    set (0: all), in bfloat16 or not.
+    """
     same = steps == experiment.recipe.steps
     recipe = experiment.recipe if same else shortened(experiment.recipe, steps)
-    return replace(experiment, recipe=recipe, examples=examples)
+    return replace(experiment, recipe=recipe, examples=examples, bf16=bf16)
 
 
 def order(cells: Iterable[Cell], length: Length) -> list[Experiment]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count, groupby
 from math import inf
 from pathlib import Path
@@ -177,11 +177,12 @@ def read(path: Path) -> dict[str, Cost]:
 
 
 def current(cells: Iterable[Cell], costs: Costs) -> dict[str, Cost]:
-    """Return the costs of what the cells run now; one whose experiment was changed since is not timed yet."""
+    """Return the costs of what the cells run now, in bfloat16 or not; one that was changed since is not timed yet."""
     return {
         cell.name: cost
         for cell in cells
-        if (cost := costs.get(cell.name)) is not None and cost.experiment == cell.experiment
+        if (cost := costs.get(cell.name)) is not None
+        and cost.experiment == replace(cell.experiment, bf16=cost.experiment.bf16)
     }
 
 
@@ -200,7 +201,10 @@ def layout(cells: Sequence[Cell], costs: Costs) -> str:
         return f"{short(1e3 * cost.step)}{gain}"
 
     used = [costs[cell.name] for cell in timed]
-    machines = each(f"{cost.machine}, {plural(cost.threads, 'thread')}" for cost in used)
+    machines = each(
+        f"{cost.machine}, {plural(cost.threads, 'thread')}{', in bfloat16' if cost.experiment.bf16 else ''}"
+        for cost in used
+    )
     title = "Milliseconds per training step (and how many times longer dense takes, under torch, measured in turns)"
     wide = len({cell.column for cell in timed}) > len({cell.row for cell in timed})
     return f"{title}, on {machines}:\n\n{cross(timed, show, turned=wide)}"
@@ -251,8 +255,9 @@ def _stepper(experiment: Experiment, dataset: Dataset, device: torch.device) -> 
     """Prune and build the engine, as a run does."""
     masks = None if experiment.method == DENSE else stages.masks_for(experiment, dataset, device)
     model = stages.survivors(experiment, masks).to(device).train()
-    optimizer = experiment.recipe.optimizer
-    return engine.start(engine.choose(experiment.engine, model, masks, optimizer), model, masks, optimizer)
+    optimizer, bf16 = experiment.recipe.optimizer, experiment.bf16
+    choice = engine.choose(experiment.engine, model, masks, optimizer, bf16=bf16)
+    return engine.start(choice, model, masks, optimizer, bf16=bf16)
 
 
 def _turn(stepper: Stepper, experiment: Experiment, dataset: Dataset) -> Callable[[], object]:

@@ -147,6 +147,8 @@ def _provenance(records: Records) -> str:
     parts = {
         "Data": each(record.data for record in records.values()),
         "Machine": each(machines),
-        "Engine": each(record.engine for record in records.values()),
+        "Engine": each(
+            f"{record.engine} in bfloat16" if record.experiment.bf16 else record.engine for record in records.values()
+        ),
     }
     return " ".join(f"{what}: {names}." for what, names in parts.items() if names)

@@ -171,16 +171,19 @@ def condense(wanted: Sequence[Experiment], results: Sequence[Result], failures: 
 
 
 def current(cells: Iterable[Cell], records: Records) -> dict[str, Record]:
-    """Return the records of what the cells run now, at whatever length and on however many examples.
+    """Return the records of what the cells run now, at whatever length, on however many examples, in bfloat16 or not.
 
     A cell whose recipe was changed since has no record, until it is run again.
     """
     return {
         cell.name: record
         for cell in cells
-        if (record := records.get(cell.name)) is not None
-        and record.experiment == lasting(cell.experiment, steps=record.steps, examples=record.experiment.examples)
+        if (record := records.get(cell.name)) is not None and record.experiment == _as_run(cell, record.experiment)
     }
+
+
+def _as_run(cell: Cell, run: Experiment) -> Experiment:
+    return lasting(cell.experiment, steps=run.recipe.steps, examples=run.examples, bf16=run.bf16)
 
 
 def each(names: Iterable[str]) -> str:
