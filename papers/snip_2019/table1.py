@@ -13,7 +13,7 @@ The paper's Table 1 reports SNIP's error on MNIST beside methods that prune afte
 under two protocols (*as published*: as in the authors' code, biases counted, the mask from one draw of the weights and
 training from another; *same weights*: the scored weights are trained) and two recipes (*literal*: the paper's; *best*:
 the best of a recorded search, see below, for dense and sparse alike, with no training image held out). The result is
-the error after the last step; the best epoch, chosen on the test set as the authors' test script does, stands beside it.
+the error after the last step; the best epoch, chosen on the test set as the authors' script does, stands beside it.
 """
 
 # Why LeNet-300-100 misses, as far as it is known.
