@@ -133,7 +133,8 @@ def test_a_miss_without_a_reason_is_said_to_have_none() -> None:
 def test_a_miss_of_shortened_runs_says_that_they_were() -> None:
     short = record(3.0, experiment=replace(BASE, recipe=replace(BASE.recipe, steps=5)))
     assert misses(Artefact("table", "", "", CELLS, lines), {"net · missed": short}) == [
-        "net, missed: 3.00 where the paper has 2.00, after 5 of 20 steps. Too few steps."
+        "net, missed: 3.00 where the paper has 2.00, after 5 of 20 steps. "
+        "It has not been run at the paper's length yet."
     ]
 
 

@@ -60,7 +60,7 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
         told, why = [_sentence(failure) for failure in record.failures], cell.why
         if verdict(cell, record) is Verdict.MISSED:
             told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{_shortened(cell, record)}.")
-            why = why or "Why is not known."
+            why = _cause(cell, record)
         if told:
             found.append(" ".join([f"{cell.row}, {cell.column}:", *told, why]).strip())
     return found
@@ -132,6 +132,13 @@ def _shortened(cell: Cell, record: Record) -> str:
     """Say of runs that were not of the paper's length that they were not."""
     full = cell.experiment.recipe.steps
     return "" if record.steps == full else f", after {record.steps:,} of {full:,} steps"
+
+
+def _cause(cell: Cell, record: Record) -> str:
+    """Say why a number is missed: what its cell knows of runs of the paper's length, or that there are none yet."""
+    if record.steps < cell.experiment.recipe.steps:
+        return "It has not been run at the paper's length yet."
+    return cell.why or "Why is not known."
 
 
 def _sentence(text: str) -> str:
