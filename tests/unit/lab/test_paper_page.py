@@ -17,6 +17,7 @@ from secateur.lab.paper.layout import cross, markdown
 from secateur.lab.paper.page import misses, outcomes, write
 from secateur.lab.paper.record import Verdict
 from secateur.lab.paper.record import write as write_records
+from secateur.lab.recipe import shortened
 from secateur.lab.store import ArtefactError
 
 
@@ -154,6 +155,12 @@ def test_the_page_shows_everything(tmp_path: Path) -> None:
     assert "$ secateur paper tiny table --record\n$ secateur paper tiny table --only near --record\n" in page
     assert "$ secateur paper tiny figure --record\n" in page
     assert "Data: Digits. Machine: Abacus, 1 thread per run; Abacus, 2 threads per run. Engine: sparse." in page
+    assert f"Steps: {BASE.model} 20." in page
+    shortened = {
+        name: replace(one, experiment=replace(BASE, recipe=shortened(BASE.recipe, 5))) for name, one in RECORDS.items()
+    }
+    assert f"Steps: {BASE.model} 5 of 20." in write(paper_in(tmp_path / "short", shortened), docs).read_text()
+    write(paper, docs)
     linked = re.findall(r"!\[(.*)\]\((.*)\)", page)
     assert linked == [("A line among 0 cells", "tiny/curve.png")]
     assert imread(docs / linked[0][1]).ndim == 3

@@ -91,7 +91,8 @@ def _section(paper: Paper, artefact: Artefact, folder: Path) -> str:
         *_pictures(paper, artefact, folder),
     ]
     if artefact.cells:
-        parts += [artefact.layout(artefact.cells, records), _provenance(records), _costs(paper, artefact)]
+        parts += [artefact.layout(artefact.cells, records), _provenance(artefact.cells, records)]
+        parts += [_costs(paper, artefact)]
         parts += [_listed("Misses and failures", misses(artefact, records))]
         left_out = [name for name in read(paper.expected(artefact)) if name not in records]
         parts += [_listed("Recorded before these cells were changed, and left out until they are run again", left_out)]
@@ -134,6 +135,13 @@ def _shortened(cell: Cell, record: Record) -> str:
     return "" if record.steps == full else f", after {record.steps:,} of {full:,} steps"
 
 
+def _length(cell: Cell, record: Record) -> str:
+    """Say how long a network was trained, and how long the paper's length is where that is more."""
+    full = cell.experiment.recipe.steps
+    of = "" if record.steps == full else f" of {full:,}"
+    return f"{record.experiment.model} {record.steps:,}{of}"
+
+
 def _cause(cell: Cell, record: Record) -> str:
     """Say why a number is missed: what its cell knows of runs of the paper's length, or that there are none yet."""
     if record.steps < cell.experiment.recipe.steps:
@@ -145,8 +153,8 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _provenance(records: Records) -> str:
-    """Say on which data and machines, and by which engines, the records were made."""
+def _provenance(cells: Sequence[Cell], records: Records) -> str:
+    """Say on which data and machines, by which engines and over how many steps the records were made."""
     machines = (
         f"{record.machine}, {plural(record.threads, 'thread')} per run" if record.threads else record.machine
         for record in records.values()
@@ -157,5 +165,6 @@ def _provenance(records: Records) -> str:
         "Engine": each(
             f"{record.engine} in bfloat16" if record.experiment.bf16 else record.engine for record in records.values()
         ),
+        "Steps": each(_length(cell, records[cell.name]) for cell in cells if cell.name in records),
     }
     return " ".join(f"{what}: {names}." for what, names in parts.items() if names)
