@@ -156,10 +156,10 @@ def test_the_page_shows_everything(tmp_path: Path) -> None:
     assert "$ secateur paper tiny figure --record\n" in page
     assert "Data: Digits. Machine: Abacus, 1 thread per run; Abacus, 2 threads per run. Engine: sparse." in page
     assert f"Steps: {BASE.model} 20." in page
-    shortened = {
+    brief = {
         name: replace(one, experiment=replace(BASE, recipe=shortened(BASE.recipe, 5))) for name, one in RECORDS.items()
     }
-    assert f"Steps: {BASE.model} 5 of 20." in write(paper_in(tmp_path / "short", shortened), docs).read_text()
+    assert f"Steps: {BASE.model} 5 of 20." in write(paper_in(tmp_path / "short", brief), docs).read_text()
     write(paper, docs)
     linked = re.findall(r"!\[(.*)\]\((.*)\)", page)
     assert linked == [("A line among 0 cells", "tiny/curve.png")]
