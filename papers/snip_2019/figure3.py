@@ -17,7 +17,7 @@ from secateur.masks import Masks
 ABOUT = """
 LeNet-300-100 at 90 % sparsity, scored on one batch of 1, 10, 100, 1,000, 10,000 examples or the whole training set, and
 trained by the literal recipe, whose own batch stays 100. With one example the mask draws that digit; with more it comes
-close to the mean of all images, and the error falls. The paper prints the errors as a curve only.
+close to the mean of all images. In the paper the error falls on the way; it prints a curve and no numbers.
 """
 
 SIZES = (1, 10, 100, 1_000, 10_000, 54_000)  # 54,000: all that is trained on
