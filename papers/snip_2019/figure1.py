@@ -59,7 +59,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
         lines = _lines(gathered, model)
         if not lines:
             continue
-        figure, (whole, high) = canvas(1, 2, width=9.0, height=3.6)
+        figure, (whole, high) = canvas(1, 2, width=10.0, height=3.6)
         own = lines.get("SNIP", [])
         _curve(whole, "SNIP", own, SPARSITIES)
         for column, points in lines.items():
@@ -70,7 +70,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
         high.yaxis.set_major_formatter("{x:g}")
         high.yaxis.set_minor_formatter("{x:g}")
         if high.lines:
-            high.legend(fontsize="x-small", frameon=False)
+            high.legend(fontsize="x-small", frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside it
         for axes in (whole, high):
             axes.set_xlabel("sparsity, %")
             axes.set_ylabel("test error, %")
