@@ -17,7 +17,8 @@ LeNet-5-Caffe on MNIST with true labels and with labels permuted at random; the 
 labels in all cases. In the paper the dense network comes to fit random labels, with and without weight decay, and the
 pruned one does not: it lacks the capacity to memorise. The curves are training losses; the column *ours* is the error
 on the true test labels, which is chance (90 %) for whoever learned random ones. *Dense* and *pruned* train without
-weight decay, *+ L2* with 5e-4, all by plain SGD. Memorising takes time: in ten epochs no network has begun to.
+weight decay, *+ L2* with 5e-4, all by plain SGD. Memorising takes many epochs: shortened runs do not
+show it.
 """
 
 NO_DECAY = replace(PLAIN_SGD, optimizer=Sgd(momentum=0.0, weight_decay=0.0))

@@ -30,9 +30,8 @@ FILES = (EXPERIMENT, PRUNE, MASKS, CHECKPOINT, WEIGHTS, RESULT)
 
 _LOOK_EVERY = 0.2  # seconds between two looks at what has changed
 _PREFIX = "secateur-run-"
-_ABANDONED = (
-    60.0  # seconds after which a scratch directory without an owner is removed: making and owning take two calls
-)
+# Seconds after which a scratch directory without an owner is removed: making and owning one take two calls.
+_ABANDONED = 60.0
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     write_bytes(path, tensors_to_bytes(ready, metadata=header))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a damaged file is an `ArtefactError`."""
+def read_json(path: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """Read a JSON object; a damaged file, or one whose `format` is not the `kind` asked for, is an `ArtefactError`."""
     try:
         content = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise damaged(path, str(problem)) from None
     if not isinstance(content, dict):
         raise damaged(path, "not a JSON object")
+    if kind is not None and content.get("format") != kind:
+        raise damaged(path, f"its format is {content.get('format')!r}, not {kind!r}")
     return content
 
 

@@ -167,9 +167,7 @@ def read(path: Path) -> dict[str, Cost]:
     """
     if not path.exists():
         return {}
-    content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise damaged(path, f"its format is {content.get('format')!r}, not {FORMAT!r}")
+    content = read_json(path, kind=FORMAT)
     try:
         return {str(name): Cost.from_json(dict(entry)) for name, entry in content["cells"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as problem:

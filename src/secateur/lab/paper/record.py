@@ -221,9 +221,7 @@ def read(path: Path) -> dict[str, Record]:
     """
     if not path.exists():
         return {}
-    content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise damaged(path, f"its format is {content.get('format')!r}, not {FORMAT!r}")
+    content = read_json(path, kind=FORMAT)
     try:
         cells = [dict(entry) for entry in content["cells"]]
         return {str(entry["cell"]): Record.from_json(entry["ours"]) for entry in cells if "ours" in entry}

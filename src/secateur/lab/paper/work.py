@@ -90,6 +90,8 @@ def keep(paper: Paper, artefact: Artefact, fresh: Mapping[str, Record]) -> dict[
     Raises:
         ArtefactError: the file that is there is damaged; it was left as it is.
     """
+    if not artefact.cells:  # pictures alone leave nothing to record
+        return {}
     path = paper.expected(artefact)
     known = records_of.read(path) | dict(fresh)
     records_of.write(path, artefact.cells, known)
