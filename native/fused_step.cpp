@@ -5,10 +5,10 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
+#include "optimizer.h"
 #include "sparse_chain.h"
 
 namespace nb = nanobind;
@@ -18,12 +18,6 @@ namespace {
 
 constexpr int64_t kBlock = 1024;  // gradients on their way from the product to the update
 constexpr int32_t kTilesAtOnce = 8;
-
-// The options of one torch parameter group.
-struct Options {
-  bool adam = false, decoupled = false, nesterov = false, maximize = false;
-  double lr = 0, momentum = 0, dampening = 0, weight_decay = 0, beta1 = 0, beta2 = 0, eps = 0;
-};
 
 // A torch parameter as the optimizer sees it: `active` values with gradients, then values whose gradient is zero
 // (their unit feeds nothing), which only decay.
@@ -37,7 +31,14 @@ struct Parameter {
 
 class FusedStep {
  public:
-  explicit FusedStep(std::vector<std::shared_ptr<const SparseLayer>> layers) : chain_(std::move(layers)) {}
+  explicit FusedStep(std::vector<std::shared_ptr<const SparseLayer>> layers) : chain_(std::move(layers)) {
+    for (size_t i = 0; i < chain_.size(); ++i) {
+      const SparseLayer& layer = chain_.layer(i);
+      full_.push_back(FullMatrix::pays(layer) ? std::make_unique<FullMatrix>(layer) : nullptr);
+    }
+  }
+
+  FusedStep(const FusedStep&) = delete;  // the full matrices are its own
 
   void add_parameter(uintptr_t value, uintptr_t first, uintptr_t second, int64_t active, int64_t count, int group) {
     const size_t index = parameters_.size();
@@ -59,18 +60,19 @@ class FusedStep {
 
   void set_sgd(int group, double lr, double momentum, double dampening, double weight_decay, bool nesterov,
                bool maximize) {
-    Options& o = options_.at(group);
-    o = Options{};
-    o.lr = lr, o.momentum = momentum, o.dampening = dampening, o.weight_decay = weight_decay;
-    o.nesterov = nesterov, o.maximize = maximize;
+    options_.at(group) = OptimizerOptions::sgd(lr, momentum, dampening, weight_decay, nesterov, maximize);
   }
 
   void set_adam(int group, double lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled,
                 bool maximize) {
-    Options& o = options_.at(group);
-    o = Options{};
-    o.adam = true, o.decoupled = decoupled, o.maximize = maximize;
-    o.lr = lr, o.beta1 = beta1, o.beta2 = beta2, o.eps = eps, o.weight_decay = weight_decay;
+    options_.at(group) = OptimizerOptions::for_adam(lr, beta1, beta2, eps, weight_decay, decoupled, maximize);
+  }
+
+  // What the full matrices take beside the weights.
+  int64_t full_bytes() const {
+    int64_t bytes = 0;
+    for (const auto& matrix : full_) bytes += matrix ? matrix->bytes() : 0;
+    return bytes;
   }
 
   int64_t steps() const { return steps_; }
@@ -81,13 +83,14 @@ class FusedStep {
     if (parameters_.size() != 2 * chain_.size()) throw std::invalid_argument("not every parameter was added");
     if (samples < 1) throw std::invalid_argument("a step needs at least one sample, got 0");
     const int64_t* labels = reinterpret_cast<const int64_t*>(targets);
+    const Rows batch{reinterpret_cast<float*>(x), stride};
     check(labels, samples);
-    prepare(samples);
+    prepare(batch, samples);
     const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
     Barrier barrier;
     run_team(chain_.threads_worth(threads, samples), [&](int thread, int team) {
       const Part part(kernels, barrier, thread, team, tiles_);
-      run(part, reinterpret_cast<const float*>(x), stride, samples, labels);
+      run(part, batch, samples, labels);
     });
     double loss = 0;
     for (double l : losses_) loss += l;
@@ -103,7 +106,13 @@ class FusedStep {
                                     std::to_string(labels[i]) + " at index " + std::to_string(i));
   }
 
-  void prepare(int64_t samples) {
+  // Samples × features as torch has them.
+  struct Rows {
+    float* x;
+    int64_t stride;
+  };
+
+  void prepare(Rows batch, int64_t samples) {
     ld_ = SparseChain::leading_dimension(samples);
     tiles_ = int32_t((samples + kTileSamples - 1) / kTileSamples);
     work_ = scratch(0, chain_.work_floats(samples));
@@ -113,37 +122,86 @@ class FusedStep {
     transposed_ = scratch(2, tiles_ > kTilesAtOnce ? 2 * entries : entries);
     losses_.assign(size_t(tiles_), 0.0);
     ++steps_;
-    sgd_.clear();
-    adam_.clear();
-    for (const Options& o : options_) {
-      const float sign = o.maximize ? -1.0f : 1.0f;
-      sgd_.push_back({float(o.lr), float(o.momentum), float(1.0 - o.dampening), float(o.weight_decay), o.nesterov,
-                      steps_ == 1, sign});
-      const double correction1 = 1.0 - std::pow(o.beta1, double(steps_));
-      const double correction2 = 1.0 - std::pow(o.beta2, double(steps_));
-      adam_.push_back({float(o.adam ? o.lr / correction1 : 0.0), float(o.beta1), float(o.beta2), float(o.eps),
-                       float(o.adam ? std::sqrt(correction2) : 1.0), float(o.decoupled ? 0.0 : o.weight_decay),
-                       float(o.decoupled ? 1.0 - o.lr * o.weight_decay : 1.0), sign});
+    rates_.clear();
+    for (const OptimizerOptions& o : options_) rates_.push_back(OptimizerRates::at(o, steps_));
+    int64_t floats = 0;
+    for (size_t i = 1; i < full_.size(); ++i) floats += samples * chain_.layer(i).columns();
+    float* copies = scratch(3, floats);
+    inputs_ = {batch};
+    for (size_t i = 1; i < full_.size(); ++i) {
+      inputs_.push_back({copies, chain_.layer(i).columns()});
+      copies += samples * chain_.layer(i).columns();
     }
   }
 
-  void run(const Part& part, const float* x, int64_t stride, int64_t samples, const int64_t* labels) {
+  void run(const Part& part, Rows batch, int64_t samples, const int64_t* labels) {
     const size_t last = chain_.size();
-    chain_.pack_input(part, x, stride, samples, work_, ld_);
-    chain_.forward(part, values_.data(), biases_.data(), work_, ld_);
+    fill(part);
+    chain_.pack_input(part, batch.x, batch.stride, samples, work_, ld_);
+    chain_.forward(part, values_.data(), biases_.data(), work_, ld_, &full_);
     if (part.row_part == 0) {
       for (int64_t t = part.my_tiles.begin; t < part.my_tiles.end; ++t)
         losses_[size_t(t)] = part.kernels.cross_entropy(
             work_ + chain_.first_row(last) * ld_, ld_, chain_.layer(last - 1).rows(), samples, labels, int32_t(t),
             int32_t(t) + 1, gradients_ + chain_.first_row(last) * ld_);
     }
-    chain_.transpose_values(part, values_.data(), 1, transposed_);
+    chain_.transpose_values(part, values_.data(), 1, transposed_, &full_);
     part.wait();
-    chain_.backward(part, values_.data(), transposed_, work_, 1, gradients_, ld_);
+    chain_.backward(part, values_.data(), transposed_, work_, 1, gradients_, ld_, &full_);
+    copy_inputs(part, samples);
     part.wait();
     for (size_t i = 0; i < last; ++i) {
-      update_weights(part, i);
+      if (full_[i]) {
+        update_full(part, i, samples);
+      } else {
+        update_weights(part, i);
+      }
+      update_idle(part, parameters_[2 * i]);
       update_bias(part, i);
+    }
+  }
+
+  // Gives the full matrices their weights, and numbers to the inputs that no weight reads.
+  void fill(const Part& part) {
+    bool any = false;
+    for (size_t i = 0; i < full_.size(); ++i) {
+      if (!full_[i]) continue;
+      full_[i]->fill(values_[i], part.thread, part.threads);
+      any = true;
+    }
+    if (full_[0]) chain_.layer(0).clear_unpacked(part.row_part, part.row_parts, part.my_tiles, work_, ld_);
+    if (any) part.wait();
+  }
+
+  // Copies the activations that full layers read, for their weights' gradients.
+  void copy_inputs(const Part& part, int64_t samples) {
+    if (part.row_part != 0) return;
+    for (size_t i = 1; i < full_.size(); ++i) {
+      if (!full_[i]) continue;
+      part.kernels.unpack(work_ + chain_.first_row(i) * ld_, ld_, full_[i]->columns(), samples,
+                          int32_t(part.my_tiles.begin), int32_t(part.my_tiles.end), inputs_[i].x, inputs_[i].stride);
+    }
+  }
+
+  void update_full(const Part& part, size_t i, int64_t samples) {
+    const FullMatrix& matrix = *full_[i];
+    const SparseLayer& layer = chain_.layer(i);
+    const DenseKernels& kernels = SECATEUR_TABLE(dense_kernels);
+    const float* dy = gradients_ + chain_.first_row(i + 1) * ld_;
+    float* strip = scratch(4, int64_t(kernels.rows_at_once) * matrix.columns());
+    float block[kBlock];
+    const Range mine = share(matrix.rows(), part.thread, part.threads, kernels.rows_at_once);
+    for (int32_t row = int32_t(mine.begin); row < mine.end; row += kernels.rows_at_once) {
+      const int32_t end = std::min(row + kernels.rows_at_once, int32_t(mine.end));
+      matrix.gradient(kernels, dy, ld_, inputs_[i].x, inputs_[i].stride, samples, row, end, strip);
+      for (int32_t b = 0; b < layer.column_blocks(); ++b) {
+        const Range entries = layer.entries_of(b, row, end);
+        for (int64_t k = entries.begin; k < entries.end; k += kBlock) {
+          const Range some{k, std::min(k + kBlock, entries.end)};
+          matrix.collect(strip, row, some, block);
+          update(part.kernels, parameters_[2 * i], some, block);
+        }
+      }
     }
   }
 
@@ -165,7 +223,6 @@ class FusedStep {
         update(part.kernels, weight, some, block);
       }
     }
-    update_idle(part, weight);
   }
 
   void update_bias(const Part& part, size_t i) {
@@ -190,21 +247,19 @@ class FusedStep {
   }
 
   void update(const SparseKernels& kernels, const Parameter& p, Range range, const float* gradient) {
-    const int64_t k = range.begin, count = range.end - range.begin;
-    if (options_[size_t(p.group)].adam) {
-      kernels.adam(adam_[size_t(p.group)], count, gradient, p.value + k, p.first + k, p.second + k);
-    } else {
-      kernels.sgd(sgd_[size_t(p.group)], count, gradient, p.value + k, p.first ? p.first + k : nullptr);
-    }
+    const int64_t k = range.begin;
+    rates_[size_t(p.group)].apply(kernels, range.end - k, gradient, p.value + k, p.first ? p.first + k : nullptr,
+                                  p.second ? p.second + k : nullptr);
   }
 
   SparseChain chain_;
+  FullMatrices full_;
   std::vector<Parameter> parameters_;
   std::vector<const float*> values_, biases_;
-  std::vector<Options> options_;
-  std::vector<SgdRates> sgd_;
-  std::vector<AdamRates> adam_;
+  std::vector<OptimizerOptions> options_;
+  std::vector<OptimizerRates> rates_;
   std::vector<double> losses_;
+  std::vector<Rows> inputs_;  // of each layer; those of sparse layers are not filled
   int64_t steps_ = 0, ld_ = 0;
   int32_t tiles_ = 0;
   float *work_ = nullptr, *gradients_ = nullptr, *transposed_ = nullptr;
@@ -218,6 +273,7 @@ void bind_fused_step(nb::module_& module) {
       .def("add_parameter", &FusedStep::add_parameter)
       .def("set_sgd", &FusedStep::set_sgd)
       .def("set_adam", &FusedStep::set_adam)
+      .def_prop_ro("full_bytes", &FusedStep::full_bytes)
       .def_prop_rw("steps", &FusedStep::steps, &FusedStep::set_steps)
       .def("step", &FusedStep::step, nb::call_guard<nb::gil_scoped_release>());
 }

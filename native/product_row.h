@@ -1,15 +1,16 @@
-// The end of a row of a sparse product, and how wide a pass over it is. Include it only from kernel files.
+// The end of a row of a product, sparse or dense, and how wide a pass over it is. Include it only from kernel files.
 
 #pragma once
 
-#include "sparse_kernels.h"
+#include <cstdint>
+
 #include "vec.h"
 
 namespace secateur::SECATEUR_ISA {
 namespace {
 
-template <int V>
-inline void finish_row(const Product& p, int32_t row, int64_t offset, Vec* sum) {
+template <int V, class AnyProduct>
+inline void finish_row(const AnyProduct& p, int32_t row, int64_t offset, Vec* sum) {
   const int64_t at = row * p.ldy + offset;
   if (p.relu) {
 #pragma GCC unroll 8

@@ -17,13 +17,22 @@ struct Buffer {
   int64_t size = 0;
 };
 
+// A full product by this thread: its part of the rows, for its tiles.
+void multiply(const Part& part, const DenseProduct& product, int32_t rows) {
+  const DenseKernels& kernels = SECATEUR_TABLE(dense_kernels);
+  const Range mine = share(rows, part.row_part, part.row_parts, kernels.rows_at_once);
+  kernels.multiply(product, int32_t(mine.begin), int32_t(mine.end), part.my_tiles.begin * kTileSamples,
+                   part.my_tiles.end * kTileSamples);
+  part.wait_for_rows();
+}
+
 // Multiply-adds of one vector below which another thread costs more than it brings.
 constexpr int64_t kWorkPerThread = 6000;
 
 }  // namespace
 
 float* scratch(int slot, int64_t floats) {
-  thread_local Buffer buffers[3];
+  thread_local Buffer buffers[5];
   Buffer& buffer = buffers[slot];
   if (buffer.size < floats) {
     const int64_t bytes = (floats * 4 + 4095) / 4096 * 4096;
@@ -77,11 +86,16 @@ void SparseChain::pack_input(const Part& part, const float* x, int64_t stride, i
 }
 
 void SparseChain::forward(const Part& part, const float* const* values, const float* const* biases, float* work,
-                          int64_t ld) const {
+                          int64_t ld, const FullMatrices* full) const {
   for (size_t i = 0; i < size(); ++i) {
-    const bool last = i + 1 == size();
-    const Product product = layers_[i]->forward(values[i], work + first_row_[i] * ld, biases[i], !last,
-                                                work + first_row_[i + 1] * ld, ld);
+    const bool relu = i + 1 < size();
+    const float* x = work + first_row_[i] * ld;
+    float* y = work + first_row_[i + 1] * ld;
+    if (const FullMatrix* matrix = full ? (*full)[i].get() : nullptr) {
+      multiply(part, matrix->forward(x, biases[i], relu, y, ld), matrix->rows());
+      continue;
+    }
+    const Product product = layers_[i]->forward(values[i], x, biases[i], relu, y, ld);
     const Range rows = layers_[i]->forward_rows(part.row_part, part.row_parts);
     part.kernels.multiply(product, int32_t(rows.begin), int32_t(rows.end), int32_t(part.my_tiles.begin),
                           int32_t(part.my_tiles.end));
@@ -90,7 +104,7 @@ void SparseChain::forward(const Part& part, const float* const* values, const fl
 }
 
 void SparseChain::transpose_values(const Part& part, const float* const* values, size_t first,
-                                   float* transposed) const {
+                                   float* transposed, const FullMatrices* full) const {
   // A thread with one tile less than the others has time for this; if all have the same, they share it.
   const int64_t tile_parts = part.threads / part.row_parts;
   const int64_t idle_from = part.tiles % tile_parts ? part.tiles / tile_parts + 1 : part.tiles;
@@ -106,18 +120,24 @@ void SparseChain::transpose_values(const Part& part, const float* const* values,
     }
     if (index < 0) return;
   }
-  for (size_t i = first; i < size(); ++i)
+  for (size_t i = first; i < size(); ++i) {
+    if (full && (*full)[i]) continue;
     layers_[i]->transpose_values(part.kernels, values[i], layers_[i]->transposed_entries(index, parts),
                                  transposed + first_entry_[i]);
+  }
 }
 
 void SparseChain::backward(const Part& part, const float* const* values, const float* transposed, const float* work,
-                           size_t first, float* gradients, int64_t ld) const {
+                           size_t first, float* gradients, int64_t ld, const FullMatrices* full) const {
   for (size_t i = size(); i-- > first;) {
     const float* activation = i ? work + first_row_[i] * ld : nullptr;
-    const Product product = layers_[i]->backward(values[i], transposed + first_entry_[i],
-                                                 gradients + first_row_[i + 1] * ld, activation,
-                                                 gradients + first_row_[i] * ld, ld);
+    const float* dy = gradients + first_row_[i + 1] * ld;
+    float* dx = gradients + first_row_[i] * ld;
+    if (const FullMatrix* matrix = full ? (*full)[i].get() : nullptr) {
+      multiply(part, matrix->backward(dy, activation, dx, ld), matrix->columns());
+      continue;
+    }
+    const Product product = layers_[i]->backward(values[i], transposed + first_entry_[i], dy, activation, dx, ld);
     const Range rows = layers_[i]->backward_rows(part.row_part, part.row_parts);
     part.kernels.multiply(product, int32_t(rows.begin), int32_t(rows.end), int32_t(part.my_tiles.begin),
                           int32_t(part.my_tiles.end));

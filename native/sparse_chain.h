@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "full_matrix.h"
 #include "sparse_layer.h"
 
 namespace secateur {
@@ -27,6 +28,9 @@ struct Part {
   }
 };
 
+// A matrix for each layer of a chain, null for those that are computed sparsely.
+using FullMatrices = std::vector<std::unique_ptr<FullMatrix>>;
+
 // A chain of layers and the buffers that one call fills. The activations lie in `work`, feature-major: the packed
 // input, then each layer's output.
 class SparseChain {
@@ -46,12 +50,15 @@ class SparseChain {
 
   // The stages of a call, each run by every thread of the team.
   void pack_input(const Part&, const float* x, int64_t stride, int64_t samples, float* work, int64_t ld) const;
-  void forward(const Part&, const float* const* values, const float* const* biases, float* work, int64_t ld) const;
+  // Where `full` has a matrix for a layer, forward and backward compute with that; it may be null for all.
+  void forward(const Part&, const float* const* values, const float* const* biases, float* work, int64_t ld,
+               const FullMatrices* full = nullptr) const;
   // Values in transposed order, for the layers from `first` on. Threads with fewer tiles take more.
-  void transpose_values(const Part&, const float* const* values, size_t first, float* transposed) const;
+  void transpose_values(const Part&, const float* const* values, size_t first, float* transposed,
+                        const FullMatrices* full = nullptr) const;
   // From the gradient of layer i's output down to that of the input of layer `first`.
   void backward(const Part&, const float* const* values, const float* transposed, const float* work, size_t first,
-                float* gradients, int64_t ld) const;
+                float* gradients, int64_t ld, const FullMatrices* full = nullptr) const;
 
  private:
   std::vector<std::shared_ptr<const SparseLayer>> layers_;

@@ -185,6 +185,14 @@ void SparseLayer::pack_input(const SparseKernels& kernels, const float* x, int64
                int32_t(tiles.end), out, ld);
 }
 
+void SparseLayer::clear_unpacked(int index, int parts, Range tiles, float* out, int64_t ld) const {
+  const Range mine = share(columns_, index, parts);
+  for (int64_t c = mine.begin; c < mine.end; ++c) {
+    if (column_starts_[size_t(c) + 1] > column_starts_[size_t(c)]) continue;
+    std::fill(out + c * ld + tiles.begin * kTileSamples, out + c * ld + tiles.end * kTileSamples, 0.0f);
+  }
+}
+
 void SparseLayer::pack_gradient(const SparseKernels& kernels, const float* dy, int64_t stride, int64_t samples,
                                 int index, int parts, Range tiles, float* out, int64_t ld) const {
   const Range part = share(int64_t(output_groups_.size()), index, parts);

@@ -23,9 +23,16 @@ class SparseLayer {
   int32_t rows() const { return rows_; }
   int32_t columns() const { return columns_; }
   int64_t count() const { return count_; }
+  bool of_blocks() const { return index_ != nullptr; }
   // Where each entry is; not of layers of blocks, which have a BlockIndex instead.
   const int32_t* entry_rows() const { return row_.data(); }
   const int32_t* entry_columns() const { return column_.data(); }
+  // The entries of the rows [row0, row1) in a block of columns. Not of layers of blocks.
+  int32_t column_blocks() const { return blocks_; }
+  Range entries_of(int32_t block, int32_t row0, int32_t row1) const {
+    const int32_t* starts = starts_.data() + int64_t(block) * rows_;
+    return {starts[row0], starts[row1]};
+  }
   int32_t alive_rows() const { return alive_rows_; }
   int32_t alive_columns() const { return alive_columns_; }
 
@@ -44,6 +51,8 @@ class SparseLayer {
   // Row-major samples to feature-major: the columns that have weights, or all rows; part `index` of `parts`.
   void pack_input(const SparseKernels&, const float* x, int64_t stride, int64_t samples, int index, int parts,
                   Range tiles, float* out, int64_t ld) const;
+  // Zeros for the columns that pack_input leaves out; part `index` of `parts`.
+  void clear_unpacked(int index, int parts, Range tiles, float* out, int64_t ld) const;
   void pack_gradient(const SparseKernels&, const float* dy, int64_t stride, int64_t samples, int index, int parts,
                      Range tiles, float* out, int64_t ld) const;
   void transpose_values(const SparseKernels&, const float* values, Range entries, float* out) const;
