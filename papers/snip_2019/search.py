@@ -13,8 +13,9 @@ from secateur.lab.recipe import Adam, Ramp, Recipe, Sgd
 
 ABOUT = """
 The literal recipe gives a better dense network than the paper's and worse sparse ones. This search asks what closes the
-gap: learning rate and its schedule, weight decay, length, the initialiser, and the held-out data. The paper's errors,
-which no setting is counted against, are 1.6 % at 95 % and 2.4 % at 98 % sparsity.
+gap: learning rate and its schedule, weight decay, length, the initialiser, the held-out data, and last what no reading
+of the paper gives for MNIST, moving the images. The paper's errors, which no setting is counted against, are
+1.6 % at 95 % and 2.4 % at 98 % sparsity.
 """
 
 STEPS = 100_000
@@ -41,6 +42,7 @@ def variants(density: float) -> Iterator[tuple[str, Experiment]]:
             yield f"cosine from {peak:g}, decay {decay:g}", replace(literal, recipe=ramp(peak, decay))
     yield from changes(literal, BASE)
     yield from together(literal)
+    yield from moved(literal)
 
 
 def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experiment]]:
@@ -75,6 +77,17 @@ def together(literal: Experiment) -> Iterator[tuple[str, Experiment]]:
         replace(all_scored, recipe=replace(ramp(0.4, 5e-4, 3 * STEPS), batch=200)),
     )
     yield "batches of 200, as published", as_published(replace(all_scored, recipe=wide))
+
+
+def moved(literal: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """Yield training on images moved by up to a pixel, which wants less of other regularisation."""
+    all_trained = replace(literal, validation=0.0)
+    for peak in (0.1, 0.2):
+        for decay in (5e-5, 1e-4, 5e-4):
+            recipe = replace(ramp(peak, decay), augment=True)
+            yield f"images moved, cosine from {peak:g}, decay {decay:g}", replace(all_trained, recipe=recipe)
+    longer = replace(ramp(0.1, 1e-4, 3 * STEPS), augment=True)
+    yield "images moved, from 0.1, decay 1e-4, 300,000 steps", replace(all_trained, recipe=longer)
 
 
 def cells() -> Iterator[Cell]:

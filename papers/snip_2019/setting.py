@@ -47,6 +47,12 @@ def best(experiment: Experiment) -> Experiment:
     return replace(experiment, recipe=BEST_5 if experiment.model == LENET_5 else BEST_300, validation=0.0)
 
 
+def shifted(experiment: Experiment) -> Experiment:
+    """Return the run under the best setting, training images moved by up to a pixel. The paper moves CIFAR's only."""
+    run = best(experiment)
+    return replace(run, recipe=replace(run.recipe, augment=True))
+
+
 def as_published(experiment: Experiment) -> Experiment:
     """Return the run under the protocol of the authors' code: biases counted, weights drawn twice, BN in eval mode."""
     return replace(experiment, **PAPER_PROTOCOL)

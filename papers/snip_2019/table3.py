@@ -14,7 +14,7 @@ The paper scores weights drawn from a normal distribution of fixed deviation (RN
 or variance scaling after Glorot (VS-X) and He (VS-H), at 90 % sparsity, and trains every network from a VS-X draw with
 Adam at 1e-3. The feed-forward networks do not mind; a GRU scored under RN or TN does not learn. The deviation of RN and
 TN is not printed; here it is 1, the default of TensorFlow's initialisers. In the GRU's first two cells agreement means
-failing: an error below the paper's would not be one.
+failing: an error of 18 % or more, ten times what the paper prints for VS.
 """
 
 # Model, title, the paper's errors in per cent under RN, TN, VS-X, VS-H.
@@ -24,6 +24,8 @@ PRINTED = (
     ("lstm-s", "LSTM-s", (2.93, 3.03, 1.48, 1.47)),
     ("gru-s", "GRU-s", (47.61, 46.48, 1.80, 1.80)),
 )
+FAILS = {("gru-s", "rn"), ("gru-s", "tn")}
+FAILS_FROM = 18.0  # ten times the error of the same network under VS
 INITIALISERS = ("rn", "tn", "vs-x", "vs-h")
 
 
@@ -32,7 +34,7 @@ def cells() -> Iterator[Cell]:
     for model, title, errors in PRINTED:
         for name, error in zip(INITIALISERS, errors, strict=True):
             run = Experiment(model, "mnist", "snip", 0.10, ADAM, initialiser="vs-x", score_initialiser=name)
-            yield Cell(title, name.upper(), run, error)
+            yield Cell(title, name.upper(), run, error, fails_from=FAILS_FROM if (model, name) in FAILS else None)
 
 
 ARTEFACT = Artefact("table3", "Table 3: initialisation", ABOUT, tuple(cells()), lines, seeds=20)

@@ -180,11 +180,23 @@ def test_a_failed_run_is_status_1_and_recorded_as_failed(tiny: str, capsys: Capt
     assert "failed" in captured.out
     assert "LeNet · wild: seed 0: training diverged" in captured.err
     assert expected(tiny, "wild")["LeNet · wild"]["verdict"] == "failed"
+    assert main(["paper", tiny, "wild", "--finished"]) == 1  # how it ended is kept like any result
+    assert "LeNet · wild: seed 0: training diverged" in capsys.readouterr().err
     assert main(["paper", tiny, "wild", "--json"]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["artefacts"][0]["cells"][0]["ours"]["failures"] and "diverged" in captured.err
     assert main(["paper", tiny, "page"]) == 0
     assert "* LeNet, wild: seed 0: training diverged" in Path(f"docs/papers/{tiny}.md").read_text()
+
+
+def test_a_record_with_more_seeds_stays(tiny: str, capsys: Captured) -> None:
+    command = ["paper", tiny, "table", "--only", "snip", "--record"]
+    assert main([*command, "--seeds", "2"]) == 0
+    before = expected(tiny, "table")
+    capsys.readouterr()
+    assert main([*command, "--seeds", "1"]) == 0
+    assert "LeNet · SNIP: not recorded, for the record has 20 steps and 2 seeds." in capsys.readouterr().err
+    assert expected(tiny, "table") == before
 
 
 @pytest.mark.parametrize(

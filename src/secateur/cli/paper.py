@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secateur.cli.reproduced import Outcome
     from secateur.lab.compare import Comparison
     from secateur.lab.experiment import Experiment
-    from secateur.lab.paper import Artefact, Cell, Length, Paper
+    from secateur.lab.paper import Artefact, Cell, Length, Paper, Record
 
 ABOUT = """\
 Runs the experiments behind a published table or figure and puts the numbers beside the paper's. Without
@@ -45,10 +45,16 @@ def add(commands: Any) -> None:
     how_long.add_argument("--steps", metavar="N", type=values.positive, help="squeeze every run to N steps")
     how_long.add_argument("--quick", action="store_true", help="minutes: one seed, a few steps; shows that it works")
     length.add_argument(
-        "--only", metavar="TEXT", action="append", default=[], help="cells whose row · column has TEXT; may be repeated"
+        "--only",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="cells whose row · column has TEXT ($: ends in it); may be repeated",
     )
     add_bf16(length)
-    length.add_argument("--finished", action="store_true", help="run nothing: take the runs that are finished")
+    length.add_argument(
+        "--finished", action="store_true", help="run nothing: take the runs that are finished or diverged"
+    )
     length.add_argument(
         "--clock",
         action="store_true",
@@ -164,15 +170,23 @@ def _length(artefact: Artefact, args: argparse.Namespace) -> Length:
 def _reproduce(paper: Paper, artefact: Artefact, cells: list[Cell], args: argparse.Namespace) -> Outcome:
     """Run cells, record them where that is asked for, and draw."""
     from secateur.cli.reproduced import Outcome
-    from secateur.lab.paper import Gathered, work
+    from secateur.lab.paper import Gathered, record, work
 
     length = _length(artefact, args)
     fresh = work.measure(cells, length, _command(args, artefact), lambda these: _run(these, args))
+    if args.record:
+        _say_what_stays(work.outdone(artefact, fresh, record.read(paper.expected(artefact))))
     records = work.keep(paper, artefact, fresh) if args.record else fresh
     folder = _docs(paper) / paper.name if args.record else args.runs / "pictures"
     results = work.at_hand(artefact.cells, length, args.runs)
     gathered = Gathered(artefact.cells, records, results, args.data_dir)
     return Outcome(artefact, tuple(cells), fresh, tuple(work.illustrate(artefact, gathered, folder)))
+
+
+def _say_what_stays(kept: Mapping[str, Record]) -> None:
+    for name, one in kept.items():
+        seeds = len(one.seeds) + len(one.failures)
+        console.complain(f"{name}: not recorded, for the record has {one.steps:,} steps and {seeds} seeds.")
 
 
 def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> int:
@@ -206,8 +220,11 @@ def _run(experiments: Sequence[Experiment], args: argparse.Namespace) -> Compari
     from secateur.lab.compare import Comparison
     from secateur.lab.paper import work
 
-    chosen = work.finished(experiments, args.runs) if args.finished else experiments
-    return asked.run_all(chosen, args) if chosen else Comparison((), {})
+    if not args.finished:
+        return asked.run_all(experiments, args)
+    done = work.finished(experiments, args.runs)
+    rows = asked.run_all(done, args).rows if done else ()
+    return Comparison(rows, work.diverged(experiments, args.runs))
 
 
 def _command(args: argparse.Namespace, artefact: Artefact) -> str:

@@ -94,7 +94,7 @@ class Recipe:
         rate: learning rate as a function of the step.
         optimizer: `Sgd` or `Adam`.
         batch: examples per step.
-        augment: apply the data set's augmentation (random flip, ±4 px translation) to the training batches.
+        augment: apply the data set's augmentation (`Dataset.augment`) to the training batches.
         evaluate_every: steps between two evaluations on the validation and the test set; 0 means once per
             epoch.
         name: what the command line calls it.

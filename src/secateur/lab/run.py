@@ -17,7 +17,7 @@ from secateur.lab.engine import Choice, Stepper
 from secateur.lab.experiment import Experiment
 from secateur.lab.stages import MASKS, Pruned
 from secateur.lab.store import ArtefactError
-from secateur.lab.train import Checkpoint, Splits, Trail, resume, train
+from secateur.lab.train import Checkpoint, DivergedError, Splits, Trail, resume, train
 from secateur.prunable import prunable
 from secateur.prune import emptied_layers
 
@@ -25,6 +25,7 @@ EXPERIMENT = "experiment.json"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
 RESULT = "result.json"
+FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+_FAILED = "secateur.failure/1"
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ def run(
         stages.check(experiment)
         with store.locked(directory):
             _claim(directory, experiment)
-            _compute(experiment, directory, _Setting(data_dir, dataset, torch.device(device), save_every, tell))
+            try:
+                _compute(experiment, directory, _Setting(data_dir, dataset, torch.device(device), save_every, tell))
+            except DivergedError as problem:  # what this experiment ends in: it belongs to what was found out
+                store.write_json(directory / FAILURE, {"format": _FAILED, "why": str(problem)})
+                raise
+    (directory / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
     (directory / CHECKPOINT).unlink(missing_ok=True)  # of no use any more, and as large as the network
     result = Result.load(directory)
     _require_same(experiment, result.experiment, directory / RESULT)
@@ -127,11 +135,28 @@ def run(
 
 
 def state_of(directory: Path) -> str:
-    """Say in one word how far a run has come: "finished", "training", "pruned" or "begun"."""
-    for artefact, state in ((RESULT, "finished"), (CHECKPOINT, "training"), (MASKS, "pruned")):
+    """Say in one word how far a run has come: "finished", "diverged", "training", "pruned" or "begun".
+
+    A run that diverged is tried again when it is asked for again.
+    """
+    states = ((RESULT, "finished"), (FAILURE, "diverged"), (CHECKPOINT, "training"), (MASKS, "pruned"))
+    for artefact, state in states:
         if (directory / artefact).exists():
             return state
     return "begun"
+
+
+def why_diverged(directory: Path) -> str:
+    """Return the sentence that a diverged run ended with.
+
+    Raises:
+        ArtefactError: failure.json is damaged.
+    """
+    path = directory / FAILURE
+    try:
+        return str(store.read_json(path, kind=_FAILED)["why"])
+    except KeyError as problem:
+        raise store.damaged(path, f"{type(problem).__name__}: {problem}") from None
 
 
 @dataclass(frozen=True)

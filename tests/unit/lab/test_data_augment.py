@@ -6,21 +6,24 @@ import pytest
 import torch
 
 from secateur.errors import SecateurError
-from secateur.lab.data import flip, flip_and_shift, shift
+from secateur.lab.data import flip, flip_and_shift, nudge, shift
 
 
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """`image` moved by whole pixels, pixel by pixel."""
+def _moved(image: torch.Tensor, down: int, right: int, *, edge: bool = False) -> torch.Tensor:
+    """`image` moved by whole pixels, pixel by pixel; with `edge`, its nearest pixel where there is none."""
     result = torch.zeros_like(image)
     _, height, width = image.shape
     for r in range(height):
         for c in range(width):
-            if 0 <= r - down < height and 0 <= c - right < width:
-                result[:, r, c] = image[:, r - down, c - right]
+            row, column = r - down, c - right
+            if edge:
+                row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
+            if 0 <= row < height and 0 <= column < width:
+                result[:, r, c] = image[:, row, column]
     return result
 
 
@@ -39,6 +42,18 @@ def test_a_shift_moves_each_image_by_whole_pixels_and_fills_with_zeros() -> None
     moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
     for image, result in zip(x, y, strict=True):
         assert sum(torch.equal(result, _moved(image, *move)) for move in moves) == 1
+
+
+def test_a_nudge_moves_each_image_by_at_most_a_pixel_and_goes_on_with_its_border() -> None:
+    x = torch.rand(60, 2, 7, 6)
+    y = nudge(x, _generator())
+    moves = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    found = [
+        [torch.equal(result, _moved(image, *move, edge=True)) for move in moves]
+        for image, result in zip(x, y, strict=True)
+    ]
+    assert all(sum(one) == 1 for one in found)
+    assert all(any(one[number] for one in found) for number in range(9))
 
 
 def test_every_move_occurs_equally_often() -> None:

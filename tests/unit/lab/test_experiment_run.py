@@ -16,7 +16,9 @@ from secateur.lab import data, stages, store
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Adam, Constant, Ramp, Recipe
-from secateur.lab.run import Progress, Result, run, state_of
+from secateur.lab.run import Progress, Result, run, state_of, why_diverged
+from secateur.lab.store import ArtefactError
+from secateur.lab.train import DivergedError, Trail
 from secateur.masks import Masks
 
 STEPS = 24
@@ -109,6 +111,27 @@ def test_masks_on_disk_are_not_computed_again(
     monkeypatch.setattr(stages, "masks_for", lambda *a: pytest.fail("scored again"))
     assert run(BASE, root=tmp_path, dataset=digits).directory == directory
     assert state_of(directory) == "finished"
+
+
+def test_a_run_that_diverged_says_so_until_it_has_finished(
+    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / BASE.name
+
+    def diverge(*_: object, **__: object) -> Trail:
+        raise DivergedError("training diverged: the loss is nan after step 3.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("secateur.lab.run.train", diverge)
+        with pytest.raises(DivergedError):
+            run(BASE, root=tmp_path, dataset=digits)
+    assert state_of(directory) == "diverged"
+    assert why_diverged(directory) == "training diverged: the loss is nan after step 3."
+    run(BASE, root=tmp_path, dataset=digits)
+    assert state_of(directory) == "finished" and not (directory / "failure.json").exists()
+    (directory / "failure.json").write_text('{"format": "secateur.failure/1"}')
+    with pytest.raises(ArtefactError, match=r"failure\.json is damaged"):
+        why_diverged(directory)
 
 
 def test_progress_tells_each_stage(digits: data.Dataset, tmp_path: Path) -> None:

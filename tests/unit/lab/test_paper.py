@@ -43,6 +43,11 @@ def test_verdicts(errors: tuple[float, ...], paper: float | None, points: float,
     assert verdict(cell(paper=paper, points=points), record(*errors)) is expected
 
 
+@pytest.mark.parametrize(("error", "expected"), [(18.0, Verdict.AGREES), (74.0, Verdict.AGREES), (2.0, Verdict.MISSED)])
+def test_where_the_paper_shows_a_failure_failing_agrees(error: float, expected: Verdict) -> None:
+    assert verdict(cell(paper=47.6, fails_from=18.0), record(error)) is expected
+
+
 def test_what_was_not_run_is_not_measured() -> None:
     assert verdict(cell(paper=1.0), None) is Verdict.UNMEASURED
     assert str(Verdict.UNMEASURED) == "not measured"
@@ -135,12 +140,18 @@ CELLS = [
         (["5, 95 % · snip", "300, 90 % · dense"], 2),
         (["lenet-[35]"], 8),
         (["· dense"], 4),
+        (["· snip$"], 4),
     ],
 )
 def test_only_matches_row_and_column(patterns: list[str], count: int) -> None:
     found = only(CELLS, patterns)
     assert len(found) == count
     assert found == [one for one in CELLS if one in found]  # the table's order
+
+
+def test_the_end_of_a_name_may_be_asked_for() -> None:
+    with pytest.raises(SecateurError, match=r"matches no cell, got '90 %\$'"):
+        only(CELLS, ["90 %$"])
 
 
 def test_only_without_a_match_lists_what_there_is() -> None:

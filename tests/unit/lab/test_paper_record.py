@@ -14,8 +14,8 @@ from paper_cases import BASE, DENSE, cell, record
 from secateur.lab.compare import Comparison, compare
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, Length, Paper, condense, lines, page, work
-from secateur.lab.paper.record import current, read, write
-from secateur.lab.recipe import Constant, Recipe
+from secateur.lab.paper.record import Record, current, read, write
+from secateur.lab.recipe import Constant, Recipe, shortened
 from secateur.lab.run import Result
 from secateur.lab.store import ArtefactError
 
@@ -131,6 +131,24 @@ def test_keep_replaces_only_what_was_run(tmp_path: Path) -> None:
         "b · dense",
         "c · snip",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "stays"),
+    [
+        (record(9.0), True),  # fewer seeds
+        (record(9.0, 8.0, 7.0, experiment=replace(BASE, recipe=shortened(BASE.recipe, 10))), True),  # fewer steps
+        (record(9.0, 8.0), False),  # as many: the program may have changed
+        (record(9.0, experiment=replace(BASE, recipe=shortened(BASE.recipe, 40))), False),
+        (record(9.0, failures=("seed 1: no luck.",)), False),
+    ],
+)
+def test_what_took_more_work_stays(fresh: Record, stays: bool, tmp_path: Path) -> None:
+    paper, artefact = paper_in(tmp_path, *CELLS)
+    known = {"a · snip": record(2.0, 2.2)}
+    work.keep(paper, artefact, known)
+    assert work.outdone(artefact, {"a · snip": fresh}, known) == (known if stays else {})
+    assert work.keep(paper, artefact, {"a · snip": fresh}) == (known if stays else {"a · snip": fresh})
 
 
 def test_a_record_of_another_experiment_is_no_record_of_the_cell(tmp_path: Path) -> None:

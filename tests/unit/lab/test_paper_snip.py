@@ -80,10 +80,23 @@ def test_table_1(snip: Paper) -> None:
 
 def test_table_1_has_each_number_under_both_protocols_and_recipes(snip: Paper) -> None:
     columns = {
-        f"{protocol}, {recipe}" for protocol in ("as published", "same weights") for recipe in ("literal", "best")
+        f"{protocol}, {recipe}"
+        for protocol in ("as published", "same weights")
+        for recipe in ("literal", "best", "shifted")
     }
     for row in TABLE_1:
         assert {cell.column for cell in snip.find("table1").cells if cell.row == row} == columns
+
+
+def test_a_shifted_run_is_the_best_one_on_moved_images(snip: Paper) -> None:
+    found = {(cell.row, cell.column): cell.experiment for cell in snip.find("table1").cells}
+    moved = [key for key in found if key[1].endswith("shifted")]
+    assert len(moved) == 10
+    for row, column in moved:
+        still, run = found[row, column.replace("shifted", "best")], found[row, column]
+        assert run == replace(still, recipe=replace(still.recipe, augment=True)) != still
+    with_augmentation = {row for (row, _), run in found.items() if run.recipe.augment}
+    assert with_augmentation == {row for row, _ in moved}  # dense networks, too
 
 
 def test_the_literal_recipe_is_the_printed_one(snip: Paper) -> None:

@@ -6,7 +6,7 @@ x, y = batch_at(data.train, 100, seed=3, step=7)  # the same batch in every proc
 
 from __future__ import annotations
 
-from secateur.lab.data.augment import Augment, flip, flip_and_shift, shift
+from secateur.lab.data.augment import Augment, flip, flip_and_shift, nudge, shift
 from secateur.lab.data.catalogue import catalogue, load, look_for, whereabouts
 from secateur.lab.data.dataset import Dataset, Examples, first, shuffle_labels, split
 from secateur.lab.data.find import DataError, Source
@@ -28,6 +28,7 @@ __all__ = [
     "indices_at",
     "load",
     "look_for",
+    "nudge",
     "order",
     "rows",
     "shift",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from secateur.lab.data.augment import flip_and_shift
+from secateur.lab.data.augment import flip_and_shift, nudge
 from secateur.lab.data.find import Published, Source
 from secateur.lab.data.formats import read_cifar, read_digits, read_idx, read_jpegs
 
@@ -48,6 +48,7 @@ _MNIST = Source(
     ),
     origin="the MNIST page of LeCun, Cortes and Burges (yann.lecun.com/exdb/mnist) or a mirror of it; "
     "torchvision.datasets.MNIST(FOLDER, download=True) lays the same files out the same way",
+    augment=nudge,
 )
 
 _FASHION_MNIST = Source(

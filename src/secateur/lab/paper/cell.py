@@ -26,6 +26,7 @@ class Cell:
         paper: the error that the paper prints, in per cent; None where it prints none.
         points: how far above the paper's error ours may be, in percentage points; two of our standard deviations are
             allowed in any case.
+        fails_from: where the paper shows a failure: errors from here on agree with it, smaller ones are misses.
         why: the reason for this tolerance, or the cause of a miss.
         quick: steps of a run that only shows that everything works, or all where they are fewer.
         quick_examples: examples of each data set in such a run; 0 means all.
@@ -36,6 +37,7 @@ class Cell:
     experiment: Experiment
     paper: float | None = None
     points: float = POINTS
+    fails_from: float | None = None
     why: str = ""
     quick: int = 540
     quick_examples: int = 0
@@ -105,13 +107,14 @@ def only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
     """Return the cells whose name has one of the patterns in it; all without a pattern.
 
     In a pattern `*` stands for any text, `?` for any character, `[abc]` for one of these; upper and lower case are one.
+    A `$` at its end is the end of the name.
 
     Raises:
         SecateurError: nothing matches; the message lists some names.
     """
     if not patterns:
         return list(cells)
-    wanted = [f"*{pattern.lower()}*" for pattern in patterns]
+    wanted = [f"*{p[:-1]}" if p.endswith("$") else f"*{p}*" for p in (pattern.lower() for pattern in patterns)]
     found = [cell for cell in cells if any(fnmatchcase(cell.name.lower(), one) for one in wanted)]
     if not found:
         known = "; ".join(cell.name for cell in cells[:_NAMED]) + ("; …" if len(cells) > _NAMED else ".")

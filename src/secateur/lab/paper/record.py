@@ -129,7 +129,8 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
     """Compare our mean error with the paper's: at or below it, within tolerance, or a miss.
 
     The tolerance is `cell.points` or two of our standard deviations, whichever is larger. Compared is what is printed,
-    the second decimal of a per cent: neither a sum's last bit nor the third decimal decides.
+    the second decimal of a per cent: neither a sum's last bit nor the third decimal decides. Where the paper shows a
+    failure, failing agrees with it, and nothing else does.
     """
     if record is None:
         return Verdict.UNMEASURED
@@ -138,6 +139,8 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
     if cell.paper is None:
         return Verdict.NOTHING
     ours, allowed = round(record.mean, 2), cell.paper + max(cell.points, 2 * (record.std or 0.0))
+    if cell.fails_from is not None:
+        return Verdict.AGREES if ours >= cell.fails_from else Verdict.MISSED
     if ours <= cell.paper:
         return Verdict.REACHED
     return Verdict.AGREES if ours <= round(allowed, 2) else Verdict.MISSED
@@ -207,6 +210,7 @@ def write(path: Path, cells: Iterable[Cell], records: Records) -> None:
             "why": cell.why,
             "verdict": str(verdict(cell, now.get(cell.name))),
         }
+        | ({} if cell.fails_from is None else {"fails_from": cell.fails_from})
         | ({"ours": records[cell.name].to_json()} if cell.name in records else {})
         for cell in shown
     ]

@@ -13,7 +13,7 @@ from secateur.lab.paper.artefact import Artefact, Gathered, Paper
 from secateur.lab.paper.cell import Cell, Length, order
 from secateur.lab.paper.page import note_pictures
 from secateur.lab.paper.record import Record, condense
-from secateur.lab.run import Result, state_of
+from secateur.lab.run import Result, state_of, why_diverged
 from secateur.lab.stages import check
 
 #: Runs experiments and gathers their results; `secateur.lab.compare.compare` with everything but them bound.
@@ -72,6 +72,15 @@ def finished(experiments: Iterable[Experiment], root: Path) -> list[Experiment]:
     return [one for one in experiments if state_of(root / one.name) == "finished"]
 
 
+def diverged(experiments: Iterable[Experiment], root: Path) -> dict[Experiment, str]:
+    """Return those whose run in `root` ended with a loss that is not finite, and what it said.
+
+    Raises:
+        ArtefactError: one of them is damaged.
+    """
+    return {one: why_diverged(root / one.name) for one in experiments if state_of(root / one.name) == "diverged"}
+
+
 def at_hand(cells: Iterable[Cell], length: Length, root: Path) -> dict[str, tuple[Result, ...]]:
     """Return the finished runs of each cell in `root`, whenever they were run.
 
@@ -84,6 +93,8 @@ def at_hand(cells: Iterable[Cell], length: Length, root: Path) -> dict[str, tupl
 def keep(paper: Paper, artefact: Artefact, fresh: Mapping[str, Record]) -> dict[str, Record]:
     """Record fresh numbers beside what is recorded of the artefact's other cells.
 
+    Numbers that took more steps, or as many with more seeds, are not given up for fresh ones: `outdone` names them.
+
     Returns:
         The records of what its cells run now.
 
@@ -93,9 +104,21 @@ def keep(paper: Paper, artefact: Artefact, fresh: Mapping[str, Record]) -> dict[
     if not artefact.cells:  # pictures alone leave nothing to record
         return {}
     path = paper.expected(artefact)
-    known = records_of.read(path) | dict(fresh)
+    known = records_of.read(path)
+    better = outdone(artefact, fresh, known)
+    known |= {name: one for name, one in fresh.items() if name not in better}
     records_of.write(path, artefact.cells, known)
     return records_of.current(artefact.cells, known)
+
+
+def outdone(artefact: Artefact, fresh: Mapping[str, Record], known: Mapping[str, Record]) -> dict[str, Record]:
+    """Return what is known of a cell's present recipe where it took more work than what came out afresh."""
+    kept = records_of.current(artefact.cells, known)
+    return {name: kept[name] for name, one in fresh.items() if name in kept and _work_in(kept[name]) > _work_in(one)}
+
+
+def _work_in(record: Record) -> tuple[int, int]:
+    return record.steps, len(record.seeds) + len(record.failures)
 
 
 def illustrate(artefact: Artefact, gathered: Gathered, folder: Path) -> list[Path]:
