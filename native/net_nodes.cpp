@@ -217,10 +217,10 @@ void PoolNode::forward(const NetCall& call, float* own) const {
   const Range channels = share(buffer_.channels, call.thread, call.threads);
   for (int64_t c = channels.begin; c < channels.end; ++c) {
     if (maximum_) {
-      call.plane.max_pool(extent, pool_, channel_of(x, c), channel_of(y, c),
+      call.pool.max_pool(extent, pool_, channel_of(x, c), channel_of(y, c),
                           reinterpret_cast<uint8_t*>(own) + c * bytes);
     } else {
-      call.plane.average_pool(extent, pool_, channel_of(x, c), channel_of(y, c));
+      call.pool.average_pool(extent, pool_, channel_of(x, c), channel_of(y, c));
     }
   }
 }
@@ -233,10 +233,10 @@ void PoolNode::backward(const NetCall& call, float* own) const {
   const Range channels = share(buffer_.channels, call.thread, call.threads);
   for (int64_t c = channels.begin; c < channels.end; ++c) {
     if (maximum_) {
-      call.plane.max_pool_gradient(extent, pool_, reinterpret_cast<const uint8_t*>(own) + c * bytes,
+      call.pool.max_pool_gradient(extent, pool_, reinterpret_cast<const uint8_t*>(own) + c * bytes,
                                    channel_of(dy, c), channel_of(dx, c), adds[0]);
     } else {
-      call.plane.average_pool_gradient(extent, pool_, channel_of(dy, c), channel_of(dx, c), adds[0]);
+      call.pool.average_pool_gradient(extent, pool_, channel_of(dy, c), channel_of(dx, c), adds[0]);
     }
   }
 }

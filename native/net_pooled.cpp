@@ -27,7 +27,7 @@ class Unpooled : public MadeChannels {
     const Extent one{1, pooled_.height, pooled_.width, 16};
     const Plane dy{dy_.at + tile * dy_.tile + channel * dy_.channel, 0, dy_.row, dy_.step};
     const Plane made{room_ + slot * floats_, 0, int64_t(pool_.width) * 16, 16};
-    call_.plane.max_pool_gradient(one, pool_, winners_ + (int64_t(channel) * pooled_.tiles + tile) * bytes, dy, made,
+    call_.pool.max_pool_gradient(one, pool_, winners_ + (int64_t(channel) * pooled_.tiles + tile) * bytes, dy, made,
                                   false);
     return made.at;
   }
@@ -76,7 +76,7 @@ void ConvolutionNode::forward_pooled(const NetCall& call, float* own) const {
     for (int64_t c = 0; c < s.outputs; ++c) {
       const Plane target{y.at + tile * y.tile + c * y.channel + row * y.row, 0, 0, y.step};
       const int64_t at = (c * pooled.tiles + tile) * pooled.height + row;
-      call.plane.max_pool(one, *pool_, channel_of(strip, c), target, winners(own) + at * pooled.width * 16);
+      call.pool.max_pool(one, *pool_, channel_of(strip, c), target, winners(own) + at * pooled.width * 16);
     }
   }
 }
@@ -93,7 +93,7 @@ void ConvolutionNode::backward_pooled(const NetCall& call, float* own) const {
     if (relu_) call.plane.relu_gradient(pooled, channel_of(y, c), of_channel, of_channel, false);
     if (float* out = call.slot_gradient(slot_ + 1)) out[c] = float(call.plane.total(pooled, of_channel));
     if (stored)
-      call.plane.max_pool_gradient(pooled, *pool_, winners(own) + c * bytes, of_channel, channel_of(dy, c), false);
+      call.pool.max_pool_gradient(pooled, *pool_, winners(own) + c * bytes, of_channel, channel_of(dy, c), false);
   }
   call.wait();
   if (float* out = call.slot_gradient(slot_)) {

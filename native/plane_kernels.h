@@ -1,4 +1,4 @@
-// The inner loops between convolutions: normalisation, ReLU, pooling, addition; one table per instruction set.
+// The inner loops between convolutions: normalisation, ReLU, addition; one table per instruction set.
 //
 // Each function works on one channel of an activation or a gradient, over all tiles of 16 samples. Lanes beyond the
 // last sample hold anything finite in activations, and zero in gradients.
@@ -33,12 +33,6 @@ struct NormGradient {
   float rate, slope, constant;
 };
 
-struct Pool {
-  int32_t height, width;  // of the input
-  int32_t kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
-  bool counts_padding;  // of averages
-};
-
 struct PlaneKernels {
   void (*moments)(const Extent&, const Plane& x, double* mean, double* variance);
   double (*total)(const Extent&, const Plane& x);
@@ -50,12 +44,6 @@ struct PlaneKernels {
   void (*copy)(const Extent&, const Plane& x, const Plane& y, bool relu, bool add);
   void (*relu_gradient)(const Extent&, const Plane& activation, const Plane& dy, const Plane& dx, bool add);
   void (*sum_of_two)(const Extent&, const Plane& a, const Plane& b, const Plane& y, bool relu);
-  // The extent is that of y; `winners` has one byte per output and sample: the place in the window.
-  void (*max_pool)(const Extent&, const Pool&, const Plane& x, const Plane& y, uint8_t* winners);
-  void (*max_pool_gradient)(const Extent&, const Pool&, const uint8_t* winners, const Plane& dy, const Plane& dx,
-                            bool add);
-  void (*average_pool)(const Extent&, const Pool&, const Plane& x, const Plane& y);
-  void (*average_pool_gradient)(const Extent&, const Pool&, const Plane& dy, const Plane& dx, bool add);
 };
 
 }  // namespace secateur

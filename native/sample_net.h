@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "conv_layer.h"
-#include "plane_kernels.h"
+#include "pool_kernels.h"
 #include "sparse_layer.h"
 
 namespace secateur {

@@ -9,6 +9,7 @@
 
 #include "conv_layer.h"
 #include "plane_kernels.h"
+#include "pool_kernels.h"
 #include "sparse_layer.h"
 
 namespace secateur {
@@ -56,6 +57,7 @@ struct NetCall {
   const SparseKernels& linear = SECATEUR_TABLE(sparse_kernels);
   const ConvKernels& convolution = SECATEUR_TABLE(conv_kernels);
   const PlaneKernels& plane = SECATEUR_TABLE(plane_kernels);
+  const PoolKernels& pool = SECATEUR_TABLE(pool_kernels);
 
   void wait() const { barrier.wait(threads); }
   Planes value(int buffer) const;
