@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur import _native_api
 from secateur._types import Bool, Float
 from secateur.sparse.convolution_plan import ConvolutionPlan, plan_convolution
+from secateur.sparse.dense_state import DenseState, take_survivors
 from secateur.sparse.network import Network, build_network
 from secateur.sparse.network_product import run_network, slot_tensors
 from secateur.sparse.product import fits
@@ -19,7 +20,7 @@ from secateur.sparse.program import Kind, Operation, Program
 __all__ = ["SparseConv1d", "SparseConv2d", "SparseConvolution", "dense_convolution", "sparse_convolution"]
 
 
-class SparseConvolution(nn.Module):
+class SparseConvolution(DenseState):
     """A convolution that stores, computes and trains its surviving weights only.
 
     y[o, p] = b[o] + Σ w · x[i, stride · p + dilation · k − padding] over the weights w that the mask keeps of
@@ -96,50 +97,17 @@ class SparseConvolution(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_networks": {}}  # compiled again where the copy goes
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        destination[prefix + "weight"] = self.weight if keep_vars else self.plan.scatter(self.values.detach())
-        if self.bias is not None:
-            destination[prefix + "bias"] = self.bias if keep_vars else self.bias.detach()
+    def dense_state(self) -> dict[str, Tensor]:
+        """Return the dense weight and the bias."""
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        targets: dict[str, tuple[int, ...]] = {"weight": self.plan.geometry.weight_shape}
-        if self.bias is not None:
-            targets["bias"] = tuple(self.bias.shape)
-        for name, shape in targets.items():
-            key = prefix + name
-            if key not in state_dict:
-                missing_keys.append(key)
-            elif tuple(state_dict[key].shape) != shape:
-                error_msgs.append(f"size mismatch for {key}: {tuple(state_dict[key].shape)}, expected {shape}")
-            else:
-                self._load(name, key, state_dict[key], error_msgs)
-        if strict:
-            own = (key for key in state_dict if key.startswith(prefix))
-            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in targets)
-
-    def _load(self, name: str, key: str, found: Tensor, error_msgs: list[str]) -> None:
-        with torch.no_grad():
-            if name == "bias":
-                self.get_parameter("bias").copy_(found)
-                return
-            values = self.plan.gather(found.detach())
-            lost = int(found.count_nonzero()) - int(values.count_nonzero())
-            if lost:
-                error_msgs.append(
-                    f"{key} has {lost} non-zero weights where the mask of this layer has none; "
-                    "apply the masks to it first (masks.apply_), or sparsify the model it belongs to"
-                )
-                return
-            self.values.copy_(values)
+    @torch.no_grad()
+    def take(self, name: str, found: Tensor) -> str | None:
+        """Copy a dense weight or a bias in, or say why not."""
+        if name == "weight":
+            return take_survivors(self.values, self.plan.gather(found.detach()), found)
+        self.get_parameter("bias").copy_(found)
+        return None
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

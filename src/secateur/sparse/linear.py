@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur._types import Bool, Float
 from secateur.sparse.dense import dense_linear
+from secateur.sparse.dense_state import DenseState, take_survivors
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import fits, sparse_chain
 
 __all__ = ["SparseLinear"]
 
 
-class SparseLinear(nn.Module):
+class SparseLinear(DenseState):
     """A linear layer that stores, computes and trains its surviving weights only.
 
     y = x Wᵀ + b, where W [rows, columns] is `values` at the places that the mask keeps and exactly zero
@@ -104,51 +104,17 @@ class SparseLinear(nn.Module):
             )
         return nn.functional.linear(x, self.weight, self.bias)
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        weight = self.weight if keep_vars else self.plan.scatter(self.values.detach())
-        destination[prefix + "weight"] = weight
-        if self.bias is not None:
-            destination[prefix + "bias"] = self.bias if keep_vars else self.bias.detach()
+    def dense_state(self) -> dict[str, Tensor]:
+        """Return the dense weight and the bias."""
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        targets: dict[str, tuple[int, ...]] = {"weight": (self.plan.rows, self.plan.columns)}
-        if self.bias is not None:
-            targets["bias"] = (self.plan.rows,)
-        for name, shape in targets.items():
-            key = prefix + name
-            if key not in state_dict:
-                missing_keys.append(key)
-            elif tuple(state_dict[key].shape) != shape:
-                error_msgs.append(f"size mismatch for {key}: {tuple(state_dict[key].shape)}, expected {shape}")
-            elif name == "bias":
-                with torch.no_grad():
-                    self.get_parameter("bias").copy_(state_dict[key])
-            else:
-                self._load_weight(key, state_dict[key], error_msgs)
-        if strict:
-            own = (key for key in state_dict if key.startswith(prefix))
-            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in targets)
-
-    def _load_weight(self, key: str, weight: Tensor, error_msgs: list[str]) -> None:
-        values = self.plan.gather(weight.detach())
-        lost = int(weight.count_nonzero()) - int(values.count_nonzero())
-        if lost:
-            error_msgs.append(
-                f"{key} has {lost} non-zero weights where the mask of this layer has none; "
-                "apply the masks to it first (masks.apply_), or sparsify the model it belongs to"
-            )
-            return
-        with torch.no_grad():
-            self.values.copy_(values)
+    @torch.no_grad()
+    def take(self, name: str, found: Tensor) -> str | None:
+        """Copy a dense weight or a bias in, or say why not."""
+        if name == "weight":
+            return take_survivors(self.values, self.plan.gather(found.detach()), found)
+        self.get_parameter("bias").copy_(found)
+        return None
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from secateur.sparse.dense_state import DenseState, take_survivors
 from secateur.sparse.recurrent_plan import RecurrentPlan
 from secateur.sparse.recurrent_product import Pass, fits_recurrent, run_direction
 
@@ -38,7 +38,7 @@ class RecurrentOptions:
         return tuple(f"l{layer}{end}" for layer in range(self.num_layers) for end in ends)
 
 
-class SparseRecurrent(nn.Module):
+class SparseRecurrent(DenseState):
     """What SparseLSTM and SparseGRU share; the equations are those of `nn.LSTM` and `nn.GRU`.
 
     The parameters are `values_ih_l0` [kept], `values_hh_l0` [kept], … and torch's biases; a bias that was a
@@ -223,53 +223,21 @@ class SparseRecurrent(nn.Module):
         out, h, c = torch._VF.lstm(x, full, weights, *rest)  # type: ignore[attr-defined]
         return out, (h, c)
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in zip(_dense_names(self.options), self.dense_weights(), strict=True):
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Any,
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        names = _dense_names(self.options)
-        for name, current in zip(names, self.dense_weights(), strict=True):
-            key = prefix + name
-            if key not in state_dict:
-                missing_keys.append(key)
-            elif state_dict[key].shape != current.shape:
-                expected = tuple(current.shape)
-                error_msgs.append(f"size mismatch for {key}: {tuple(state_dict[key].shape)}, expected {expected}")
-            else:
-                self._load_one(name, key, state_dict[key], error_msgs)
-        if strict:
-            own = (key for key in state_dict if key.startswith(prefix))
-            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in names)
+    def dense_state(self) -> dict[str, Tensor]:
+        """Return torch's own weights and biases, `weight_ih_l0`, …"""
+        return dict(zip(_dense_names(self.options), self.dense_weights(), strict=True))
 
     @torch.no_grad()
-    def _load_one(self, name: str, key: str, tensor: Tensor, error_msgs: list[str]) -> None:
+    def take(self, name: str, found: Tensor) -> str | None:
+        """Copy a dense weight or a bias in, or say why not."""
         kind, which, suffix = name.split("_", 2)
-        if kind == "bias":
-            if name in self.pruned and bool(tensor.any()):
-                error_msgs.append(f"{key} is not zero, but this layer's mask prunes it whole; apply the masks first")
-            else:
-                getattr(self, name).copy_(tensor)
-            return
-        plan = self.plans[self.options.suffixes.index(suffix)]
-        values = plan.gather(tensor, state=which == "hh")
-        lost = int(tensor.count_nonzero()) - int(values.count_nonzero())
-        if lost:
-            error_msgs.append(
-                f"{key} has {lost} non-zero weights where the mask of this layer has none; "
-                "apply the masks to it first (masks.apply_), or sparsify the model it belongs to"
-            )
-            return
-        getattr(self, f"values_{which}_{suffix}").copy_(values)
+        if kind == "weight":
+            values = self.plans[self.options.suffixes.index(suffix)].gather(found, state=which == "hh")
+            return take_survivors(getattr(self, f"values_{which}_{suffix}"), values, found)
+        if name in self.pruned and bool(found.any()):
+            return "is not zero, but this layer's mask prunes it whole; apply the masks first"
+        getattr(self, name).copy_(found)
+        return None
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""
