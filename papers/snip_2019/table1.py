@@ -14,8 +14,8 @@ under two protocols (*as published*: as in the authors' code, biases counted, th
 training from another; *same weights*: the scored weights are trained) and three recipes (*literal*: the paper's;
 *best*: the best of a recorded search, see below, with no training image held out; *shifted*: the same with a fifth of
 the decay, every training image moved at random by up to one pixel each way, which the paper says of CIFAR-10 only, by
-four). Dense networks are trained by the same recipes. The result is the error after the last step; the best epoch, chosen on the test set as the
-authors' script does, stands beside it.
+four). Dense networks are trained by the same recipes. The result is the error after the last step; the best epoch,
+chosen on the test set as the authors' script does, stands beside it.
 """
 
 TRIED = (
