@@ -12,6 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from secateur.cli import main
+from secateur.lab.experiment import Experiment
+from secateur.lab.recipe import Constant, Recipe
+from secateur.lab.run import run
+from secateur.lab.train import DivergedError
 from secateur.masks import Masks
 
 
@@ -66,6 +70,18 @@ def test_what_is_no_stack_has_no_effective_numbers(capsys: pytest.CaptureFixture
     assert report["effective"] is None and report["assumed"] is None
     assert main(["show", "conv.safetensors"]) == 0
     assert "n/a" in capsys.readouterr().out
+
+
+def test_a_run_that_diverged(capsys: pytest.CaptureFixture[str]) -> None:
+    wild = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(30, Constant(1e30)))
+    with pytest.raises(DivergedError):
+        run(wild, root="r")
+    (directory,) = Path("r").iterdir()
+    capsys.readouterr()
+    report = report_on(str(directory), capsys)
+    assert report["state"] == "diverged" and "training diverged" in report["why"] and "result" not in report
+    assert main(["show", str(directory)]) == 0
+    assert "training diverged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("model", "effective"), [("lenet-300-100", True), ("gru-s", False)])

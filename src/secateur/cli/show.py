@@ -50,13 +50,15 @@ def execute(args: argparse.Namespace) -> int:
 
 def _of_run(path: Path) -> dict[str, Any]:
     from secateur.lab import store
-    from secateur.lab.run import EXPERIMENT, RESULT, state_of
+    from secateur.lab.run import EXPERIMENT, RESULT, state_of, why_diverged
     from secateur.lab.stages import MASKS
 
     if not (path / EXPERIMENT).exists():
         raise UsageError(f"{path} is not a run's directory: it holds no {EXPERIMENT}.")
     report: dict[str, Any] = {"path": str(path), "kind": "run", "state": state_of(path)}
     report["experiment"] = store.read_json(path / EXPERIMENT)
+    if report["state"] == "diverged":
+        report["why"] = why_diverged(path)
     if (path / RESULT).exists():
         report["result"] = store.read_json(path / RESULT)
     if (path / MASKS).exists():
@@ -183,6 +185,8 @@ def _print_run(report: Mapping[str, Any]) -> None:
     console.say("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
     console.say("  recipe: " + "  ".join(f"{name} {value}" for name, value in recipe.items()))
     console.say(f"  state: {report['state']}")
+    if "why" in report:
+        console.say(f"  {report['why']}")
     if "result" in report:
         result = report["result"]
         best = result["best"]
