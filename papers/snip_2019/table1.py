@@ -12,8 +12,8 @@ ABOUT = """
 The paper's Table 1 reports SNIP's error on MNIST beside methods that prune after training. Each number is measured
 under two protocols (*as published*: as in the authors' code, biases counted, the mask from one draw of the weights and
 training from another; *same weights*: the scored weights are trained) and three recipes (*literal*: the paper's;
-*best*: the best of a recorded search, see below, with no training image held out; *shifted*: the same with a fifth of
-the decay, every training image moved at random by up to one pixel each way, which the paper says of CIFAR-10 only, by
+*best*: the best of a recorded search, see below, with no training image held out; *shifted*: the best of that search
+where every training image is moved at random by up to one pixel each way, which the paper says of CIFAR-10 only, by
 four). Dense networks are trained by the same recipes. The result is the error after the last step; the best epoch,
 chosen on the test set as the authors' script does, stands beside it.
 """
