@@ -18,7 +18,8 @@ labels in all cases. In the paper the dense network comes to fit random labels, 
 pruned one does not: it lacks the capacity to memorise. The curves are training losses; the column *ours* is the error
 on the true test labels, which is chance (90 %) for whoever learned random ones. *Dense* and *pruned* train without
 weight decay, *+ L2* with 5e-4 added to the gradient. The paper does not say how it trained here; ours is its Table 3's
-Adam at 1e-3, for 50 epochs. Memorising takes many epochs: shortened runs do not show it.
+Adam at 1e-3, for 50 epochs. Memorising takes many epochs: shortened runs do not show it. The curves' teeth are epochs,
+in which no image comes twice.
 """
 
 NO_DECAY = Recipe(steps=27_000, rate=Constant(1e-3), optimizer=Adam())
