@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur import _native_api
 from secateur._types import Bool, Float
 from secateur.sparse.convolution_plan import ConvolutionPlan, plan_convolution
-from secateur.sparse.dense_state import DenseState, take_survivors
+from secateur.sparse.dense_state import WeightState
 from secateur.sparse.network import Network, build_network
 from secateur.sparse.network_product import run_network, slot_tensors
 from secateur.sparse.product import fits
@@ -20,7 +20,7 @@ from secateur.sparse.program import Kind, Operation, Program
 __all__ = ["SparseConv1d", "SparseConv2d", "SparseConvolution", "dense_convolution", "sparse_convolution"]
 
 
-class SparseConvolution(DenseState):
+class SparseConvolution(WeightState[ConvolutionPlan]):
     """A convolution that stores, computes and trains its surviving weights only.
 
     y[o, p] = b[o] + Σ w · x[i, stride · p + dilation · k − padding] over the weights w that the mask keeps of
@@ -54,11 +54,6 @@ class SparseConvolution(DenseState):
         self.values = nn.Parameter(values)
         self.bias = None if bias is None else nn.Parameter(bias)
         self._networks: dict[tuple[int, ...], Network] = {}
-
-    @property
-    def weight(self) -> Float[Tensor, "outputs inputs *kernel"]:
-        """The dense weight, built when asked for. Gradients flow through it into `values`."""
-        return self.plan.scatter(self.values)
 
     def forward(self, x: Float[Tensor, "*image"]) -> Float[Tensor, "*result"]:
         """Convolve: [batch, input channels, (rows,) columns] → [batch, output channels, (rows,) columns]."""
@@ -96,18 +91,6 @@ class SparseConvolution(DenseState):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_networks": {}}  # compiled again where the copy goes
-
-    def dense_state(self) -> dict[str, Tensor]:
-        """Return the dense weight and the bias."""
-        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
-
-    @torch.no_grad()
-    def take(self, name: str, found: Tensor) -> str | None:
-        """Copy a dense weight or a bias in, or say why not."""
-        if name == "weight":
-            return take_survivors(self.values, self.plan.gather(found.detach()), found)
-        self.get_parameter("bias").copy_(found)
-        return None
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from secateur._types import Float
+from secateur.sparse.convolution_plan import ConvolutionPlan
+from secateur.sparse.plan import LayerPlan
 
-__all__ = ["DenseState", "take_survivors"]
+__all__ = ["DenseState", "WeightState", "take_survivors"]
+
+Plan = TypeVar("Plan", LayerPlan, ConvolutionPlan)
 
 
 class DenseState(nn.Module):
@@ -52,6 +56,31 @@ class DenseState(nn.Module):
         if strict:
             own = (key for key in state_dict if key.startswith(prefix))
             unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in current)
+
+
+class WeightState(DenseState, Generic[Plan]):
+    """The same for one weight and perhaps a bias. `plan` says where the weight's `values` are."""
+
+    plan: Plan
+    values: nn.Parameter
+    bias: nn.Parameter | None
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, built when asked for. Gradients flow through it into `values`."""
+        return self.plan.scatter(self.values)
+
+    def dense_state(self) -> dict[str, Tensor]:
+        """Return the dense weight and the bias."""
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+
+    @torch.no_grad()
+    def take(self, name: str, found: Tensor) -> str | None:
+        """Copy a dense weight or a bias in, or say why not."""
+        if name == "weight":
+            return take_survivors(self.values, self.plan.gather(found.detach()), found)
+        self.get_parameter("bias").copy_(found)
+        return None
 
 
 def take_survivors(parameter: nn.Parameter, values: Float[Tensor, " kept"], found: Tensor) -> str | None:

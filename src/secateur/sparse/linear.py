@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from secateur._types import Bool, Float
 from secateur.sparse.dense import dense_linear
-from secateur.sparse.dense_state import DenseState, take_survivors
+from secateur.sparse.dense_state import WeightState
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.product import fits, sparse_chain
 
 __all__ = ["SparseLinear"]
 
 
-class SparseLinear(DenseState):
+class SparseLinear(WeightState[LayerPlan]):
     """A linear layer that stores, computes and trains its surviving weights only.
 
     y = x Wᵀ + b, where W [rows, columns] is `values` at the places that the mask keeps and exactly zero
@@ -74,11 +74,6 @@ class SparseLinear(DenseState):
         return self.plan.rows
 
     @property
-    def weight(self) -> Float[Tensor, "rows columns"]:
-        """The dense matrix, built when asked for. Gradients flow through it into `values`."""
-        return self.plan.scatter(self.values)
-
-    @property
     def runs_sparse(self) -> bool:
         """Whether the sparse kernels are to be used (dense is chosen above the break-even density)."""
         return not self.compute_dense
@@ -103,18 +98,6 @@ class SparseLinear(DenseState):
                 stacklevel=4,
             )
         return nn.functional.linear(x, self.weight, self.bias)
-
-    def dense_state(self) -> dict[str, Tensor]:
-        """Return the dense weight and the bias."""
-        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
-
-    @torch.no_grad()
-    def take(self, name: str, found: Tensor) -> str | None:
-        """Copy a dense weight or a bias in, or say why not."""
-        if name == "weight":
-            return take_survivors(self.values, self.plan.gather(found.detach()), found)
-        self.get_parameter("bias").copy_(found)
-        return None
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""
