@@ -8,7 +8,7 @@
 namespace secateur::SECATEUR_ISA {
 namespace {
 
-// Calls body(offset of x, offset of y, tile) for every position and every vector of samples in it.
+// Calls body(offset of x, offset of y, tile, first lane) for every position and every vector of samples in it.
 template <class Body>
 inline __attribute__((always_inline)) void each(const Extent& e, const Plane& x, const Plane& y, Body body) {
   for (int32_t t = 0; t < e.tiles; ++t) {

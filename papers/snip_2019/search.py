@@ -92,7 +92,7 @@ def moved(literal: Experiment) -> Iterator[tuple[str, Experiment]]:
 
 
 def moved_for_lenet_5() -> Iterator[tuple[str, Experiment]]:
-    """Yield the same for the other network at the highest sparsity of Table 1. Dense, it does not survive 0.06."""
+    """Yield the same for the other network at the highest sparsity of Table 1."""
     all_trained = replace(lenet(LENET_5, "snip", 0.01), validation=0.0)
     for peak, decay in ((0.03, 1e-4), (0.03, 5e-4), (0.045, 1e-4), (0.06, 1e-4), (0.06, 5e-4)):
         recipe = replace(ramp(peak, decay), augment=True)

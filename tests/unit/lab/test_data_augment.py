@@ -92,6 +92,8 @@ def test_the_input_is_not_written_to_and_half_precision_stays() -> None:
     assert torch.equal(x, before)
 
 
-def test_a_negative_shift_is_refused() -> None:
+def test_shifts_that_cannot_be_are_refused() -> None:
     with pytest.raises(SecateurError, match=r"^`pixels` must be 0 or more, got -1\.$"):
         shift(torch.zeros(1, 1, 2, 2), _generator(), pixels=-1)
+    with pytest.raises(SecateurError, match=r"`border` must be 'zero' or 'edge', got 'mirror'"):
+        shift(torch.rand(1, 1, 2, 2), _generator(), border="mirror")
