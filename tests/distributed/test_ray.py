@@ -32,16 +32,18 @@ ray = pytest.importorskip("ray", reason="the cluster is Ray's (extra `ray`)")
 pytestmark = [
     pytest.mark.distributed,
     pytest.mark.xdist_group("ray"),  # one cluster for all
+    pytest.mark.timeout(300),  # beside other work, starting a cluster alone can take a minute
 ]
 
-# Eager torch, saved a hundred times a second: slow enough to be hit in the middle.
-BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(400, Constant(0.05), batch=50), engine=Engine.TORCH)
+# Eager torch, saved a hundred times a second: slow enough, against a look every 0.2 s, to be hit in the middle.
+BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(1600, Constant(0.05), batch=50), engine=Engine.TORCH)
 SHORT = replace(BASE, recipe=Recipe(10, Constant(0.05), batch=50))
 LONG = grid(BASE, ["snip", "dense"], [0])
 
 QUIET = {"include_dashboard": False, "include_log_monitor": False}
-# A node on a busy machine is slow, not dead; that it is gone shows at once, by its connections.
-PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 60}
+# A node on a busy machine is slow, not dead; that it is gone shows at once, by its connections. And workers share a
+# busy machine with the test as equals: at Ray's niceness of 15 they hardly get to run beside other tests.
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 60, "worker_niceness": 0}
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,19 @@ class Watch:
         assert news[-1].stage == "done"
 
 
+def hit_in_time(
+    experiments: list[Experiment], root: Path, sent: dict[str, list[int]], do: Callable[[Experiment], bool]
+) -> tuple[Comparison, Watch]:
+    """Run a grid and hit one of its runs; anew where a busy driver saw to it only after the run's last files left."""
+    for attempt in range(5):
+        sent.clear()
+        watch = Watch(root / str(attempt), do)
+        found = compare(experiments, root=watch.root, save_every=0.01, runner=on_ray(), on_progress=watch)
+        if watch.hit is not None and len(sent[watch.hit.name]) > 1:
+            return found, watch
+    pytest.fail("no run was hit before it was over")
+
+
 def assert_sent_on(sent: dict[str, list[int]], watch: Watch) -> None:
     """The run that was hit was sent out again, with the checkpoint that had come home by then or a later one."""
     watch.assert_went_on()
@@ -247,14 +262,16 @@ def test_a_killed_worker_loses_nothing(
         os.kill(worker, signal.SIGKILL)
         return True
 
-    watch = Watch(tmp_path, kill)
-    alone = compare([BASE], root=tmp_path, save_every=0.01, runner=on_ray(), on_progress=watch)
+    alone, watch = hit_in_time([BASE], tmp_path, sent, kill)
     assert_same(alone, Comparison(local.rows[:1], {}))
     assert_sent_on(sent, watch)
 
 
 def test_a_lost_node_loses_nothing(cluster: Any, local: Comparison, sent: dict[str, list[int]], tmp_path: Path) -> None:
     def remove(running: Experiment) -> bool:
+        if not cluster.worker_nodes:
+            cluster.add_node(num_cpus=1)
+            return False
         (node,) = cluster.worker_nodes
         (raylet,) = node.all_processes["raylet"]
         worker = worker_of(running)
@@ -263,8 +280,8 @@ def test_a_lost_node_loses_nothing(cluster: Any, local: Comparison, sent: dict[s
         cluster.remove_node(node, allow_graceful=False)  # for good: the tests after this one get on with the other
         return True
 
-    watch = Watch(tmp_path, remove)
-    assert_same(compare(LONG, root=tmp_path, save_every=0.01, runner=on_ray(), on_progress=watch), local)
+    both, watch = hit_in_time(LONG, tmp_path, sent, remove)
+    assert_same(both, local)
     assert_sent_on(sent, watch)
 
 
@@ -282,4 +299,4 @@ def test_an_interrupted_grid_goes_on_here(cluster: Any, local: Comparison, tmp_p
     news: list[Progress] = []
     assert_same(compare(LONG, root=tmp_path, threads=1, on_progress=news.append), local)
     trained = [one.step for one in news if one.experiment == interrupted[0] and one.stage == "train"]
-    assert 20 <= step < trained[0] <= step + 2  # every other step of this recipe is told
+    assert 20 <= step < trained[0] <= step + 8  # every eighth step of this recipe is told
