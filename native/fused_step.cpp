@@ -78,9 +78,23 @@ class FusedStep {
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
+  // The outputs for a batch, one row per sample, with the weights as they are.
+  void predict(uintptr_t x, int64_t stride, int64_t samples, uintptr_t out, int threads) {
+    check_complete();
+    prepare_activations(samples);
+    const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
+    Barrier barrier;
+    run_team(chain_.threads_worth(threads, samples), [&](int thread, int team) {
+      const Part part(kernels, barrier, thread, team, tiles_);
+      fill(part);
+      chain_.infer(part, values_.data(), biases_.data(), reinterpret_cast<const float*>(x), stride, samples, work_,
+                   ld_, reinterpret_cast<float*>(out), chain_.layer(chain_.size() - 1).rows(), &full_);
+    });
+  }
+
   // Mean loss of the batch before the update.
   double step(uintptr_t x, int64_t stride, uintptr_t targets, int64_t samples, int threads) {
-    if (parameters_.size() != 2 * chain_.size()) throw std::invalid_argument("not every parameter was added");
+    check_complete();
     if (samples < 1) throw std::invalid_argument("a step needs at least one sample, got 0");
     const int64_t* labels = reinterpret_cast<const int64_t*>(targets);
     const Rows batch{reinterpret_cast<float*>(x), stride};
@@ -98,6 +112,10 @@ class FusedStep {
   }
 
  private:
+  void check_complete() const {
+    if (parameters_.size() != 2 * chain_.size()) throw std::invalid_argument("not every parameter was added");
+  }
+
   void check(const int64_t* labels, int64_t samples) const {
     const int32_t classes = chain_.layer(chain_.size() - 1).rows();
     for (int64_t i = 0; i < samples; ++i)
@@ -112,10 +130,14 @@ class FusedStep {
     int64_t stride;
   };
 
-  void prepare(Rows batch, int64_t samples) {
+  void prepare_activations(int64_t samples) {
     ld_ = SparseChain::leading_dimension(samples);
     tiles_ = int32_t((samples + kTileSamples - 1) / kTileSamples);
     work_ = scratch(0, chain_.work_floats(samples));
+  }
+
+  void prepare(Rows batch, int64_t samples) {
+    prepare_activations(samples);
     gradients_ = scratch(1, chain_.work_floats(samples));
     // Wide batches are summed in several sweeps, which need a place for all gradients of a layer.
     const int64_t entries = chain_.first_entry(chain_.size());
@@ -275,6 +297,7 @@ void bind_fused_step(nb::module_& module) {
       .def("set_adam", &FusedStep::set_adam)
       .def_prop_ro("full_bytes", &FusedStep::full_bytes)
       .def_prop_rw("steps", &FusedStep::steps, &FusedStep::set_steps)
+      .def("predict", &FusedStep::predict, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &FusedStep::step, nb::call_guard<nb::gil_scoped_release>());
 }
 

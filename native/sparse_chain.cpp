@@ -103,6 +103,16 @@ void SparseChain::forward(const Part& part, const float* const* values, const fl
   }
 }
 
+void SparseChain::infer(const Part& part, const float* const* values, const float* const* biases, const float* x,
+                        int64_t stride, int64_t samples, float* work, int64_t ld, float* out, int64_t out_stride,
+                        const FullMatrices* full) const {
+  pack_input(part, x, stride, samples, work, ld);
+  forward(part, values, biases, work, ld, full);
+  if (part.row_part == 0)
+    part.kernels.unpack(work + first_row_[size()] * ld, ld, layers_.back()->rows(), samples,
+                        int32_t(part.my_tiles.begin), int32_t(part.my_tiles.end), out, out_stride);
+}
+
 void SparseChain::transpose_values(const Part& part, const float* const* values, size_t first,
                                    float* transposed, const FullMatrices* full) const {
   // A thread with one tile less than the others has time for this; if all have the same, they share it.

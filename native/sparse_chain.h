@@ -53,6 +53,10 @@ class SparseChain {
   // Where `full` has a matrix for a layer, forward and backward compute with that; it may be null for all.
   void forward(const Part&, const float* const* values, const float* const* biases, float* work, int64_t ld,
                const FullMatrices* full = nullptr) const;
+  // All of an inference: packs the input, computes, and writes the last layer's outputs, one row per sample.
+  void infer(const Part&, const float* const* values, const float* const* biases, const float* x, int64_t stride,
+             int64_t samples, float* work, int64_t ld, float* out, int64_t out_stride,
+             const FullMatrices* full = nullptr) const;
   // Values in transposed order, for the layers from `first` on. Threads with fewer tiles take more.
   void transpose_values(const Part&, const float* const* values, size_t first, float* transposed,
                         const FullMatrices* full = nullptr) const;

@@ -39,11 +39,7 @@ void forward(const SparseChain& chain, const Addresses& values, const Addresses&
   Barrier barrier;
   run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
     const Part part(kernels, barrier, thread, team, tiles_of(samples));
-    chain.pack_input(part, at<const float>(x), stride, samples, buffer, ld);
-    chain.forward(part, v.data(), b.data(), buffer, ld);
-    if (part.row_part == 0)
-      kernels.unpack(buffer + chain.first_row(chain.size()) * ld, ld, chain.layer(chain.size() - 1).rows(), samples,
-                     int32_t(part.my_tiles.begin), int32_t(part.my_tiles.end), at<float>(out), out_stride);
+    chain.infer(part, v.data(), b.data(), at<const float>(x), stride, samples, buffer, ld, at<float>(out), out_stride);
   });
 }
 

@@ -27,7 +27,6 @@ from secateur.sparse.pieces import (
     write_slices,
 )
 from secateur.sparse.plan import LayerPlan, plan_layer
-from secateur.sparse.product import sparse_chain
 from secateur.sparse.program import is_network
 from secateur.sparse.recurrent_program import is_recurrent_network
 from secateur.sparse.recurrent_step import RecurrentStep, supported_recurrent
@@ -171,13 +170,9 @@ class FusedStep:
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs for a batch with the weights as they are now, [batch, classes]."""
         x = self._inputs(x)
-        pieces = iter(self._slices)
-        values: list[Tensor] = []
-        biases: list[Tensor | None] = []
-        for plan, layer in zip(self._plans, self._layers, strict=True):
-            values.append(next(pieces).value[: plan.kept])
-            biases.append(None if layer.bias is None else next(pieces).value[: plan.rows])
-        return sparse_chain(x, self._plans, tuple(values), tuple(biases))
+        out = x.new_empty((x.shape[0], self._plans[-1].rows))
+        self._engine.predict(x.data_ptr(), self._features, x.shape[0], out.data_ptr(), torch.get_num_threads())
+        return out
 
     @torch.no_grad()
     def write_back(self) -> None:

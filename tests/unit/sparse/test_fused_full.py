@@ -78,6 +78,9 @@ def test_the_weights_of_the_eager_masked_loop(isa: str, widths: tuple[int, ...],
         step = compile_step(model, masks, cross_entropy, optimizer)
         for x, y in batches:
             step(x, y)
+        with torch.no_grad():
+            for x, _ in batches[:4]:  # 1 and 150 images, and what no vector divides
+                torch.testing.assert_close(step.predict(x), eager(x), rtol=1e-3, atol=1e-4)
     step.write_back()
     for (name, p), q in zip(model.named_parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
@@ -114,6 +117,19 @@ def test_what_no_weight_reads_may_be_anything() -> None:
         step.write_back()
         trained.append([p.detach().clone() for p in model.parameters()])
     assert all(torch.equal(p, q) for p, q in zip(*trained, strict=True))
+
+
+def test_a_prediction_is_of_the_weights_taken_up_last_and_of_as_many_samples() -> None:
+    model = chain((40, 20, 30, 5))
+    step = compile_step(model, most_of(model, 0.9), cross_entropy, SGD(model.parameters(), lr=0.1))
+    x, _ = batch_of(model, 33, 0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2)
+        step.read_back()
+        torch.testing.assert_close(step.predict(x), model(x))
+        torch.testing.assert_close(step.predict(x.repeat(1, 2)[:, :40]), model(x))  # not contiguous
+    assert step.predict(x[:0]).shape == (0, 5)
 
 
 def test_the_full_matrices_are_counted() -> None:
