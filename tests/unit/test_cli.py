@@ -187,6 +187,17 @@ def test_run_prunes_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert blocked["experiment"]["block"] == [4, 1] and "block" not in dense["experiment"]
 
 
+def test_augmentation_is_asked_for_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--recipe", "paper-cifar"]) == 2
+    said = capsys.readouterr().err
+    assert "`augment` must be False for digits" in said and "--no-augment" in said and "mnist, cifar-10" in said
+    assert main([*RUN, "--recipe", "paper-cifar", "--no-augment", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert "augment" not in result["experiment"]["recipe"] and result["experiment"]["recipe"]["batch"] == 128
+    assert main([*RUN, "--augment", "--data", "mnist"]) == 1  # not refused; the data are not here
+    assert "MNIST was not found" in capsys.readouterr().err
+
+
 def test_missing_data_is_status_1_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "--data", "mnist", "--compare", "snip,dense", "--seeds", "2"]) == 1
     captured = capsys.readouterr()

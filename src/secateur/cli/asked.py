@@ -75,10 +75,12 @@ def runner_of(args: argparse.Namespace, wanted: Sequence[Experiment]) -> Runner:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """Return the recipe by name, with the length and batch asked for."""
+    """Return the recipe by name, with the length, batch and augmentation asked for."""
     found = recipe(args.recipe or ("demo" if args.data == "digits" else "short"))
     if args.batch:
         found = replace(found, batch=args.batch, name="")
+    if args.augment not in (None, found.augment):
+        found = replace(found, augment=args.augment, name="")
     return shortened(found, args.steps) if args.steps else found
 
 

@@ -138,6 +138,11 @@ def _training(group: Any) -> None:
     group.add_argument("--steps", metavar="N", type=values.positive, help="squeeze or stretch the recipe to N steps")
     group.add_argument("--batch", metavar="N", type=values.positive, help="examples per step, in place of the recipe's")
     group.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        help="change the training images at random, as is usual for the data, or do not [default: as the recipe says]",
+    )
+    group.add_argument(
         "--engine",
         choices=("auto", "torch", "sparse"),
         default="auto",

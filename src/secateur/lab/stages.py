@@ -70,12 +70,23 @@ def check(experiment: Experiment) -> None:
     for field, (name, names) in known.items():
         if name not in names:
             raise SecateurError(f"`{field}` must be one of {', '.join(names)}, got {name!r}.{nearest(name, names)}")
+    _check_augmentation(experiment)
     if experiment.method != DENSE:
         method_of(experiment)
     elif experiment.options:
         raise SecateurError("`options` are a method's, and dense has none.")
     data.split(1, experiment.validation, experiment.seed)  # refuses what is no fraction
     untrained(experiment)
+
+
+def _check_augmentation(experiment: Experiment) -> None:
+    sources = data.catalogue()
+    if experiment.recipe.augment and sources[experiment.data].augment is None:
+        having = ", ".join(name for name, source in sources.items() if source.augment is not None)
+        raise SecateurError(
+            f"`augment` must be False for {experiment.data}, for which no augmentation is known; got True. Take the "
+            f"recipe with augment=False (--no-augment), or one of {having}."
+        )
 
 
 def load(experiment: Experiment, *, data_dir: str | Path | None, device: torch.device | str) -> Dataset:

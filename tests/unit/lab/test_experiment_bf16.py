@@ -26,7 +26,7 @@ from secateur.masks import Masks
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-RECIPE = Recipe(40, Constant(0.05), batch=32, augment=True, evaluate_every=20)
+RECIPE = Recipe(40, Constant(0.05), batch=32, evaluate_every=20)
 #: A residual network with batch norm, on 300 of the digits.
 BASE = Experiment("wrn-10-1", "digits", "snip", 0.2, RECIPE, engine=Engine.TORCH, examples=300, bf16=True)
 TORCH = Choice(Engine.TORCH, "asked for")
@@ -149,7 +149,7 @@ def test_products_are_bfloat16_and_the_rest_float32(generator: torch.Generator) 
 
 @pytest.mark.parametrize("model", ["lenet-300-100", "lstm-s", "gru-s"])
 def test_networks_without_images_in_them_train_too(model: str, digits: data.Dataset, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, steps=3, augment=False)
+    recipe = replace(RECIPE, steps=3)
     found = run(replace(BASE, model=model, recipe=recipe, engine=Engine.AUTO), root=tmp_path, dataset=digits)
     assert found.facts["engine"] == {"name": "torch", "why": BF16}
 
