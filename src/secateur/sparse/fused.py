@@ -14,17 +14,16 @@ from secateur import _native_api
 from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compact import compact
+from secateur.sparse.compiled_step import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
 from secateur.sparse.network_step import NetworkStep, supported_network
-from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_changes, slots_of, steps_of
+from secateur.sparse.optimizers import refuse_optimizer, steps_of
 from secateur.sparse.pieces import (
     Loss,
     Slice,
     make_slice,
-    read_slices,
     refuse_loss,
     refuse_parameter,
-    write_slices,
 )
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.program import is_network
@@ -120,20 +119,16 @@ def _supported(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer)
     return chain
 
 
-class FusedStep:
+class FusedStep(CompiledStep):
     """A compiled training step; call it with a batch. Made by `compile_step`."""
 
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, chain: Chain) -> None:
-        self.model, self.masks, self.optimizer = model, masks, optimizer
+        super().__init__(model, masks, optimizer)
         self._flattens, self._layers = chain.flattens, chain.layers
         self._features = chain.layers[0].in_features
-        self._slots = slots_of(optimizer)
-        self._options_of = options_reader(optimizer)
         self._plans, pieces = _cut(chain, masks.parameters(model), masks, len(self._slots))
         self._slices = [piece for piece in pieces if piece is not None]
-        self._versions: list[tuple[Tensor, int]] = []
         self._engine = self._build(pieces)
-        self._sent: list[tuple[Any, ...] | None] = [None] * len(optimizer.param_groups)
         self.read_back()
 
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -144,21 +139,10 @@ class FusedStep:
             targets: class numbers, int64, [batch].
         """
         x, samples = self._check(x, targets)
-        send_changes(self._engine, self.optimizer, self._options_of, self._sent)
+        self._send_options()
         loss = self._engine.step(x.data_ptr(), self._features, targets.data_ptr(), samples, torch.get_num_threads())
-        # Schedulers ask whether the optimizer has stepped.
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._note_step()
         return loss
-
-    @property
-    def steps(self) -> int:
-        """How many steps the optimizer has taken, those before `compile_step` included (SGD forgets those)."""
-        return self._engine.steps
-
-    @property
-    def parameter_bytes(self) -> int:
-        """Bytes of the weights and biases that the engine trains."""
-        return sum(4 * len(piece.places) for piece in self._slices)
 
     @property
     def training_bytes(self) -> int:
@@ -174,26 +158,18 @@ class FusedStep:
         self._engine.predict(x.data_ptr(), self._features, x.shape[0], out.data_ptr(), torch.get_num_threads())
         return out
 
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
-        write_slices(self._slices, self.optimizer, self._slots, self.steps)
-        self._note_versions()
+    @property
+    def _trained(self) -> list[Slice]:
+        return self._slices
 
-    @torch.no_grad()
-    def read_back(self) -> None:
-        """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
-        steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices])
-        self.masks.apply_(self.model)
-        read_slices(self._slices, self.optimizer, self._slots)
+    def _take_up(self, steps: int) -> None:
         self._engine.steps = steps
-        self._note_versions()
 
     def _build(self, pieces: list[Slice | None]) -> Any:
         native = _native_api.native
         assert native is not None, "_supported has looked"
         engine = native.FusedStep([plan.layer for plan in self._plans])
-        groups = {id(p): i for i, g in enumerate(self.optimizer.param_groups) for p in g["params"]}
+        groups = self._group_of()
         for i, piece in enumerate(pieces):
             if piece is None:  # a layer without a bias
                 rows = self._plans[i // 2].rows
@@ -204,32 +180,17 @@ class FusedStep:
             engine.add_parameter(piece.value.data_ptr(), *addresses[:2], piece.active, len(piece.places), group)
         return engine
 
-    def _note_versions(self) -> None:
-        self._versions = [(piece.parameter, piece.parameter._version) for piece in self._slices]
-
     def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        for parameter, version in self._versions:
-            if parameter._version != version:
-                raise SecateurError(
-                    "the model's weights were changed outside the fused step; call read_back() to take them up"
-                )
+        self._refuse_outside_changes()
         x = self._inputs(x)
         samples = x.shape[0]
         if samples == 0:
             raise SecateurError("the batch is empty; a step needs at least one sample")
-        if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
-            raise SecateurError(
-                f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
-                f"{tuple(targets.shape)} on {targets.device.type}"
-            )
-        if not targets.is_contiguous():
-            raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
+        refuse_targets(targets, samples)
         return x, samples
 
     def _inputs(self, x: Tensor) -> Tensor:
-        if x.dtype is not torch.float32 or not x.is_cpu:
-            kind = str(x.dtype).removeprefix("torch.")
-            raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
+        refuse_inputs(x)
         shape = x.shape
         flat = len(shape) == 2 or (len(shape) > 2 and self._flattens)
         if not flat or prod(shape[1:]) != self._features:

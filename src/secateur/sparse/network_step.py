@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,17 +12,16 @@ from torch.optim import Optimizer
 from secateur import _native_api
 from secateur.errors import SecateurError
 from secateur.masks import Masks
+from secateur.sparse.compiled_step import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.network import Network, build_network, positions_of
-from secateur.sparse.optimizers import options_reader, refuse_optimizer, send_changes, slots_of, steps_of
+from secateur.sparse.optimizers import refuse_optimizer, steps_of
 from secateur.sparse.pieces import (
     Loss,
     Slice,
     make_slice,
-    read_slices,
     refuse_loss,
     refuse_parameter,
-    write_slices,
 )
 from secateur.sparse.program import Kind, Program, program_of
 
@@ -57,7 +57,7 @@ def supported_network(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
     return program
 
 
-class NetworkStep:
+class NetworkStep(CompiledStep):
     """A compiled training step of a convolutional network; call it with a batch. Made by `compile_step`.
 
     It trains the surviving weights, the biases and the normalisation's γ and β. Running statistics are kept in
@@ -65,19 +65,14 @@ class NetworkStep:
     """
 
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, program: Program) -> None:
-        self.model, self.masks, self.optimizer = model, masks, optimizer
+        super().__init__(model, masks, optimizer)
         self._program = program
-        self._slots = slots_of(optimizer)
-        self._options_of = options_reader(optimizer)
         self._masks = {id(p): masks[name] for name, p in masks.parameters(model).items()}
         self._slices = _cut(program, self._masks, len(self._slots))
         self._keep = {id(p): self._masks[id(p)].float() for p in self._slices_of_masked_biases()}
         self._networks: dict[tuple[int, ...], Network] = {}
-        self._engine: Any = None
         self._engine_shape: tuple[int, ...] | None = None
         self._steps = 0
-        self._sent: list[tuple[Any, ...] | None] = []
-        self._versions: list[tuple[Tensor, int]] = []
         self._running: list[Tensor | None] = []
         self.read_back()
 
@@ -92,12 +87,11 @@ class NetworkStep:
         """
         x = self._check(x, targets)
         engine = self._engine_for(tuple(x.shape[1:]))
-        send_changes(engine, self.optimizer, self._options_of, self._sent)
+        self._send_options()
         loss = engine.step(x.data_ptr(), targets.data_ptr(), x.shape[0], torch.get_num_threads())
         for norm in self._program.norms:
             norm.get_buffer("num_batches_tracked").add_(1)
-        # Schedulers ask whether the optimizer has stepped.
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._note_step()
         return loss
 
     @property
@@ -106,14 +100,9 @@ class NetworkStep:
         return self._steps if self._engine is None else self._engine.steps
 
     @property
-    def parameter_bytes(self) -> int:
-        """Bytes of everything that the engine trains."""
-        return sum(4 * len(piece.places) for piece in self._slices.values())
-
-    @property
     def training_bytes(self) -> int:
         """Bytes of weights, gradients, optimizer state and indices."""
-        return sum(len(piece.places) * (8 + 4 * len(piece.state) + 12) for piece in self._slices.values())
+        return sum(len(piece.places) * (8 + 4 * len(piece.state) + 12) for piece in self._trained)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -127,21 +116,14 @@ class NetworkStep:
         native.forward(slots, x.data_ptr(), samples, False, work.data_ptr(), out.data_ptr(), torch.get_num_threads())
         return out
 
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
-        write_slices(self._slices.values(), self.optimizer, self._slots, self.steps)
-        self._note_versions()
+    @property
+    def _trained(self) -> Collection[Slice]:
+        return self._slices.values()
 
-    @torch.no_grad()
-    def read_back(self) -> None:
-        """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
-        self._steps = steps_of(self.optimizer, [piece.parameter for piece in self._slices.values()])
-        self.masks.apply_(self.model)
-        read_slices(self._slices.values(), self.optimizer, self._slots)
+    def _take_up(self, steps: int) -> None:
+        self._steps = steps
         if self._engine is not None:
-            self._engine.steps = self._steps
-        self._note_versions()
+            self._engine.steps = steps
 
     def _slices_of_masked_biases(self) -> list[Tensor]:
         biases = [None if o.module is None else o.module._parameters.get("bias") for o in self._program.layers]
@@ -159,7 +141,7 @@ class NetworkStep:
             steps, native = self.steps, _native_api.native
             assert native is not None, "supported_network has looked"
             engine = native.NetStep(network.native)
-            groups = {id(p): i for i, g in enumerate(self.optimizer.param_groups) for p in g["params"]}
+            groups = self._group_of()
             for slot, (module, name) in enumerate(network.slots):
                 parameter = module._parameters.get(name)
                 if parameter is not None:
@@ -191,36 +173,21 @@ class NetworkStep:
         buffer = module._buffers.get(name)
         return 0 if buffer is None else buffer.data_ptr()
 
-    def _note_versions(self) -> None:
-        self._versions = [(piece.parameter, piece.parameter._version) for piece in self._slices.values()]
-
     def _check(self, x: Tensor, targets: Tensor) -> Tensor:
-        for parameter, version in self._versions:
-            if parameter._version != version:
-                raise SecateurError(
-                    "the model's weights were changed outside the fused step; call read_back() to take them up"
-                )
+        self._refuse_outside_changes()
         for norm in self._program.norms:
             if not norm.training:
                 raise SecateurError("the model is in evaluation mode; call model.train() before a training step")
         x = _plain(x)
         samples = x.shape[0]
-        if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
-            raise SecateurError(
-                f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
-                f"{tuple(targets.shape)} on {targets.device.type}"
-            )
-        if not targets.is_contiguous():
-            raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
+        refuse_targets(targets, samples)
         if samples == 1 and self._program.norms:
             raise SecateurError("batch normalisation needs more than one sample in a training step, got 1")
         return x
 
 
 def _plain(x: Tensor) -> Tensor:
-    if x.dtype is not torch.float32 or not x.is_cpu:
-        kind = str(x.dtype).removeprefix("torch.")
-        raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
+    refuse_inputs(x)
     if x.dim() < 2 or x.shape[0] == 0:
         raise SecateurError(f"the inputs must be a batch of at least one sample, got the shape {tuple(x.shape)}")
     return x.detach().contiguous()
