@@ -53,7 +53,7 @@ docs: $(STAMP)  ## build the documentation, strictly: an undocumented public nam
 check: lint types docs test  ## everything that must be green before a commit
 
 bench: $(STAMP)  ## the benchmarks behind the figures in the documentation
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove what was built, keep .venv
 	rm -rf build docs/_build docs/_generated .pytest_cache .ruff_cache .hypothesis

@@ -13,20 +13,15 @@ medians over turns of 30 ms; ratios are formed inside the run only.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
+from _common import add_own_time, clock_of, grown_digits, head, loop, milliseconds, options, say_where, sgd, write
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy
 
 import secateur as sc
 from secateur import Masks, _native_api
@@ -34,7 +29,6 @@ from secateur.lab.data import DataError, load
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
 from secateur.sparse.convolution import sparse_convolution
-from secateur.sparse.machine import processor
 from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.05, 0.02, 0.01)
@@ -81,35 +75,16 @@ def images(net: str, count: int) -> tuple[Tensor, Tensor, str]:
         x, y = train.x[:count], train.y[:count]
         x = x if x.is_floating_point() else (x.float() / 255 - 0.45) / 0.25
         return x.contiguous(), y.long().clone(), name
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
-    grown = nn.functional.pad(interpolate(small, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
+    grown, y = grown_digits(count)
+    grown = nn.functional.pad(grown, (4, 4, 4, 4))
     if not grey:
         colours = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(0))
         grown = nn.functional.pad(grown, (2, 2, 2, 2)) * colours + 0.3 * (1 - colours)
-    return ((grown - 0.3) / 0.3).contiguous(), torch.tensor(digits.target[:count]), "scikit-learn's digits"
+    return ((grown - 0.3) / 0.3).contiguous(), y, "scikit-learn's digits"
 
 
 def make(net: str) -> nn.Module:
     return build(net, generator=torch.Generator().manual_seed(0))
-
-
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-
-def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """An ordinary training step."""
-    optimizer = sgd(model)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    return step
 
 
 def work_left(model: nn.Module, masks: Masks, x: Tensor) -> float:
@@ -210,10 +185,7 @@ def ratio(times: dict[str, float], name: str, over: Sequence[str]) -> str:
 def whole_table(results: list[Whole]) -> str:
     """Speed-ups of training over stock / over the best dense, and of inference over stock."""
     densities = sorted({r.density for r in results}, reverse=True)
-    lines = [
-        "| speed-up over stock / over best dense | " + " | ".join(f"{1 - d:.0%} sparse" for d in densities) + " |",
-        "|---|" + "---|" * len(densities),
-    ]
+    lines = head("speed-up over stock / over best dense", densities)
     for net, batch in dict.fromkeys((r.net, r.batch) for r in results):
         own = [next(r for r in results if (r.net, r.density) == (net, d)) for d in densities]
         for label, name in ((", fused step", "fused"), (", `sparsify` + torch.optim", "module")):
@@ -243,50 +215,38 @@ def layer_table(results: list[Layer]) -> str:
     return "\n".join(lines)
 
 
-def milliseconds(results: list[Whole]) -> str:
+def times_behind(results: list[Whole]) -> str:
     """The times behind the table."""
     lines = []
     for r in results:
         for kind, times in (("training", r.training), ("inference", r.inference)):
-            text = ", ".join(f"{name} {1e3 * t:.2f}" for name, t in times.items())
-            lines.append(f"{r.net} {1 - r.density:.0%} {kind} [ms]: {text}")
+            lines.append(milliseconds(f"{r.net} {1 - r.density:.0%} {kind}", times, digits=2))
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, print the tables, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="LeNet-5-Caffe and one layer at 95 %% only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser = options(__doc__, quick="LeNet-5-Caffe and one layer at 95 %% only")
     parser.add_argument("--nets", nargs="*", default=list(NETS), choices=[*NETS, *MORE])
     parser.add_argument("--densities", nargs="*", type=float, default=list(DENSITIES))
     parser.add_argument("--layers-only", action="store_true")
-    parser.add_argument("--own-time", action="store_true", help="the thread's processor time; needs --threads 1")
+    add_own_time(parser)
     args = parser.parse_args()
-    if args.own_time and args.threads != 1:
-        parser.error("--own-time counts one thread: add --threads 1")
-    clock = time.thread_time if args.own_time else time.perf_counter
+    clock = clock_of(parser, args)
     torch.set_num_threads(args.threads)
     nets, densities, seconds = args.nets, args.densities, args.seconds
     layers, layer_densities = LAYERS, LAYER_DENSITIES
     if args.quick:
         nets, densities, seconds, layers, layer_densities = ["lenet-5-caffe"], [0.05], 1.0, LAYERS[4:5], (0.05,)
-    where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
-    print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images('vgg-like', 1)[2]}\n")
+    say_where(args, images("vgg-like", 1)[2])
     whole: list[Whole] = []
     if not args.layers_only:
         whole = [measure_whole(n, (NETS | MORE)[n], d, seconds, args.compile, clock) for n in nets for d in densities]
         print(whole_table(whole), end="\n\n")
-        print(milliseconds(whole), end="\n\n")
+        print(times_behind(whole), end="\n\n")
     single = [measure_layer(sizes, 32, d, seconds / 8, clock) for sizes in layers for d in layer_densities]
     print(layer_table(single))
-    if args.json is not None:
-        found: dict[str, Any] = {"machine": where, "kernels": _native_api.isa()}
-        found |= {"networks": [asdict(r) for r in whole], "layers": [asdict(r) for r in single]}
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(args, networks=[asdict(r) for r in whole], layers=[asdict(r) for r in single])
 
 
 if __name__ == "__main__":

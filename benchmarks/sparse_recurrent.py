@@ -13,18 +13,14 @@ on this thread.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
-from sparse_training import images, loop, sgd, through_onednn
+from _common import add_own_time, clock_of, head, loop, milliseconds, options, say_where, sgd, through_onednn, write
+from sparse_training import images
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -32,7 +28,6 @@ import secateur as sc
 from secateur import _native_api
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.machine import processor
 from secateur.sparse.timing import interleaved
 
 NETS = {"lstm-s": "LSTM-128", "lstm-b": "LSTM-256", "gru-s": "GRU-128"}
@@ -118,10 +113,7 @@ def table(results: list[Result]) -> str:
         ("inference, one image, fused", "one_image", "fused"),
         ("inference, one image, `sparsify`", "one_image", "module"),
     ]
-    lines = [
-        "| speed-up over stock / over best dense | " + " | ".join(f"{1 - d:.0%} sparse" for d in densities) + " |",
-        "|---|" + "---|" * len(densities),
-    ]
+    lines = head("speed-up over stock / over best dense", densities)
     for net in dict.fromkeys(r.net for r in results):
         own = {r.density: r for r in results if r.net == net}
         for label, kind, name in rows:
@@ -130,13 +122,13 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def milliseconds(results: list[Result]) -> str:
+def times_behind(results: list[Result]) -> str:
     """The times behind the table."""
     lines = []
     for r in results:
         for kind in ("training", "inference", "one_image"):
-            text = ", ".join(f"{name} {1e3 * t:.3f}" for name, t in getattr(r, kind).items())
-            lines.append(f"{NETS[r.net]} {1 - r.density:.0%} {kind.replace('_', ' ')} [ms]: {text}")
+            label = f"{NETS[r.net]} {1 - r.density:.0%} {kind.replace('_', ' ')}"
+            lines.append(milliseconds(label, getattr(r, kind)))
         if "fused" in r.training:
             rate = r.training_flops / r.training["fused"] / 1e9
             lines.append(f"{NETS[r.net]} {1 - r.density:.0%} fused: {rate:.0f} GFLOP/s on surviving weights")
@@ -145,30 +137,19 @@ def milliseconds(results: list[Result]) -> str:
 
 def main() -> None:
     """Measure, print the table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="LSTM-128 at 95 %% only, one second")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    parser.add_argument("--own-time", action="store_true", help="the thread's processor time; needs --threads 1")
+    parser = options(__doc__, quick="LSTM-128 at 95 %% only, one second")
+    add_own_time(parser)
     args = parser.parse_args()
-    if args.own_time and args.threads != 1:
-        parser.error("--own-time counts one thread's time; it needs --threads 1")
-    clock = time.thread_time if args.own_time else time.perf_counter
+    clock = clock_of(parser, args)
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="TF32 acceleration")  # from asking torch to leave oneDNN out
     nets, densities = (["lstm-s"], (0.05,)) if args.quick else (list(NETS), DENSITIES)
     seconds = 1.0 if args.quick else args.seconds
     results = [measure(net, density, seconds, args.compile, clock) for net in nets for density in densities]
-    where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
-    where += ", processor time" if args.own_time else ""
-    print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images(1)[2]}\n")
+    say_where(args, images(1)[2])
     print(table(results), end="\n\n")
-    print(milliseconds(results))
-    if args.json is not None:
-        whole = {"machine": where, "kernels": _native_api.isa(), "results": [asdict(r) for r in results]}
-        args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    print(times_behind(results))
+    write(args, results=[asdict(r) for r in results])
 
 
 if __name__ == "__main__":

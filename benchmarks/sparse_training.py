@@ -10,17 +10,14 @@ the handwritten digits of scikit-learn. Figures are medians; ratios are formed i
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from _common import grown_digits, head, loop, milliseconds, options, say_where, sgd, through_onednn, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -28,8 +25,6 @@ import secateur as sc
 from secateur import Masks, _native_api
 from secateur.lab.data import DataError, load
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.dense import OneDnnLinear
-from secateur.sparse.machine import processor
 from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
@@ -89,40 +84,9 @@ def images(count: int) -> tuple[Tensor, Tensor, str]:
             x = (x.float() / 255 - 0.1307) / 0.3081
         return x.flatten(1).contiguous(), y.long().clone(), "MNIST"
     except DataError:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
-        grown = nn.functional.interpolate(small, size=(20, 20), mode="bilinear")
+        grown, y = grown_digits(count)
         x = (nn.functional.pad(grown, (4, 4, 4, 4)) - 0.1307) / 0.3081
-        return (
-            x.flatten(1).contiguous(),
-            torch.tensor(digits.target[:count]),
-            "scikit-learn's digits, 20 × 20 in 28 × 28",
-        )
-
-
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-
-def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """An ordinary training step."""
-    optimizer = sgd(model)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    return step
-
-
-def through_onednn(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = OneDnnLinear
-    return model
+        return x.flatten(1).contiguous(), y, "scikit-learn's digits, 20 × 20 in 28 × 28"
 
 
 def sparseprop_model(model: nn.Module) -> nn.Module | None:
@@ -212,10 +176,7 @@ def table(results: list[Result]) -> str:
         ("{0}, batch {1}, inference, torch CSR", "inference", "torch CSR"),
         ("{0}, batch {1}, inference, scipy CSR", "inference", "scipy CSR"),
     ]
-    lines = [
-        "| speed-up over stock / over best dense | " + " | ".join(f"{1 - d:.0%} sparse" for d in densities) + " |",
-        "|---|" + "---|" * len(densities),
-    ]
+    lines = head("speed-up over stock / over best dense", densities)
     for net in dict.fromkeys((r.net, r.batch) for r in results):
         own = {r.density: r for r in results if r.net == net[0]}
         for label, kind, name in rows:
@@ -227,13 +188,12 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def milliseconds(results: list[Result]) -> str:
+def times_behind(results: list[Result]) -> str:
     """The times behind the table."""
     lines = []
     for r in results:
         for kind, times in (("training", r.training), ("inference", r.inference)):
-            text = ", ".join(f"{name} {1e3 * t:.3f}" for name, t in times.items())
-            lines.append(f"{r.net} {1 - r.density:.0%} {kind} [ms]: {text}")
+            lines.append(milliseconds(f"{r.net} {1 - r.density:.0%} {kind}", times))
         if "fused" in r.training:
             rate = r.training_flops / r.training["fused"] / 1e9
             lines.append(f"{r.net} {1 - r.density:.0%} fused: {rate:.0f} GFLOP/s on surviving weights, all included")
@@ -242,25 +202,16 @@ def milliseconds(results: list[Result]) -> str:
 
 def main() -> None:
     """Measure, print the table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="LeNet-300-100 at 95 %% only, one second")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each network and density")
-    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    args = parser.parse_args()
+    args = options(__doc__, quick="LeNet-300-100 at 95 %% only, one second").parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
     nets, densities = (NETS[:1], (0.05,)) if args.quick else (NETS, DENSITIES)
     seconds = 1.0 if args.quick else args.seconds
     results = [measure(net, d, seconds, args.compile) for net in nets for d in densities]
-    where = f"{processor()}, {args.threads} threads of {os.cpu_count()} cores, torch {torch.__version__}"
-    print(f"{where}, kernels: {_native_api.isa()}; masks by SNIP from {images(1)[2]}\n")
+    say_where(args, images(1)[2])
     print(table(results), end="\n\n")
-    print(milliseconds(results))
-    if args.json is not None:
-        whole = {"machine": where, "kernels": _native_api.isa(), "results": [asdict(r) for r in results]}
-        args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+    print(times_behind(results))
+    write(args, results=[asdict(r) for r in results])
 
 
 if __name__ == "__main__":
