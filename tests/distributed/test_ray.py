@@ -40,6 +40,9 @@ BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(1600, Constant
 SHORT = replace(BASE, recipe=Recipe(10, Constant(0.05), batch=50))
 LONG = grid(BASE, ["snip", "dense"], [0])
 
+Sent = dict[str, list[int]]
+Hit = Callable[[Experiment], bool]  # whether it did anything
+
 QUIET = {"include_dashboard": False, "include_log_monitor": False}
 # A node on a busy machine is slow, not dead; that it is gone shows at once, by its connections. And workers share a
 # busy machine with the test as equals: at Ray's niceness of 15 they hardly get to run beside other tests.
@@ -115,7 +118,7 @@ def step_at_home(directory: Path) -> int:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """The steps from which each run, by name, was sent out to go on."""
     steps: dict[str, list[int]] = {}
     pack = courier.pack
@@ -131,8 +134,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 class Watch:
     """Does something to a run, once, when it is well past its start; collects the news after that."""
 
-    def __init__(self, root: Path, do: Callable[[Experiment], bool]) -> None:
-        self.root, self.do = root, do  # `do` returns whether it did anything
+    def __init__(self, root: Path, do: Hit) -> None:
+        self.root, self.do = root, do
         self.news: list[Progress] = []
         self.hit: Experiment | None = None
         self.step = 0  # that was at home then
@@ -153,9 +156,7 @@ class Watch:
         assert news[-1].stage == "done"
 
 
-def hit_in_time(
-    experiments: list[Experiment], root: Path, sent: dict[str, list[int]], do: Callable[[Experiment], bool]
-) -> tuple[Comparison, Watch]:
+def hit_in_time(experiments: list[Experiment], root: Path, sent: Sent, do: Hit) -> tuple[Comparison, Watch]:
     """Run a grid and hit one of its runs; anew where a busy driver saw to it only after the run's last files left."""
     for attempt in range(5):
         sent.clear()
@@ -166,12 +167,11 @@ def hit_in_time(
     pytest.fail("no run was hit before it was over")
 
 
-def assert_sent_on(sent: dict[str, list[int]], watch: Watch) -> None:
+def assert_sent_on(sent: Sent, watch: Watch) -> None:
     """The run that was hit was sent out again, with the checkpoint that had come home by then or a later one."""
     watch.assert_went_on()
     assert watch.hit is not None
-    first, *again = sent[watch.hit.name]
-    assert first == 0 and again and min(again) >= watch.step >= 20
+    assert sent[watch.hit.name][0] == 0 and min(sent[watch.hit.name][1:]) >= watch.step >= 20
 
 
 def test_the_same_bits_as_local_and_no_run_twice(cluster: Any, local: Comparison, tmp_path: Path) -> None:
@@ -252,9 +252,7 @@ def test_a_run_that_always_dies_is_a_failure_of_its_own(cluster: Any, tmp_path: 
     assert [row.experiment for row in comparison.rows] == [SHORT]
 
 
-def test_a_killed_worker_loses_nothing(
-    cluster: Any, local: Comparison, sent: dict[str, list[int]], tmp_path: Path
-) -> None:
+def test_a_killed_worker_loses_nothing(cluster: Any, local: Comparison, sent: Sent, tmp_path: Path) -> None:
     def kill(running: Experiment) -> bool:
         worker = worker_of(running)
         if worker is None:
@@ -267,7 +265,7 @@ def test_a_killed_worker_loses_nothing(
     assert_sent_on(sent, watch)
 
 
-def test_a_lost_node_loses_nothing(cluster: Any, local: Comparison, sent: dict[str, list[int]], tmp_path: Path) -> None:
+def test_a_lost_node_loses_nothing(cluster: Any, local: Comparison, sent: Sent, tmp_path: Path) -> None:
     def remove(running: Experiment) -> bool:
         if not cluster.worker_nodes:
             cluster.add_node(num_cpus=1)

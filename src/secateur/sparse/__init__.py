@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from secateur.sparse.convert import densify, report_of, sparsify
 from secateur.sparse.convolution import SparseConv1d, SparseConv2d
-from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.fused import FusedStep, compile_step, why_no_fused_step
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.machine import Machine, this_machine
 from secateur.sparse.network_step import NetworkStep
 from secateur.sparse.recurrent import SparseGRU, SparseLSTM
 from secateur.sparse.report import Choice, LayerReport, Report
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = [
     "Choice",

@@ -8,15 +8,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from secateur.errors import SecateurError
+from secateur.sparse.trace import UnsupportedError, refuse_hooks, traced
 
-__all__ = ["Chain", "UnsupportedError", "chain_of", "hooked"]
+__all__ = ["Chain", "chain_of"]
 
 _RELU_FUNCTIONS = {torch.relu, nn.functional.relu, "relu", "relu_"}
-
-
-class UnsupportedError(SecateurError):
-    """The fused step cannot do this exactly, so it does not do it at all; the message says what stands in the way."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +27,6 @@ class Chain:
     flattens: bool
 
 
-def hooked(module: nn.Module) -> bool:
-    """Tell whether someone listens to the module's forward or backward."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
-
-
 def chain_of(model: nn.Module) -> Chain:
     """Trace the model symbolically and return its chain of linear layers.
 
@@ -47,16 +36,9 @@ def chain_of(model: nn.Module) -> Chain:
     >>> chain_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))).names
     ('1', '3')
     """
-    for name, module in model.named_modules():
-        if hooked(module):
-            raise UnsupportedError(f"{name or 'the model'!r} has a hook, which a fused step would not call")
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception as error:
-        first = str(error).split("\n")[0]
-        raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error
+    refuse_hooks(model)
     reader = _Reader(model)
-    for node in graph.nodes:
+    for node in traced(model).nodes:
         reader.read(node)
     return reader.finish()
 

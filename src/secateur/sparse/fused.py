@@ -15,7 +15,7 @@ from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compact import compact
 from secateur.sparse.compiled_step import CompiledStep, refuse_inputs, refuse_targets
-from secateur.sparse.feedforward import Chain, UnsupportedError, chain_of
+from secateur.sparse.feedforward import Chain, chain_of
 from secateur.sparse.network_step import NetworkStep, supported_network
 from secateur.sparse.optimizers import refuse_optimizer, steps_of
 from secateur.sparse.pieces import (
@@ -29,6 +29,7 @@ from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.program import is_network
 from secateur.sparse.recurrent_program import is_recurrent_network
 from secateur.sparse.recurrent_step import RecurrentStep, supported_recurrent
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = ["FusedStep", "compile_step", "why_no_fused_step"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from secateur import _native_api
 from secateur.sparse.convolution_plan import geometry_of
-from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.plan import LayerPlan, plan_layer
 from secateur.sparse.program import Kind, Operation, Program
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = ["Network", "build_network", "image_of", "positions_of"]
 

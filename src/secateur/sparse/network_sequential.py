@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from secateur import _native_api
 from secateur.sparse.convolution import SparseConvolution
-from secateur.sparse.feedforward import UnsupportedError, hooked
 from secateur.sparse.linear import SparseLinear
 from secateur.sparse.network import Network, build_network
 from secateur.sparse.network_product import run_network, slot_tensors
 from secateur.sparse.product import fits
 from secateur.sparse.program import Kind, Operation, Program
+from secateur.sparse.trace import UnsupportedError, hooked
 
 __all__ = ["NetworkSequential"]
 

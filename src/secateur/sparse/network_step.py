@@ -13,7 +13,6 @@ from secateur import _native_api
 from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compiled_step import CompiledStep, refuse_inputs, refuse_targets
-from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.network import Network, build_network, positions_of
 from secateur.sparse.optimizers import refuse_optimizer, steps_of
 from secateur.sparse.pieces import (
@@ -24,6 +23,7 @@ from secateur.sparse.pieces import (
     refuse_parameter,
 )
 from secateur.sparse.program import Kind, Program, program_of
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = ["NetworkStep", "supported_network"]
 

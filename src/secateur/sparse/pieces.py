@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.errors import MaskError
-from secateur.sparse.feedforward import UnsupportedError
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = ["Loss", "Slice", "make_slice", "read_slices", "refuse_loss", "refuse_parameter", "spread", "write_slices"]
 

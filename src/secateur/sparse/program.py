@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from secateur.sparse.feedforward import UnsupportedError, hooked
+from secateur.sparse.trace import UnsupportedError, refuse_hooks, traced
 
 __all__ = ["Kind", "Operation", "Program", "is_network", "program_of"]
 
@@ -94,16 +94,9 @@ def program_of(model: nn.Module) -> Program:
     >>> [(o.kind.value, o.relu) for o in program_of(net).operations]
     [('convolution', True), ('linear', False)]
     """
-    for name, module in model.named_modules():
-        if hooked(module):
-            raise UnsupportedError(f"{name or 'the model'!r} has a hook, which a fused step would not call")
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception as error:
-        first = str(error).split("\n")[0]
-        raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error
+    refuse_hooks(model)
     reader = _Reader(model)
-    for node in graph.nodes:
+    for node in traced(model).nodes:
         reader.read(node)
     return reader.finish()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from secateur.sparse.feedforward import UnsupportedError
+from secateur.sparse.trace import UnsupportedError, refuse_hooks, traced
 
 __all__ = ["RecurrentProgram", "is_recurrent_network", "recurrent_program_of"]
 
@@ -59,9 +59,7 @@ def recurrent_program_of(model: nn.Module) -> RecurrentProgram:
     >>> program.project, program.cell, program.sequences, program.images
     (None, GRU(3, 4, batch_first=True), True, False)
     """
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-            raise UnsupportedError(f"{name or 'the model'!r} has a hook, which a fused step would not call")
+    refuse_hooks(model)
     found: dict[int, _Reader] = {}
     reasons: dict[int, str] = {}
     for rank in (3, 4):
@@ -106,13 +104,8 @@ def _constant(node: Any, rank: int) -> Any:
 
 
 def _read(model: nn.Module, rank: int) -> _Reader:
-    try:
-        graph = _Tracer(rank).trace(model)
-    except Exception as error:
-        first = str(error).split("\n")[0]
-        raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error
     reader = _Reader(model, rank)
-    for node in graph.nodes:
+    for node in traced(model, _Tracer(rank)).nodes:
         reader.read(node)
     return reader
 

@@ -12,11 +12,11 @@ from secateur import _native_api
 from secateur.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.compiled_step import CompiledStep, refuse_inputs, refuse_targets
-from secateur.sparse.feedforward import UnsupportedError
 from secateur.sparse.optimizers import refuse_optimizer, steps_of
 from secateur.sparse.pieces import Loss, Slice, refuse_loss, refuse_parameter
 from secateur.sparse.recurrent_compact import Placed, place
 from secateur.sparse.recurrent_program import RecurrentProgram, recurrent_program_of
+from secateur.sparse.trace import UnsupportedError
 
 __all__ = ["RecurrentStep", "supported_recurrent"]
 
