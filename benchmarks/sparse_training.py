@@ -3,9 +3,10 @@
     python benchmarks/sparse_training.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
 
 For each network and density, in one run and interleaved: stock torch eager, the best dense found (oneDNN linear;
-with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, the fused step, and peers that
-are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is found, else of
-the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
+with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, the fused step, the same with
+nothing pruned (which shows what is owed to fusing), and peers that are installed (SparseProp, torch CSR, scipy). Masks
+are SNIP's, from one batch of MNIST where it is found, else of the handwritten digits of scikit-learn. Figures are
+medians; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ DENSITIES = (0.10, 0.05, 0.02, 0.01)
 # the caches: a turn must be long against that, for a training loop runs one way of computing only.
 TURN = 0.03
 DENSE = ("stock", "oneDNN", "torch.compile")
+UNPRUNED = "fused, nothing pruned"
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,10 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)
+        unpruned = net.build()
+        everything = Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
+        dense_step = compile_step(unpruned, everything, cross_entropy, sgd(unpruned))
+        training[UNPRUNED] = lambda: dense_step(x, y)
     trained = interleaved(training, seconds=seconds, sample=TURN)
     with torch.no_grad():
         inferred = interleaved(inference, seconds=seconds / 2, sample=TURN)
@@ -169,6 +175,7 @@ def table(results: list[Result]) -> str:
     densities = sorted({r.density for r in results}, reverse=True)
     rows = [
         ("{0}, batch {1}, fused step", "training", "fused"),
+        ("{0}, batch {1}, fused step, nothing pruned", "training", UNPRUNED),
         ("{0}, batch {1}, `sparsify` + torch.optim", "training", "module"),
         ("{0}, batch {1}, SparseProp + torch.optim", "training", "SparseProp"),
         ("{0}, batch {1}, inference", "inference", "module"),
