@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from secateur.cli import main
-from secateur.lab.paper import cost
+from secateur.lab.paper import clock, cost
 
 Captured = pytest.CaptureFixture[str]
 
@@ -18,8 +18,8 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fewest turns."""
-    measure = cost.measure
-    monkeypatch.setattr(cost, "measure", lambda cells, **places: measure(cells, budget=0.01, **places))
+    measure = clock.measure
+    monkeypatch.setattr(clock, "measure", lambda cells, **places: measure(cells, budget=0.01, **places))
 
 
 def kept(name: str) -> dict[str, cost.Cost]:
@@ -114,7 +114,7 @@ def test_what_would_fail_later_is_refused_before_the_first_step(
         (package.parent / "table.cost.json").write_text("{}")
     monkeypatch.delenv("SECATEUR_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
-    monkeypatch.setattr(cost, "measure", lambda *_, **__: pytest.fail("something was timed"))
+    monkeypatch.setattr(clock, "measure", lambda *_, **__: pytest.fail("something was timed"))
     assert main(["paper", tiny, "table", "--clock", "--record"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and re.search(message, captured.err), captured.err

@@ -138,7 +138,7 @@ def _look_before(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: 
 def _look_before_timing(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> None:
     """Refuse options that speak of runs, and what would fail after others were timed."""
     from secateur.cli import asked
-    from secateur.lab.paper import cost
+    from secateur.lab.paper import clock, cost
 
     of_runs = {
         "--seeds": args.seeds,
@@ -156,7 +156,7 @@ def _look_before_timing(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]],
         )
     asked.check_device(args.device)
     for artefact, cells in wanted:
-        cost.check(_timed(artefact, cells, args), data_dir=args.data_dir)
+        clock.check(_timed(artefact, cells, args), data_dir=args.data_dir)
         if args.record:
             cost.read(paper.costs(artefact))
 
@@ -192,14 +192,14 @@ def _say_what_stays(kept: Mapping[str, Record]) -> None:
 def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> int:
     """Time a step of each cell; keep that where it is asked for."""
     from secateur.cli import reproduced
-    from secateur.lab.paper import cost
+    from secateur.lab.paper import clock, cost
 
     found = {}
     for artefact, cells in wanted:
         if not cells:
             continue
         timed = _timed(artefact, cells, args)
-        costs = cost.measure(timed, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
+        costs = clock.measure(timed, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
         found[artefact.name] = costs
         if args.record:
             cost.keep(paper, artefact, costs)

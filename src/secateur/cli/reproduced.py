@@ -82,7 +82,7 @@ def print_costs(artefact: Artefact, cells: Sequence[Cell], costs: Costs) -> None
         table.add(cell.row, cell.column, *times, spent.engine)
     console.show(table)
     for sentence in totals(cells, costs, artefact.seeds):
-        console.say(f"hours of training steps at full length, {plural(artefact.seeds, 'seed')}: {sentence}")
+        console.say(f"hours of runs at full length, {plural(artefact.seeds, 'seed')}: {sentence}")
 
 
 def costs_to_json(paper: Paper, found: Mapping[str, Costs]) -> dict[str, Any]:

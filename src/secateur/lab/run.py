@@ -17,7 +17,7 @@ from secateur.lab.engine import Choice, Stepper
 from secateur.lab.experiment import Experiment
 from secateur.lab.stages import MASKS, Pruned
 from secateur.lab.store import ArtefactError
-from secateur.lab.train import Checkpoint, DivergedError, Splits, Trail, resume, train
+from secateur.lab.train import Checkpoint, DivergedError, Splits, Trail, evaluation_interval, resume, train
 from secateur.prunable import prunable
 from secateur.prune import emptied_layers
 
@@ -236,7 +236,7 @@ def _train(
             Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y)),
             checkpoint=checkpoint,
             saved=saved,
-            evaluate_every=recipe.evaluate_every or data.steps_in(len(dataset.train), recipe.batch, epochs=1),
+            evaluate_every=evaluation_interval(recipe, len(dataset.train)),
             on_step=_teller(experiment, pruned, setting.tell),
         )
         stepper.verify()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import SecateurError
+from secateur.lab.data import steps_in
 from secateur.lab.engine import Choice, Engine, Stepper
 from secateur.lab.recipe import Recipe
 from secateur.lab.store import damaged, read_tensors, write_tensors
@@ -203,6 +204,26 @@ def resume(model: nn.Module, stepper: Stepper, saved: Saved, path: Path) -> None
         stepper.restore(saved.optimizer)
     except (RuntimeError, SecateurError) as problem:
         raise damaged(path, " ".join(str(problem).split())) from None
+
+
+def evaluation_interval(recipe: Recipe, examples: int) -> int:
+    """Return the steps between two evaluations: the recipe's, or those of an epoch of so many training examples.
+
+    >>> from secateur.lab.recipe import Constant
+    >>> evaluation_interval(Recipe(steps=1000, rate=Constant(0.1), batch=100), 54_000)
+    540
+    """
+    return recipe.evaluate_every or steps_in(examples, recipe.batch, epochs=1)
+
+
+def evaluations(recipe: Recipe, examples: int) -> int:
+    """Return how many evaluations a run has; the last step is always evaluated.
+
+    >>> from secateur.lab.recipe import Constant
+    >>> evaluations(Recipe(steps=1000, rate=Constant(0.1), batch=100), 54_000)
+    2
+    """
+    return -(-recipe.steps // evaluation_interval(recipe, examples))
 
 
 def error(predict: Callable[[Tensor], Tensor], inputs: Tensor, targets: Tensor) -> float:

@@ -17,7 +17,7 @@ from secateur.errors import SecateurError
 from secateur.lab import engine
 from secateur.lab.data import DataError
 from secateur.lab.engine import Choice, Engine, Stepper
-from secateur.lab.paper import Artefact, Cell, Paper, cost, lines, page
+from secateur.lab.paper import Artefact, Cell, Paper, clock, cost, lines, page
 from secateur.lab.paper.cost import Cost
 from secateur.lab.recipe import Adam
 from secateur.lab.store import ArtefactError
@@ -27,7 +27,7 @@ CELLS = (cell("5 %", "SNIP"), cell("5 %", "dense", DENSE), cell("1 %", "SNIP", r
 
 
 def spent(one: Cell, step: float = 0.002, dense: float = 0.005, **more: Any) -> Cost:
-    return replace(Cost(one.experiment, step, dense, "sparse", 1, "Abacus"), **more)
+    return replace(Cost(one.experiment, step, dense, 0.5, 0.75, 2, "sparse", 1, "Abacus"), **more)
 
 
 COSTS = {
@@ -72,7 +72,7 @@ def test_steps_are_real_ones_of_the_cell_s_engine(monkeypatch: pytest.MonkeyPatc
     watched = Watched(monkeypatch)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     cells = [CELLS[0], cell("held", experiment=replace(BASE, engine=Engine.TORCH, recipe=replace(RECIPE, batch=20)))]
-    found = cost.measure(cells, threads=1, budget=0.01)
+    found = clock.measure(cells, threads=1, budget=0.01)
     # The cell's own network and the dense one beside it, of 64 · 300 + 300 · 100 + 100 · 10 weights, for each.
     assert watched.kinds() == [("sparse", 2_510), ("torch", 50_200), ("torch", 2_510), ("torch", 50_200)]
     assert [found[one.name].engine for one in cells] == ["sparse", "torch"]
@@ -98,25 +98,44 @@ def test_steps_see_the_run_s_own_batches_and_optimizer(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(engine.TorchStepper, "step", counted)
     run = replace(DENSE, recipe=replace(RECIPE, batch=30, optimizer=Adam()), random_labels=True, seed=3)
-    found = cost.measure([cell("dense", experiment=run)], budget=0.01)
+    found = clock.measure([cell("dense", experiment=run)], budget=0.01)
     ((stepper, *_),) = watched.started
     assert isinstance(stepper, engine.TorchStepper) and isinstance(stepper.optimizer, torch.optim.Adam)
     assert set(sizes) == {30} and len(sizes) >= 7  # two untimed, five turns
     only = found["dense · snip"]
+    assert only.evaluation == only.dense_evaluation > 0
     assert only.step == only.dense and only.gain == 1.0  # a dense network is its own twin
     assert only.experiment == run and only.threads == 1 and only.machine
+
+
+def test_an_evaluation_is_of_the_validation_and_the_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def known(candidates: dict[str, Any], **_: object) -> dict[str, float]:
+        """Take 8 ms for whatever is asked for."""
+        for call in candidates.values():
+            call()
+        return dict.fromkeys(candidates, 0.008)
+
+    predict = engine.TorchStepper.predict
+    monkeypatch.setattr(engine.TorchStepper, "predict", lambda self, x: (asked.append(len(x)), predict(self, x))[1])
+    monkeypatch.setattr(clock, "interleaved", known)
+    run = replace(DENSE, recipe=replace(RECIPE, steps=100, batch=20, evaluate_every=30))
+    (found,) = clock.measure([cell("dense", experiment=run)]).values()
+    assert asked == [355]  # the test set of the digits, which is timed for the 144 of the validation set as well
+    assert found.evaluation == pytest.approx(0.008 * 499 / 355) and found.evaluations == 4
 
 
 def test_what_cannot_be_timed_is_refused_before_anything_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SECATEUR_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cost.check(CELLS)
+    clock.check(CELLS)
     with pytest.raises(SecateurError, match=r"Did you mean 'random'\?"):
-        cost.check([*CELLS, cell("wrong", experiment=replace(BASE, method="randm"))])
+        clock.check([*CELLS, cell("wrong", experiment=replace(BASE, method="randm"))])
     with pytest.raises(DataError, match=r"MNIST was not found\. Looked for"):
-        cost.check([*CELLS, cell("far", experiment=replace(BASE, data="mnist"))])
+        clock.check([*CELLS, cell("far", experiment=replace(BASE, data="mnist"))])
     with pytest.raises(SecateurError, match=r"`threads` must be at least 1, got 0"):
-        cost.measure(CELLS, threads=0)
+        clock.measure(CELLS, threads=0)
 
 
 def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
@@ -132,16 +151,17 @@ def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
         (lambda text: text[: len(text) // 2], ""),
         (lambda text: "[]", "not a JSON object"),
         (lambda text: "{}", "its format is None"),
-        (lambda text: text.replace("cost/1", "cost/9"), "its format is 'secateur.cost/9', not 'secateur.cost/1'"),
+        (lambda text: text.replace("cost/2", "cost/9"), "its format is 'secateur.cost/9', not 'secateur.cost/2'"),
         (lambda text: text.replace('"dense": 0', '"thick": 0'), "KeyError: 'dense'"),
+        (lambda text: text.replace('"evaluation": 0', '"opinion": 0'), "KeyError: 'evaluation'"),
         (lambda text: text.replace("0.00125", '"fast"'), "ValueError: could not convert string to float: 'fast'"),
         (lambda text: text.replace("0.00125", "0"), r"`step` must be a time above 0 seconds, got 0\.0"),
         (lambda text: text.replace("0.00125", "NaN"), r"`step` must be a time above 0 seconds, got nan"),
         (lambda text: text.replace('"threads": 1', '"threads": []'), "TypeError: int"),
         (lambda text: text.replace('"model"', '"modell"'), "has no field 'modell'"),
-        (lambda text: '{"format": "secateur.cost/1", "cells": {"a": 3}}', "TypeError"),
-        (lambda text: '{"format": "secateur.cost/1", "cells": []}', "AttributeError"),
-        (lambda text: '{"format": "secateur.cost/1"}', "KeyError: 'cells'"),
+        (lambda text: '{"format": "secateur.cost/2", "cells": {"a": 3}}', "TypeError"),
+        (lambda text: '{"format": "secateur.cost/2", "cells": []}', "AttributeError"),
+        (lambda text: '{"format": "secateur.cost/2"}', "KeyError: 'cells'"),
     ],
 )
 def test_damaged_and_foreign_files_are_named_and_left(damage: Callable[[str], str], why: str, tmp_path: Path) -> None:
@@ -193,11 +213,13 @@ def test_many_columns_go_down_the_page() -> None:
     assert shown[2] == "|  | 5 % |" and shown[4:] == ["| SNIP | 2 (2.5×) |", "| dense | 5 |"]
 
 
-def test_the_whole_counts_all_steps_of_all_seeds() -> None:
-    longer = replace(CELLS[2], experiment=replace(CELLS[2].experiment, recipe=replace(RECIPE, steps=100)))
-    cells = (*CELLS[:2], longer)
-    # 20 steps at 2 ms, 20 at 5 ms and 100 at 1.25 ms, five times each; were they dense, 140 at 5 ms.
-    assert cost.whole(cells, COSTS, 5) == pytest.approx((5 * 0.265, 5 * 0.7))
+def test_the_whole_counts_all_steps_and_evaluations_of_all_seeds() -> None:
+    longer = replace(CELLS[2].experiment, recipe=replace(RECIPE, steps=100))
+    cells = (*CELLS[:2], replace(CELLS[2], experiment=longer))
+    costs = COSTS | {"1 % · SNIP": replace(COSTS["1 % · SNIP"], experiment=longer, evaluations=3)}
+    # 20 steps at 2 ms, 20 at 5 ms and 100 at 1.25 ms, and seven evaluations of half a second, five times each; were
+    # they dense, 140 at 5 ms and seven of three quarters.
+    assert cost.whole(cells, costs, 5) == pytest.approx((5 * (0.265 + 3.5), 5 * (0.7 + 5.25)))
     assert cost.whole(cells, {"5 % · SNIP": COSTS["5 % · SNIP"]}, 5) is None
     assert cost.whole((), COSTS, 5) is None
 

@@ -15,7 +15,7 @@ from secateur.lab.store import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
 
-_AT_LENGTH = "The training steps of these series at full length with {}, in hours of one such process"
+_AT_LENGTH = "Hours of one such process that these series take at full length with {}, steps and evaluations"
 
 
 def write(paper: Paper, docs: Path) -> Path:
