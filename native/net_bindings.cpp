@@ -2,13 +2,12 @@
 // shapes and strides.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/vector.h>
 
 #include <array>
 
+#include "addresses.h"
 #include "net_step.h"
 #include "sample_net.h"
 #include "sparse_chain.h"
@@ -17,14 +16,6 @@ namespace nb = nanobind;
 
 namespace secateur {
 namespace {
-
-using Addresses = std::vector<uintptr_t>;
-using Positions = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 std::vector<float*> floats(const Addresses& addresses, size_t expected) {
   if (addresses.size() != expected) throw std::invalid_argument("not every slot was given");

@@ -2,24 +2,15 @@
 // Tensors come as addresses; src/secateur/sparse/ has checked their types, shapes and strides.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/vector.h>
 
+#include "addresses.h"
 #include "sparse_chain.h"
 
 namespace nb = nanobind;
 
 namespace secateur {
 namespace {
-
-using Addresses = std::vector<uintptr_t>;
-using Positions = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 std::vector<const float*> floats(const Addresses& addresses) {
   std::vector<const float*> found;

@@ -2,13 +2,12 @@
 // time. Tensors come as addresses; src/secateur/sparse/ has checked their types, shapes and strides.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <stdexcept>
 
+#include "addresses.h"
 #include "recurrent_layer.h"
 #include "sparse_chain.h"
 
@@ -16,14 +15,6 @@ namespace nb = nanobind;
 
 namespace secateur {
 namespace {
-
-using Addresses = std::vector<uintptr_t>;
-using Positions = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // A [time, sample, feature] tensor; features are consecutive.
 struct Series {
