@@ -65,6 +65,15 @@ def members(cls: type) -> dict[str, object]:
     }
 
 
+def own_bases(cls: type) -> list[str]:
+    """The public bases that a class has in this package and that have members to tell of, by their full names."""
+    return [
+        f"{base.__module__}.{base.__name__}"
+        for base in cls.__bases__
+        if base.__module__.startswith("secateur.") and not base.__name__.startswith("_") and members(base)
+    ]
+
+
 def docstring(value: object) -> str:
     """The docstring somebody wrote for a value, or "": what a dataclass makes up does not count."""
     text = inspect.cleandoc(getattr(value, "__doc__", None) or "")
@@ -154,6 +163,7 @@ def describe(name: str, value: object) -> str:
     """The reference entry of one public name."""
     if inspect.isclass(value):
         body = as_markdown(docstring(value)) + "\n"
+        body += "".join(f"Has all of {{py:class}}`{base}` too.\n\n" for base in own_bases(value))
         body += "".join(_member(member, got) for member, got in members(value).items())
         kind = "exception" if issubclass(value, BaseException) else "class"
         return directive(kind, name + ("" if kind == "exception" else signature_of(value)), body)

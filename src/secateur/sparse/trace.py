@@ -35,6 +35,6 @@ def traced(model: nn.Module, tracer: fx.Tracer | None = None) -> fx.Graph:
     """
     try:
         return (tracer or fx.Tracer()).trace(model)
-    except Exception as error:
+    except Exception as error:  # whatever the model's own code raises when it is given a proxy
         first = str(error).split("\n")[0]
         raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error
