@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from secateur import _native_api
-from secateur.sparse.dense import OneDnnLinear
-from secateur.sparse.machine import processor
+from secateur._base import door
+from secateur.sparse.layers._onednn import OneDnnLinear
+from secateur.sparse.measured._machine import processor
 
 
 # ------------------------------------------------------------------ candidates
@@ -81,13 +81,13 @@ def where(args: argparse.Namespace) -> str:
 
 
 def say_where(args: argparse.Namespace, data: str) -> None:
-    print(f"{where(args)}, kernels: {_native_api.isa()}; masks by SNIP from {data}\n")
+    print(f"{where(args)}, kernels: {door.isa()}; masks by SNIP from {data}\n")
 
 
 def write(args: argparse.Namespace, **found: object) -> None:
     """Write what was measured to the file that --json names."""
     if args.json is not None:
-        whole = {"machine": where(args), "kernels": _native_api.isa(), **found}
+        whole = {"machine": where(args), "kernels": door.isa(), **found}
         args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 

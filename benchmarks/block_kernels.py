@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur import _native_api
-from secateur.sparse.machine import processor
-from secateur.sparse.plan import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
-from secateur.sparse.timing import interleaved
+from secateur._base import door
+from secateur.sparse.measured._machine import processor
+from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.plans._linear import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
 
 LAYERS = ((4096, 4096, 128), (300, 784, 100), (100, 300, 100))  # outputs, inputs, samples
 DENSITIES = (0.05, 0.02, 0.01)
@@ -101,12 +101,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest layer at 95 %% only, half a second")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if _native_api.native is None:
-        raise SystemExit(f"blocks have kernels of their own only where kernels are: {_native_api.why_not}")
+    if door.native is None:
+        raise SystemExit(f"blocks have kernels of their own only where kernels are: {door.why_not}")
     layers, densities = (LAYERS[2:], DENSITIES[:1]) if args.quick else (LAYERS, DENSITIES)
     seconds = 0.5 if args.quick else args.seconds
     lines = [measure(layer, density, seconds) for layer in layers for density in densities]
-    where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {_native_api.isa()}"
+    where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {door.isa()}"
     print(f"{where}; speed of blocks over single weights\n")
     head = (
         "layer",

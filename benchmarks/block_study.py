@@ -24,7 +24,7 @@ from statistics import mean
 import torch
 from torch.nn.functional import cross_entropy
 
-from secateur import _native_api
+from secateur._base import door
 from secateur.lab import data
 from secateur.lab.compare import compare, deviation
 from secateur.lab.engine import Engine
@@ -33,8 +33,8 @@ from secateur.lab.recipe import Ramp, Recipe
 from secateur.lab.run import Progress
 from secateur.lab.stages import masks_for, untrained
 from secateur.sparse import compile_step
-from secateur.sparse.machine import processor
-from secateur.sparse.timing import interleaved
+from secateur.sparse.measured._machine import processor
+from secateur.sparse.measured._timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
 SINGLE, BLOCKS = (1, 1), (4, 1)
@@ -148,7 +148,7 @@ def main() -> None:
     lines: list[Line] = []
     for model in args.models.split(","):
         lines += study(model, densities, seeds, STEPS[model] // part, args.runs, args.seconds, args.data_dir)
-    where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {_native_api.isa()}"
+    where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {door.isa()}"
     print(f"\n{where}; {seeds} seeds; test error after the last step in percent, mean ± standard deviation\n")
     print(table(lines))
     if args.json is not None:

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur import _native_api
-from secateur.select import kept_count, topk_mask
+from secateur._base import door
+from secateur.selection import kept_count, topk_mask
 
 DENSITY = 0.05
 TENSORS = 8
@@ -45,11 +45,11 @@ def _native(scores: Scores, flat: Tensor, keep: int) -> object:
 
 
 def _fallback(scores: Scores, flat: Tensor, keep: int) -> object:
-    kernels, _native_api.native = _native_api.native, None
+    kernels, door.native = door.native, None
     try:
         return topk_mask(scores, keep)
     finally:
-        _native_api.native = kernels
+        door.native = kernels
 
 
 def _partition(scores: Scores, flat: Tensor, keep: int) -> object:
@@ -98,7 +98,7 @@ def make_scores(size: int) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def available() -> dict[str, Candidate]:
-    skipped = set() if _native_api.native else {"secateur, compiled"}
+    skipped = set() if door.native else {"secateur, compiled"}
     return {name: candidate for name, candidate in CANDIDATES.items() if name not in skipped}
 
 
@@ -175,7 +175,7 @@ def machine(threads: int) -> dict[str, str | int]:
         "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__,
         "processor": platform.machine(),
-        "instruction_set": _native_api.isa(),
+        "instruction_set": door.isa(),
         "threads": threads,
     }
 

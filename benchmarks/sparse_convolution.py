@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import secateur as sc
-from secateur import Masks, _native_api
+from secateur import Masks
+from secateur._base import door
 from secateur.lab.data import DataError, load
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.convolution import sparse_convolution
-from secateur.sparse.timing import interleaved
+from secateur.sparse.layers._convolution import sparse_convolution
+from secateur.sparse.measured._timing import interleaved
 
 DENSITIES = (0.05, 0.02, 0.01)
 LAYER_DENSITIES = (0.10, 0.05, 0.02, 0.01)
@@ -124,7 +125,7 @@ def measure_whole(
     fast = sparsify(base, masks, batch=batch)
     training = {name: loop(model, inputs, y) for name, (model, inputs) in dense.items()}
     training["module"] = loop(fast, x, y)
-    if _native_api.native is not None:
+    if door.native is not None:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)

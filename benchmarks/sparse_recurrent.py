@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import secateur as sc
-from secateur import _native_api
+from secateur._base import door
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.timing import interleaved
+from secateur.sparse.measured._timing import interleaved
 
 NETS = {"lstm-s": "LSTM-128", "lstm-b": "LSTM-256", "gru-s": "GRU-128"}
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
@@ -85,7 +85,7 @@ def measure(name: str, density: float, seconds: float, compiled: bool, clock: Ca
     training: dict[str, Callable[[], object]] = {n: loop(m, x, y) for n, m in models.items()}
     inference: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x)) for n, m in models.items()}
     one: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x[:1])) for n, m in models.items()}
-    if _native_api.native is not None:
+    if door.native is not None:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import secateur as sc
-from secateur import Masks, _native_api
+from secateur import Masks
+from secateur._base import door
 from secateur.lab.data import DataError, load
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.timing import interleaved
+from secateur.sparse.measured._timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
 # Seconds of one candidate's turn. Other candidates' threads spin for a while after their turn and leave their data in
@@ -152,7 +153,7 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
     if peer is not None:
         inference["SparseProp"] = lambda: peer(x)
     inference |= csr_inference(base, x)
-    if _native_api.native is not None:
+    if door.native is not None:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)

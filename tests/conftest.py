@@ -44,10 +44,10 @@ torch.set_warn_always(True)
 
 def pytest_report_header() -> str:
     """Say in the first lines of a run what it checked and with what."""
-    from secateur import _native_api
+    from secateur._base import door
 
     checked = "checked at run time" if ANNOTATIONS_CHECKED else "NOT checked (needs jaxtyping and beartype)"
-    return f"secateur: annotations {checked}; kernels: {_native_api.why_not or _native_api.isa()}"
+    return f"secateur: annotations {checked}; kernels: {door.why_not or door.isa()}"
 
 
 def _process_state() -> dict[str, object]:

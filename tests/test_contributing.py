@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from secateur import methods
-from secateur.catalogue import catalogue
+from secateur._catalogue import catalogue
 from secateur.testing import check_method
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -146,7 +146,7 @@ def test_docstring_becomes_markdown(reference: types.ModuleType) -> None:
 
 
 def test_methods_page_has_signature_and_paper(reference: types.ModuleType) -> None:
-    from secateur.catalogue import catalogue
+    from secateur._catalogue import catalogue
 
     page = reference.methods_page(catalogue())
     for name, entry in catalogue().items():

@@ -9,7 +9,7 @@ import torch
 from papers.snip_2019.setting import LENET_300
 
 import secateur as sc
-from secateur._types import Tensor
+from secateur._base.types import Tensor
 from secateur.lab import data, init, models, seeds
 from secateur.lab.data import Dataset
 from secateur.lab.paper import Artefact, Gathered, grid

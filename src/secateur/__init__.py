@@ -11,30 +11,18 @@ compress, report) are the whole vocabulary; Gate and the verbs shrink, compress 
 
 from __future__ import annotations
 
-from secateur import measures, methods, schedule, scope, structure
-from secateur.catalogue import catalogue
-from secateur.errors import (
-    EarlyFinishWarning,
-    EmptyLayerWarning,
-    LeakError,
-    MaskError,
-    ScoreError,
-    SecateurError,
-)
-from secateur.gather import gather
-from secateur.hold import Hold, held, hold
-from secateur.masks import Masks
-from secateur.measure import Measure
-from secateur.method import Method, invert, method
-from secateur.prunable import prunable
-from secateur.prune import prune, scores
-from secateur.pruner import Pruner
-from secateur.schedule import Schedule
-from secateur.scope import Scope
-from secateur.score import measured
+from secateur import measures, methods
+from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning, LeakError, MaskError, ScoreError, SecateurError
+from secateur._catalogue import catalogue
+from secateur.axes import Method, invert, measured, method, schedule, scope, structure
+from secateur.axes.schedule import Schedule
+from secateur.axes.scope import Scope
+from secateur.axes.structure import Structure
+from secateur.holding import Hold, held, hold
+from secateur.masks import Masks, prunable
+from secateur.measures import Measure, gather
+from secateur.pruning import Pruner, prune, reinit, scores, shuffle
 from secateur.sparse import densify, sparsify
-from secateur.structure import Structure
-from secateur.transforms import reinit, shuffle
 
 __version__ = "0.1.0"
 

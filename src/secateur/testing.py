@@ -17,12 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import EmptyLayerWarning, SecateurError
-from secateur.masks import Masks
-from secateur.method import Method
-from secateur.prunable import prunable
-from secateur.prune import prune
-from secateur.select import kept_count
+from secateur._base.errors import EmptyLayerWarning, SecateurError
+from secateur.axes import Method
+from secateur.masks import Masks, prunable
+from secateur.pruning import prune
+from secateur.selection import kept_count
 
 Factory = Callable[[float], Method]
 

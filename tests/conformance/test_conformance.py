@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from secateur import catalogue, method, schedule, scope, structure
-from secateur.method import Method
+from secateur.axes import Method
 from secateur.testing import CHECKS, MODELS, check_docstring, check_exact_count, check_method, check_value
 
 METHODS = catalogue()

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from secateur import Masks, methods, prune
-from secateur.method import Method
+from secateur.axes import Method
 
 RANKS = 2
 PLANS: dict[str, Method] = {

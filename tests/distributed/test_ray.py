@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from secateur._base.errors import SecateurError
 from secateur.cli import main
-from secateur.errors import SecateurError
 from secateur.lab import courier
 from secateur.lab.cluster import on_ray
 from secateur.lab.compare import Comparison, compare, grid

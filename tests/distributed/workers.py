@@ -19,8 +19,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from secateur.errors import LeakError
-from secateur.hold import hold
+from secateur._base.errors import LeakError
+from secateur.holding import hold
 from secateur.masks import Masks
 
 RANKS = 2

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 import torch._dynamo  # torch.optim imports it at the first step: seconds, here paid once and not in every child
 
-from secateur import _maskfile
 from secateur.lab import data, store
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Ramp, Recipe
 from secateur.lab.run import run
+from secateur.masks import _file
 
 DATASET = data.load("digits", seed=0)
 
@@ -71,7 +71,7 @@ def kill_at_rename(count: int, *, after: bool) -> Callable[[], None]:
             if last:
                 die()
 
-        store.os.replace = _maskfile.os.replace = counted  # type: ignore[assignment]
+        store.os.replace = _file.os.replace = counted  # type: ignore[assignment]
 
     return prepare
 

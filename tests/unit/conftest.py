@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from paper_cases import clone
-from secateur import _native_api, _radix
+from secateur._base import door
+from secateur.selection import _radix
 
 
 @pytest.fixture(params=["native", "torch"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run the test twice: with the compiled kernels, and with the torch passes that stand in for them."""
     if request.param == "torch":
-        monkeypatch.setattr(_native_api, "native", None)
-    elif _native_api.native is None:
-        pytest.skip(f"no compiled kernels: {_native_api.why_not}")
+        monkeypatch.setattr(door, "native", None)
+    elif door.native is None:
+        pytest.skip(f"no compiled kernels: {door.why_not}")
     return request.param
 
 

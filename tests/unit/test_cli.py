@@ -233,19 +233,19 @@ def test_methods_lists_the_code(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur import _native_api
+    from secateur._base import door
 
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["versions"]["secateur"] and report["versions"]["torch"]
     assert report["native"] == {
-        "active": _native_api.native is not None,
-        "isa": _native_api.isa(),
-        "why_not": _native_api.why_not,
+        "active": door.native is not None,
+        "isa": door.isa(),
+        "why_not": door.why_not,
     }
     assert report["data"]["mnist"] is None and report["data"]["digits"] == "bundled with scikit-learn"
-    monkeypatch.setattr(_native_api, "native", None)
-    monkeypatch.setattr(_native_api, "why_not", "switched off by SECATEUR_NATIVE")
+    monkeypatch.setattr(door, "native", None)
+    monkeypatch.setattr(door, "why_not", "switched off by SECATEUR_NATIVE")
     assert main(["doctor"]) == 0
     page = capsys.readouterr().out
     assert "torch fallback: switched off by SECATEUR_NATIVE" in page and re.search(r"data mnist +not found", page)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur import _native_api
+from secateur._base import door
 from secateur.cli import main
 
 QUICK = ["--seconds", "0.02", "--batch", "8"]
@@ -27,7 +27,7 @@ def test_bench_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"dense, torch", "masked", "sparsified", "fused"} <= set(rows)
     dense = rows["dense, torch"]
     assert dense["step"] > 0 and dense["parameter_bytes"] == 4 * (600 + 140 + 27)
-    assert (rows["fused"]["step"] is not None) == (_native_api.native is not None)
+    assert (rows["fused"]["step"] is not None) == (door.native is not None)
 
 
 def test_bench_of_a_run_and_of_what_cannot_be_fused(capsys: pytest.CaptureFixture[str]) -> None:

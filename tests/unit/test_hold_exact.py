@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
-from secateur.hold import hold
+from secateur.holding import hold
 from secateur.masks import Masks
 
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]

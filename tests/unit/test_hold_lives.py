@@ -16,8 +16,8 @@ from torch.nn.functional import mse_loss
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from secateur.errors import LeakError
-from secateur.hold import Hold, held, hold
+from secateur._base.errors import LeakError
+from secateur.holding import Hold, held, hold
 from secateur.masks import Masks
 
 

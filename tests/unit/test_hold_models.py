@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from secateur.errors import LeakError
-from secateur.hold import held, hold
+from secateur._base.errors import LeakError
+from secateur.holding import held, hold
 from secateur.masks import Masks
 
 

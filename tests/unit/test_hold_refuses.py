@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from secateur.errors import LeakError, MaskError
-from secateur.hold import held, hold
+from secateur._base.errors import LeakError, MaskError
+from secateur.holding import held, hold
 from secateur.masks import Masks
 
 

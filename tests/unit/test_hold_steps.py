@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
-from secateur.errors import MaskError
-from secateur.hold import Hold, hold
+from secateur._base.errors import MaskError
+from secateur.holding import Hold, hold
 from secateur.masks import Masks
 
 

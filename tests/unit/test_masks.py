@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import MaskError
+from secateur._base.errors import MaskError
 from secateur.masks import LayerDensity, Masks, density_text
 
 

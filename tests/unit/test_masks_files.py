@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from secateur.errors import MaskError
+from secateur._base.errors import MaskError
 from secateur.masks import Masks
 
 

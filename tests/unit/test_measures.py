@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateur import gather, measures, prunable
-from secateur.errors import SecateurError
-from secateur.measure import Measure
+from secateur._base.errors import SecateurError
+from secateur.measures import Measure
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur import _native_api
-from secateur.select import topk_mask
+from secateur._base import door
+from secateur.selection import topk_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 
-needs_kernels = pytest.mark.skipif(_native_api.native is None, reason=f"no kernels: {_native_api.why_not}")
+needs_kernels = pytest.mark.skipif(door.native is None, reason=f"no kernels: {door.why_not}")
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,8 +33,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_everything_works_without_the_kernels() -> None:
     code = (
-        "import torch; from secateur import _native_api; from secateur.select import topk_mask\n"
-        "print(_native_api.isa(), '|', _native_api.why_not, '|', topk_mask({'w': torch.tensor([1., 3., 2.])}, 2))"
+        "import torch; from secateur._base import door; from secateur.selection import topk_mask\n"
+        "print(door.isa(), '|', door.why_not, '|', topk_mask({'w': torch.tensor([1., 3., 2.])}, 2))"
     )
     done = run(code, SECATEUR_NATIVE="0")
     assert done.returncode == 0, done.stderr
@@ -44,7 +44,7 @@ def test_everything_works_without_the_kernels() -> None:
 def test_without_a_build_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECATEUR_NATIVE", raising=False)
     monkeypatch.setitem(sys.modules, "secateur._native", None)  # makes the import fail as if it were not there
-    module, why_not = _native_api._load()
+    module, why_not = door._load()
     assert module is None
     assert why_not == "not built (secateur was not installed, or there was no C++ compiler)"
 
@@ -53,12 +53,12 @@ def test_without_a_build_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_ISA", "avx3")
     with pytest.raises(ValueError, match=r"\(SECATEUR_ISA\) must be one of portable.* on this machine, got 'avx3'"):
-        _native_api._load()
+        door._load()
 
 
 @needs_kernels
 def test_every_instruction_set_selects_the_same() -> None:
-    native = _native_api.native
+    native = door.native
     assert native is not None
     best = native.isa()
     supported = native.supported_isas()
@@ -69,7 +69,7 @@ def test_every_instruction_set_selects_the_same() -> None:
     try:
         for isa in supported:
             native.use_isa(isa)
-            assert _native_api.isa() == isa
+            assert door.isa() == isa
             found[isa] = topk_mask(scores, 70_001)
     finally:
         native.use_isa(best)

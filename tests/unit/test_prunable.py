@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateur import methods, prunable, prune, scores
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 
 
 class _Everything(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur import Masks, Method, invert, method, methods, prune, schedule, scope, scores, structure
-from secateur.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
 
 
 @pytest.fixture

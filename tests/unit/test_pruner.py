@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateur import Pruner, methods, schedule
-from secateur.errors import EarlyFinishWarning, EmptyLayerWarning, SecateurError
-from secateur.select import kept_count
+from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning, SecateurError
+from secateur.selection import kept_count
 
 X, Y = torch.randn(40, 12), torch.arange(40) % 3
 

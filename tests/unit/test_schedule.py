@@ -7,18 +7,8 @@ import math
 
 import pytest
 
-from secateur.errors import SecateurError
-from secateur.schedule import (
-    Schedule,
-    cubic,
-    cyclic,
-    exponential,
-    geometric,
-    linear,
-    once,
-    steady,
-    then,
-)
+from secateur._base.errors import SecateurError
+from secateur.axes.schedule import Schedule, cubic, cyclic, exponential, geometric, linear, once, steady, then
 
 FALLING = [
     once(0.03),

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secateur import scope as scopes
-from secateur.errors import ScoreError, SecateurError
-from secateur.quota import erk_densities, igq_densities, largest_remainder
-from secateur.scope import Scope
-from secateur.select import kept_count
+from secateur._base.errors import ScoreError, SecateurError
+from secateur.axes import erk_densities, igq_densities, largest_remainder
+from secateur.axes.scope import Scope
+from secateur.selection import kept_count
 
 LENET300 = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
 LENET5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur import _radix
-from secateur.select import topk_mask
+from secateur.selection import _radix, topk_mask
 
 # Values that are hard to rank: signed zeros, subnormals, neighbours in the last bit, the ends of the range.
 SPECIAL = [0.0, -0.0, 1.0, math.nextafter(1, 2), -1.0, 2.0**-149, -(2.0**-149), 1e-40, 3.4e38, -3.4e38, 0.5]

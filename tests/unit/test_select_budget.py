@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur import _radix
-from secateur.errors import ScoreError, SecateurError
-from secateur.select import best_prefix, topk_mask
+from secateur._base.errors import ScoreError, SecateurError
+from secateur.selection import _radix, best_prefix, topk_mask
 
 
 def reference(scores: Mapping[str, Tensor], cost: Mapping[str, float | Tensor], budget: float) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur.errors import ScoreError, SecateurError
-from secateur.select import check_density, kept_count, topk_mask
+from secateur._base.errors import ScoreError, SecateurError
+from secateur.selection import check_density, kept_count, topk_mask
 
 # --- how many ------------------------------------------------------------------------------------------------
 

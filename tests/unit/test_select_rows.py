@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.errors import ScoreError, SecateurError
-from secateur.select import at_least, topk_mask, topk_rows
+from secateur._base.errors import ScoreError, SecateurError
+from secateur.selection import at_least, topk_mask, topk_rows
 
 
 @settings(deadline=None, max_examples=60)

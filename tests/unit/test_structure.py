@@ -7,19 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.errors import SecateurError
-from secateur.structure import (
-    Structure,
-    blocks,
-    columns,
-    filters,
-    heads,
-    kernels,
-    mean,
-    stripes,
-    total,
-    weights,
-)
+from secateur._base.errors import SecateurError
+from secateur.axes.structure import Structure, blocks, columns, filters, heads, kernels, mean, stripes, total, weights
 
 ALL = [weights(), filters(), columns(), kernels(), stripes(), blocks(4, 1), blocks(2, 3), heads(2)]
 SHAPES = [(4, 6), (4, 6, 3), (4, 5, 3, 3), (2, 1), (6, 7, 1, 1)]

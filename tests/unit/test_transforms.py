@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateur import Masks, methods, prune, reinit, shuffle
-from secateur.errors import MaskError, SecateurError
+from secateur._base.errors import MaskError, SecateurError
 
 
 @pytest.fixture

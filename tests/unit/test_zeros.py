@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import _native_api
-from secateur._zeros import zero_
+from secateur._base import door
+from secateur._base.zeros import zero_
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
@@ -17,9 +17,9 @@ def test_equal_to_masked_fill(
     shape: tuple[int, ...], dtype: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(_native_api, "native", None)
-    elif _native_api.native is None:
-        pytest.skip(f"no compiled kernels: {_native_api.why_not}")
+        monkeypatch.setattr(door, "native", None)
+    elif door.native is None:
+        pytest.skip(f"no compiled kernels: {door.why_not}")
     tensor = (torch.randn(shape) * 100).to(dtype)
     where = torch.rand(shape) < 0.7
     other = tensor.clone()

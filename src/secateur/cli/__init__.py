@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from secateur._base.errors import SecateurError
 from secateur.cli import bench, console, demo, doctor, methods, paper, run, show
 from secateur.cli.parser import Parser, UsageError
-from secateur.errors import SecateurError
 
 __all__ = ["main"]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from secateur._base.errors import SecateurError
 from secateur.cli.parser import UsageError
 from secateur.cli.progress import bars
-from secateur.errors import SecateurError
 from secateur.lab.cluster import on_ray
 from secateur.lab.compare import Comparison, compare, grid
 from secateur.lab.engine import Engine

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur._base.errors import SecateurError, nearest
 from secateur.cli import console, values
 from secateur.cli.console import Table
 from secateur.cli.parser import Parser, UsageError
-from secateur.errors import SecateurError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
     import torch
 
-    from secateur.sparse.bench import compare
+    from secateur.sparse.measured._bench import compare
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -95,9 +95,9 @@ def _of_run(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tensor]
 def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tensor]:
     import torch
 
-    from secateur.catalogue import catalogue
+    from secateur._catalogue import catalogue
     from secateur.lab import models
-    from secateur.prune import prune
+    from secateur.pruning import prune
 
     known = catalogue()
     if args.method not in known:

@@ -62,12 +62,12 @@ def examine(data_dir: str | None = None) -> dict[str, Any]:
 
 
 def _native() -> dict[str, Any]:
-    from secateur import _native_api
+    from secateur._base import door
 
     return {
-        "active": _native_api.native is not None,
-        "isa": _native_api.isa(),
-        "why_not": _native_api.why_not,
+        "active": door.native is not None,
+        "isa": door.isa(),
+        "why_not": door.why_not,
     }
 
 

@@ -25,8 +25,8 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
-    from secateur.catalogue import Entry, catalogue
-    from secateur.errors import nearest
+    from secateur._base.errors import nearest
+    from secateur._catalogue import Entry, catalogue
     from secateur.lab.stages import options_of
 
     known = catalogue()

@@ -70,8 +70,8 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
+    from secateur._base.errors import SecateurError
     from secateur.cli import reproduced
-    from secateur.errors import SecateurError
     from secateur.lab.paper import folders, load, page
 
     try:

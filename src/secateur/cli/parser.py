@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 
 
 class UsageError(SecateurError):

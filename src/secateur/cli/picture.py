@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from secateur._types import Tensor
+from secateur._base.types import Tensor
 from secateur.lab import data
 from secateur.lab.compare import Row
 from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from secateur._base.errors import SecateurError
 from secateur.cli import console
 from secateur.cli.console import Table
 from secateur.cli.parser import Parser, UsageError
-from secateur.errors import SecateurError
 
 ABOUT = """\
 Shows what is in PATH: densities per layer, empty layers, and effective numbers.
@@ -146,7 +146,7 @@ def _is_stack(experiment: Mapping[str, Any]) -> bool:
 
 
 def _nearest_path(path: Path) -> str:
-    from secateur.errors import nearest
+    from secateur._base.errors import nearest
 
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     return nearest(path.name, siblings)

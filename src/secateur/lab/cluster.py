@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import courier, stages, store
 from secateur.lab.courier import Job, Parcel
 from secateur.lab.experiment import Experiment

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.run import OnProgress, Result

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from secateur import __version__
-from secateur.errors import EmptyLayerWarning, SecateurError
+from secateur._base.errors import EmptyLayerWarning, SecateurError
 from secateur.lab import store
 from secateur.lab.experiment import Experiment
 from secateur.lab.run import CHECKPOINT, EXPERIMENT, RESULT, WEIGHTS, Progress

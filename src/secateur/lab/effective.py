@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from secateur._types import Bool
+from secateur._base.types import Bool
 
 
 @dataclass(frozen=True)

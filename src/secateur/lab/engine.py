@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from secateur.errors import LeakError, SecateurError
-from secateur.hold import Hold, hold
+from secateur._base.errors import LeakError, SecateurError
+from secateur.holding import Hold, hold
 from secateur.lab.recipe import Adam, Sgd
 from secateur.masks import Masks
 from secateur.sparse import compile_step, why_no_fused_step

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import recipe as recipes
 from secateur.lab.engine import BF16, Engine, misfit
 from secateur.lab.plain import digest, plain, unplain
 from secateur.lab.recipe import Recipe
-from secateur.select import check_density
+from secateur.selection import check_density
 
 Option = bool | int | float | str
 

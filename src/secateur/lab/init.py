@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 
 Draw = Callable[[Tensor, int, int, torch.Generator], None]
 Fan = Callable[[int, int], float]

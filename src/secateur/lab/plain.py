@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 
 
 def plain(value: Any, *, labels: bool = True) -> Any:

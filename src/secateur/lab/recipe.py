@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from secateur.lab.experiment import Experiment
 from secateur.lab.stages import MASKS, Pruned
 from secateur.lab.store import ArtefactError
 from secateur.lab.train import Checkpoint, DivergedError, Splits, Trail, evaluation_interval, resume, train
-from secateur.prunable import prunable
-from secateur.prune import emptied_layers
+from secateur.masks import prunable
+from secateur.pruning import emptied_layers
 
 EXPERIMENT = "experiment.json"
 CHECKPOINT = "checkpoint.safetensors"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from secateur.errors import EmptyLayerWarning, SecateurError
+from secateur._base.errors import EmptyLayerWarning, SecateurError
 from secateur.lab import data, stages
 from secateur.lab.experiment import Experiment
 from secateur.lab.run import OnProgress, Progress, Result, run

@@ -13,20 +13,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.catalogue import catalogue, find
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
+from secateur._catalogue import catalogue, find
+from secateur.axes import Method, invert
+from secateur.axes.structure import Structure, blocks
 from secateur.lab import data, init, models, seeds
 from secateur.lab.data import Dataset
 from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.init import Initialiser
 from secateur.lab.store import damaged, read_json, write_json
-from secateur.masks import Masks
-from secateur.method import Method, invert
-from secateur.prunable import prunable
-from secateur.prune import prune
-from secateur.select import check_density
-from secateur.structure import Structure, blocks
-from secateur.transforms import shuffle
+from secateur.masks import Masks, prunable
+from secateur.pruning import prune, shuffle
+from secateur.selection import check_density
 
 MASKS = "masks.safetensors"
 PRUNE = "prune.json"

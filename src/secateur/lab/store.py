@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 
 
 class ArtefactError(SecateurError):

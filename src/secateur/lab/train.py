@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.data import steps_in
 from secateur.lab.engine import Choice, Engine, Stepper
 from secateur.lab.recipe import Recipe

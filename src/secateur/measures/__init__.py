@@ -16,11 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.measure import Measure
-from secateur.measures.curvature import hessian_grad
-from secateur.measures.flow import flow
-from secateur.measures.gradients import fisher, grad, grad_average, grad_magnitude
-from secateur.measures.plain import noise, weight
+from secateur.measures._curvature import hessian_grad
+from secateur.measures._flow import flow
+from secateur.measures._gather import check_online, gather, observe
+from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude
+from secateur.measures._measure import (
+    Batch,
+    Collector,
+    Evidence,
+    Loss,
+    Measure,
+    Params,
+    Probe,
+    all_sum,
+    from_first_rank,
+    reduced,
+)
+from secateur.measures._plain import noise, weight
+from secateur.measures._preserve import preserved, swapped
 
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
@@ -36,12 +49,27 @@ KNOWN: dict[str, Callable[[], Measure]] = {
 
 __all__ = [
     "KNOWN",
+    "Batch",
+    "Collector",
+    "Evidence",
+    "Loss",
+    "Measure",
+    "Params",
+    "Probe",
+    "all_sum",
+    "check_online",
     "fisher",
     "flow",
+    "from_first_rank",
+    "gather",
     "grad",
     "grad_average",
     "grad_magnitude",
     "hessian_grad",
     "noise",
+    "observe",
+    "preserved",
+    "reduced",
+    "swapped",
     "weight",
 ]

@@ -5,16 +5,16 @@ Files in this folder never import one another. Adding a method is one file and o
 
 from __future__ import annotations
 
-from secateur.methods.erk import erk
-from secateur.methods.force import force, iter_snip
-from secateur.methods.grasp import grasp
-from secateur.methods.igq import igq
-from secateur.methods.lamp import lamp
-from secateur.methods.magnitude import magnitude
-from secateur.methods.random import random
-from secateur.methods.snip import snip
-from secateur.methods.snip_it import snip_it
-from secateur.methods.synflow import synflow
+from secateur.methods._erk import erk
+from secateur.methods._force import force, iter_snip
+from secateur.methods._grasp import grasp
+from secateur.methods._igq import igq
+from secateur.methods._lamp import lamp
+from secateur.methods._magnitude import magnitude
+from secateur.methods._random import random
+from secateur.methods._snip import snip
+from secateur.methods._snip_it import snip_it
+from secateur.methods._synflow import synflow
 
 __all__ = [
     "erk",

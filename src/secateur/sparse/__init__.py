@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
-from secateur.sparse.convert import densify, report_of, sparsify
-from secateur.sparse.convolution import SparseConv1d, SparseConv2d
-from secateur.sparse.fused import FusedStep, compile_step, why_no_fused_step
-from secateur.sparse.linear import SparseLinear
-from secateur.sparse.machine import Machine, this_machine
-from secateur.sparse.network_step import NetworkStep
-from secateur.sparse.recurrent import SparseGRU, SparseLSTM
-from secateur.sparse.report import Choice, LayerReport, Report
-from secateur.sparse.trace import UnsupportedError
+from secateur.sparse.convert._report import Choice, LayerReport, Report
+from secateur.sparse.convert._sparsify import densify, report_of, sparsify
+from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d
+from secateur.sparse.layers._linear import SparseLinear
+from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM
+from secateur.sparse.measured._machine import Machine, this_machine
+from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse.steps._compile import FusedStep, compile_step, why_no_fused_step
+from secateur.sparse.steps._network import NetworkStep
 
 __all__ = [
     "Choice",

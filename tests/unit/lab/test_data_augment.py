@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.data import flip, flip_and_shift, nudge, shift
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import data
 from secateur.lab.data.dataset import moments, split
 

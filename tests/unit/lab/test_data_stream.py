@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import seeds
 from secateur.lab.data import (
     Examples,

@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 
 import pytest
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
+from secateur.axes.structure import blocks
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
 from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd, Stairs
 from secateur.lab.stages import method_of
-from secateur.structure import blocks
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(steps=100, rate=Constant(0.1)))
 

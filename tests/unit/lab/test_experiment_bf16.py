@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import data, stages
 from secateur.lab.compare import dense
 from secateur.lab.engine import BF16, Choice, Engine, TorchStepper, choose, start

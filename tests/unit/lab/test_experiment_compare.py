@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.compare import compare, deviation, grid
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import Constant, Recipe

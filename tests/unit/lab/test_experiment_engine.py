@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from secateur import _native_api
-from secateur.errors import LeakError, SecateurError
+from secateur._base import door
+from secateur._base.errors import LeakError, SecateurError
 from secateur.lab import data, engine
 from secateur.lab.compare import grid
 from secateur.lab.engine import Choice, Engine, build_optimizer, choose, sparse_below, start
@@ -20,7 +20,7 @@ from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd
 from secateur.lab.run import Progress, run
 from secateur.masks import Masks
 
-needs_kernels = pytest.mark.skipif(_native_api.native is None, reason=f"no compiled kernels: {_native_api.why_not}")
+needs_kernels = pytest.mark.skipif(door.native is None, reason=f"no compiled kernels: {door.why_not}")
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(20, Ramp(0.1, 20), batch=50, evaluate_every=10))
 
 
@@ -86,8 +86,8 @@ def test_how_much_may_stay_depends_on_the_network() -> None:
 
 
 def test_without_kernels_auto_is_torch(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native_api, "native", None)
-    monkeypatch.setattr(_native_api, "why_not", "switched off")
+    monkeypatch.setattr(door, "native", None)
+    monkeypatch.setattr(door, "why_not", "switched off")
     model, masks = stack(0.1, generator)
     choice = choose(Engine.AUTO, model, masks, Sgd())
     assert choice.engine is Engine.TORCH and "switched off" in choice.why

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import data, stages
 from secateur.lab.compare import dense
 from secateur.lab.experiment import Experiment
@@ -119,7 +119,7 @@ def test_shuffled_masks_keep_each_layer_s_count_and_move(digits: data.Dataset) -
     assert stages.masks_for(replace(BASE, sanity="shuffle", seed=1), digits, CPU) != moved
 
 
-@pytest.mark.filterwarnings("ignore::secateur.errors.EmptyLayerWarning")  # the lowest 5 % leave nothing in fc1
+@pytest.mark.filterwarnings("ignore::secateur.EmptyLayerWarning")  # the lowest 5 % leave nothing in fc1
 @pytest.mark.parametrize("density", [0.05, 0.5])
 def test_inverted_masks_share_nothing_up_to_a_half(density: float, digits: data.Dataset) -> None:
     base = replace(BASE, density=density)

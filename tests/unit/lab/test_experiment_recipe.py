@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.recipe import RECIPES, Adam, Constant, Ramp, Recipe, Sgd, Stairs, recipe, shortened
 
 

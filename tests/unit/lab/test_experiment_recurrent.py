@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur import _native_api
+from secateur._base import door
 from secateur.lab import data
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment
@@ -16,7 +16,7 @@ from secateur.lab.recipe import Constant, Recipe
 from secateur.lab.run import run
 
 
-@pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+@pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 @pytest.mark.parametrize(("model", "biases"), [("lstm-s", False), ("gru-s", True)])
 def test_engines_agree(model: str, biases: bool, tmp_path: Path) -> None:
     digits, found = data.load("digits", seed=0), {}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import data, stages, store
 from secateur.lab.engine import Engine
 from secateur.lab.experiment import Experiment

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import models
-from secateur.prunable import prunable
-from secateur.select import kept_count
+from secateur.masks import prunable
+from secateur.selection import kept_count
 
 # name: weights (where the card has them), N = weights and biases, the tables' density, parameters kept there.
 COUNTS = {

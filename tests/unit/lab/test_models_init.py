@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import init
 
 ALL = [init.vs, init.vs_x, init.vs_h, init.rn, init.tn]

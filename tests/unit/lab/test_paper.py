@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paper_cases import BASE, DENSE, RECIPE, TINY, cell, clone, record
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.paper import Artefact, Cell, Length, Verdict, folders, lines, load, only, order, verdict
 from secateur.lab.recipe import Ramp, Stairs
 

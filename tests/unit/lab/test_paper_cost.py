@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paper_cases import BASE, DENSE, RECIPE, cell
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab import engine
 from secateur.lab.data import DataError
 from secateur.lab.engine import Choice, Engine, Stepper

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image
 from secateur.masks import Masks
 

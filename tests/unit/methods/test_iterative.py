@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from secateur import Masks, measures, methods, prune, schedule, scope, structure
-from secateur.method import Method, method
-from secateur.score import measured
+from secateur.axes import Method, measured, method
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

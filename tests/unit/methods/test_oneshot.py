@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateur import methods, prunable, prune, schedule, scope, scores, structure
-from secateur.quota import erk_densities, igq_densities
-from secateur.select import kept_count
+from secateur.axes import erk_densities, igq_densities
+from secateur.selection import kept_count
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateur import Masks, measures, methods, prunable, prune, scores
-from secateur.structure import blocks
+from secateur.axes.structure import blocks
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import Masks, _native_api
-from secateur.sparse.bench import compare
-from secateur.sparse.machine import Machine
+from secateur import Masks
+from secateur._base import door
+from secateur.sparse.measured._bench import compare
+from secateur.sparse.measured._machine import Machine
 
 
 def test_every_way_has_a_row(sparse_machine: Machine, generator: torch.Generator) -> None:
@@ -27,14 +28,14 @@ def test_every_way_has_a_row(sparse_machine: Machine, generator: torch.Generator
     assert fast.parameter_bytes == 4 * (masks.kept + 20 + 80 + 4)
     timed = [row for row in rows.values() if row.name != "fused" or not fused.note]
     assert all(row.step and row.latency_1 and row.latency_128 for row in timed)
-    if _native_api.native is None:
+    if door.native is None:
         assert fused.step is None and "compiled kernels are not in use" in fused.note
     else:
         assert fused.parameter_bytes == fast.parameter_bytes
 
 
 def test_what_the_fused_step_refuses_is_a_row_with_the_reason(sparse_machine: Machine) -> None:
-    if _native_api.native is None:
+    if door.native is None:
         pytest.skip("needs the compiled kernels")
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
     masks = Masks({"0.weight": torch.eye(5, 6) > 0})

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from secateur import Masks, _native_api, densify, hold, methods, prune, sparsify
+from secateur import Masks, densify, hold, methods, prune, sparsify
+from secateur._base import door
+from secateur.axes.structure import blocks
 from secateur.sparse import SparseLinear, compile_step, report_of
-from secateur.sparse.compact import compact
-from secateur.sparse.machine import Machine
-from secateur.sparse.plan import LayerPlan, plan_layer, whole_blocks
-from secateur.sparse.product import sparse_chain
-from secateur.structure import blocks
+from secateur.sparse.calls._chain import sparse_chain
+from secateur.sparse.measured._machine import Machine
+from secateur.sparse.plans._linear import LayerPlan, plan_layer, whole_blocks
+from secateur.sparse.steps._compact import compact
 
-NATIVE = _native_api.native
+NATIVE = door.native
 ENGINES = ["torch"] if NATIVE is None else [*NATIVE.supported_isas(), "torch"]
 BATCHES = [1, 2, 15, 16, 17, 33, 64, 100, 128, 129, 300]
 SETTINGS = settings(
@@ -37,7 +38,7 @@ SETTINGS = settings(
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test with each instruction set, and without the kernels."""
     if request.param == "torch":
-        monkeypatch.setattr(_native_api, "native", None)
+        monkeypatch.setattr(door, "native", None)
         yield "torch"
         return
     assert NATIVE is not None

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secateur import _native_api
-from secateur.sparse.convolution import (
+from secateur._base import door
+from secateur.sparse.layers._convolution import (
     SparseConv1d,
     SparseConv2d,
     SparseConvolution,
@@ -20,7 +20,7 @@ from secateur.sparse.convolution import (
     sparse_convolution,
 )
 
-ISAS = ["torch"] if _native_api.native is None else list(_native_api.native.supported_isas())
+ISAS = ["torch"] if door.native is None else list(door.native.supported_isas())
 
 
 def _randn(*shape: int, seed: int) -> Tensor:
@@ -81,9 +81,9 @@ def dense_convolutions(draw: st.DrawFn) -> tuple[nn.Conv2d, Tensor, Tensor]:
 
 def _compare(isa: str, dense: nn.Conv1d | nn.Conv2d, mask: Tensor, x: Tensor) -> None:
     """Output and all gradients against double precision."""
-    before = _native_api.isa()
-    if _native_api.native is not None:
-        _native_api.native.use_isa(isa)
+    before = door.isa()
+    if door.native is not None:
+        door.native.use_isa(isa)
     try:
         sparse = sparse_convolution(dense, mask)
         ours = x.clone().requires_grad_()
@@ -97,8 +97,8 @@ def _compare(isa: str, dense: nn.Conv1d | nn.Conv2d, mask: Tensor, x: Tensor) ->
         y64 = exact(wide)
         y64.backward(dy.double())
     finally:
-        if _native_api.native is not None:
-            _native_api.native.use_isa(before)
+        if door.native is not None:
+            door.native.use_isa(before)
     assert ours.grad is not None and wide.grad is not None and exact.weight.grad is not None
     _close(y.detach(), y64.detach())
     _close(ours.grad, wide.grad)
@@ -211,7 +211,7 @@ def test_what_the_kernels_do_not_take_is_computed_densely_and_said() -> None:
     sparse = sparse_convolution(dense, torch.ones_like(dense.weight) > 0)
     assert sparse(torch.zeros(0, 2, 5, 5)).shape == (0, 3, 3, 3)
     torch.testing.assert_close(sparse(torch.ones(2, 5, 5)), dense(torch.ones(2, 5, 5)))
-    if _native_api.native is not None:
+    if door.native is not None:
         with pytest.warns(UserWarning, match="SparseConv2d computes densely: its kernels take float32 on cpu"):
             sparse.double()(torch.zeros(1, 2, 5, 5, dtype=torch.float64))
 
@@ -222,6 +222,6 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
     assert isinstance(sparse, SparseConv1d) and not isinstance(sparse, SparseConv2d)
     with pytest.raises(ValueError, match=r"the input of SparseConv1d must be \[batch, 2 channels, columns\], got"):
         sparse(torch.zeros(1, 4, 9))
-    if _native_api.native is not None:
+    if door.native is not None:
         with pytest.raises(ValueError, match="kernel of a convolution must not be larger than its padded input"):
             sparse(torch.zeros(1, 2, 2))

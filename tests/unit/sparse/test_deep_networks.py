@@ -9,11 +9,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from secateur import Masks, _native_api, hold
+from secateur import Masks, hold
+from secateur._base import door
 from secateur.lab.models import build
 from secateur.sparse import compile_step
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
 
-from secateur import Masks, SecateurError, _native_api, hold
+from secateur import Masks, SecateurError, hold
+from secateur._base import door
 from secateur.sparse import FusedStep, compile_step
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 Parameters = Iterable[nn.Parameter]
 OPTIMIZERS: dict[str, Callable[[Parameters], Optimizer]] = {
@@ -107,9 +108,9 @@ def test_hundred_steps_give_the_weights_of_the_eager_masked_loop(name: str, thre
         assert not model.get_parameter(key)[~masks[key]].any()
 
 
-@pytest.mark.parametrize("isa", [] if _native_api.native is None else _native_api.native.supported_isas())
+@pytest.mark.parametrize("isa", [] if door.native is None else door.native.supported_isas())
 def test_every_instruction_set(isa: str) -> None:
-    native = _native_api.native
+    native = door.native
     assert native is not None
     model, eager = network(30, 70, 5), network(30, 70, 5)
     masks, before = masks_of(model), native.isa()

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from secateur import Masks, _native_api, hold, methods, prune
+from secateur import Masks, hold, methods, prune
+from secateur._base import door
 from secateur.sparse import compile_step, why_no_fused_step
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason=f"needs the kernels: {_native_api.why_not}")
+pytestmark = pytest.mark.skipif(door.native is None, reason=f"needs the kernels: {door.why_not}")
 
 
 def _model(bias: float) -> nn.Module:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
-from secateur import Masks, _native_api, hold
+from secateur import Masks, hold
+from secateur._base import door
 from secateur.sparse import compile_step
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
-SETS = [] if _native_api.native is None else _native_api.native.supported_isas()
+SETS = [] if door.native is None else door.native.supported_isas()
 
 # Rows that no register block divides; fewer features than a vector has lanes; features in two blocks of columns.
 WIDTHS = [(30, 17, 23, 5), (7, 6, 3), (1500, 13, 5)]
@@ -55,7 +56,7 @@ def train_eagerly(model: nn.Module, masks: Masks, optimizer: Optimizer, batches:
 
 @contextmanager
 def computing(isa: str, threads: int) -> Iterator[None]:
-    native = _native_api.native
+    native = door.native
     assert native is not None
     before = native.isa()
     native.use_isa(isa)

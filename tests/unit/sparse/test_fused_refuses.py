@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, RMSprop
 
-from secateur import MaskError, Masks, _native_api
+from secateur import MaskError, Masks
+from secateur._base import door
 from secateur.sparse import UnsupportedError, compile_step, why_no_fused_step
-from secateur.sparse.feedforward import chain_of
+from secateur.sparse.programs._chain import chain_of
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 
 class Net(nn.Module):
@@ -151,8 +152,8 @@ def test_refusal_changes_nothing() -> None:
 
 
 def test_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native_api, "native", None)
-    monkeypatch.setattr(_native_api, "why_not", "switched off by SECATEUR_NATIVE")
+    monkeypatch.setattr(door, "native", None)
+    monkeypatch.setattr(door, "why_not", "switched off by SECATEUR_NATIVE")
     model = plain()
     reason = why_no_fused_step(model, MASKS, cross_entropy, SGD(model.parameters(), lr=0.1))
     assert reason == "the compiled kernels are not in use: switched off by SECATEUR_NATIVE"

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
-from secateur import _native_api
-from secateur.sparse.plan import LayerPlan, plan_layer
-from secateur.sparse.product import sparse_chain
+from secateur._base import door
+from secateur.sparse.calls._chain import sparse_chain
+from secateur.sparse.plans._linear import LayerPlan, plan_layer
 
-NATIVE = _native_api.native
+NATIVE = door.native
 ENGINES = ["torch"] if NATIVE is None else [*NATIVE.supported_isas(), "torch"]
 SETTINGS = settings(
     max_examples=60,
@@ -27,7 +27,7 @@ SETTINGS = settings(
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a test with each instruction set, and without the kernels."""
     if request.param == "torch":
-        monkeypatch.setattr(_native_api, "native", None)
+        monkeypatch.setattr(door, "native", None)
         yield "torch"
         return
     assert NATIVE is not None

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from secateur import Masks
-from secateur.sparse import machine as module
 from secateur.sparse import report_of, sparsify
-from secateur.sparse.machine import BreakEven, Machine, cache_file, this_machine
+from secateur.sparse.measured import _machine as module
+from secateur.sparse.measured._machine import BreakEven, Machine, cache_file, this_machine
 
 
 @pytest.fixture

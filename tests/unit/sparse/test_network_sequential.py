@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW
 
-from secateur import Masks, _native_api, hold
+from secateur import Masks, hold
+from secateur._base import door
 from secateur.sparse import SparseConv1d, SparseConv2d, SparseLinear, densify, report_of, sparsify
-from secateur.sparse import network_sequential as runs
-from secateur.sparse.machine import BreakEven, Machine
+from secateur.sparse.layers import _network_sequential as runs
+from secateur.sparse.measured._machine import BreakEven, Machine
 
-needs_kernels = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+needs_kernels = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 SHAPE = (3, 8, 8)
 
 

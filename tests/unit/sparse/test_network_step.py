@@ -12,14 +12,15 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
-from secateur import Masks, SecateurError, _native_api, hold
+from secateur import Masks, SecateurError, hold
+from secateur._base import door
 from secateur.lab.models import build, registry
 from secateur.lab.models.wide_resnet import WideBlock
 from secateur.sparse import compile_step, why_no_fused_step
-from secateur.sparse.network_step import NetworkStep
-from secateur.sparse.program import program_of
+from secateur.sparse.programs._network import program_of
+from secateur.sparse.steps._network import NetworkStep
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 Parameters = Iterable[nn.Parameter]
 OPTIMIZERS: dict[str, Callable[[Parameters], Optimizer]] = {
@@ -162,12 +163,12 @@ def test_every_optimizer(kind: str) -> None:
     assert_same_state(model, other)
 
 
-@pytest.mark.parametrize("isa", [] if _native_api.native is None else _native_api.native.supported_isas())
+@pytest.mark.parametrize("isa", [] if door.native is None else door.native.supported_isas())
 def test_every_instruction_set(isa: str) -> None:
     """One step of a network with every kind of layer, against double precision."""
-    assert _native_api.native is not None
-    before = _native_api.isa()
-    _native_api.native.use_isa(isa)
+    assert door.native is not None
+    before = door.isa()
+    door.native.use_isa(isa)
     try:
         for name in NETWORKS:
             model, shape = made(name)
@@ -183,7 +184,7 @@ def test_every_instruction_set(isa: str) -> None:
             for key, value in exact.state_dict().items():
                 torch.testing.assert_close(model.state_dict()[key].double(), value.double(), rtol=1e-4, atol=1e-4)
     finally:
-        _native_api.native.use_isa(before)
+        door.native.use_isa(before)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from secateur import Masks, _native_api, hold
+from secateur import Masks, hold
+from secateur._base import door
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.machine import BreakEven, Machine
+from secateur.sparse.measured._machine import BreakEven, Machine
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
-ISAS = [] if _native_api.native is None else _native_api.native.supported_isas()
+ISAS = [] if door.native is None else door.native.supported_isas()
 
 
 @st.composite
@@ -51,9 +52,9 @@ def pooled_networks(draw: st.DrawFn) -> tuple[nn.Sequential, Masks, Tensor, Tens
 def test_a_step_and_the_gradient_of_the_input(isa: str, drawn: tuple[nn.Sequential, Masks, Tensor, Tensor]) -> None:
     """Whether the gradient of the input is wanted decides which of two ways the weights' gradients go."""
     model, masks, x, targets = drawn
-    assert _native_api.native is not None
-    before = _native_api.isa()
-    _native_api.native.use_isa(isa)
+    assert door.native is not None
+    before = door.isa()
+    door.native.use_isa(isa)
     try:
         exact = copy.deepcopy(model).double()
         masks.apply_(model)
@@ -70,7 +71,7 @@ def test_a_step_and_the_gradient_of_the_input(isa: str, drawn: tuple[nn.Sequenti
             reference.step()
         step.write_back()
     finally:
-        _native_api.native.use_isa(before)
+        door.native.use_isa(before)
     assert found == pytest.approx(loss.item(), abs=1e-5)
     assert ours.grad is not None and wide.grad is not None
     torch.testing.assert_close(ours.grad.double(), wide.grad, rtol=1e-4, atol=1e-5)

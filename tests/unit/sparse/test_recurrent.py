@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secateur import _native_api
-from secateur.sparse.recurrent_build import dense_recurrent, sparse_recurrent
-from secateur.sparse.recurrent_product import fits_recurrent
+from secateur._base import door
+from secateur.sparse.calls._recurrent import fits_recurrent
+from secateur.sparse.layers._recurrent_build import dense_recurrent, sparse_recurrent
 
 Recurrent = nn.LSTM | nn.GRU
 KINDS = (nn.LSTM, nn.GRU)
-native = _native_api.native
+native = door.native
 
 
 def _sets() -> list[str]:

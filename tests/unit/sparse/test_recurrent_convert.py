@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from secateur import Masks, hold
 from secateur.lab.models.recurrent import RowReader, gru, lstm
 from secateur.sparse import Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
-from secateur.sparse import recurrent_machine as measured
-from secateur.sparse.machine import BreakEven, processor
+from secateur.sparse.measured import _recurrent as measured
+from secateur.sparse.measured._machine import BreakEven, processor
 
 Build = Callable[[], nn.Module]
 

@@ -13,16 +13,17 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR
 
-from secateur import Masks, SecateurError, _native_api, hold
+from secateur import Masks, SecateurError, hold
+from secateur._base import door
 from secateur.lab.engine import Engine, choose
 from secateur.lab.models.recurrent import gru, lstm
 from secateur.lab.recipe import Sgd
 from secateur.sparse import UnsupportedError, compile_step, why_no_fused_step
-from secateur.sparse.recurrent_compact import live_units
-from secateur.sparse.recurrent_program import recurrent_program_of
-from secateur.sparse.recurrent_step import RecurrentStep
+from secateur.sparse.programs._recurrent import recurrent_program_of
+from secateur.sparse.steps._recurrent import RecurrentStep
+from secateur.sparse.steps._recurrent_compact import live_units
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 Build = Callable[[], nn.Module]
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], Optimizer]] = {
@@ -135,9 +136,9 @@ def test_biases_may_be_masked_in_part_or_whole(name: str, density: float) -> Non
     compare(BUILDS[name], masks_of(BUILDS[name](), density, biases=True), "adam", 10)
 
 
-@pytest.mark.parametrize("isa", [] if _native_api.native is None else _native_api.native.supported_isas())
+@pytest.mark.parametrize("isa", [] if door.native is None else door.native.supported_isas())
 def test_every_instruction_set(isa: str) -> None:
-    native = _native_api.native
+    native = door.native
     assert native is not None
     before = native.isa()
     native.use_isa(isa)

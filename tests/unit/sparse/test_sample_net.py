@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import Masks, _native_api
+from secateur import Masks
+from secateur._base import door
 from secateur.sparse import sparsify
-from secateur.sparse.machine import BreakEven, Machine
+from secateur.sparse.measured._machine import BreakEven, Machine
 
-pytestmark = pytest.mark.skipif(_native_api.native is None, reason="needs the compiled kernels")
+pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
 
 def images(batch: int, seed: int = 3, scale: int = 1) -> Tensor:

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, densify, sparsify
-from secateur.sparse import Choice, convert, report_of
-from secateur.sparse.machine import Machine
-from secateur.sparse.semi_structured import (
+from secateur.sparse import Choice, report_of
+from secateur.sparse.convert import _sparsify as convert
+from secateur.sparse.layers._semi_structured import (
     SemiStructuredLinear,
     SparseDevice,
     choose_on_cuda,
     is_two_of_four,
     this_device,
 )
+from secateur.sparse.measured._machine import Machine
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, hold
-from secateur.hold import held
+from secateur.holding import held
 from secateur.sparse import Choice, Machine, SparseLinear, densify, report_of, sparsify
-from secateur.sparse.dense import OneDnnLinear, onednn_available
-from secateur.sparse.machine import BreakEven
+from secateur.sparse.layers._onednn import OneDnnLinear, onednn_available
+from secateur.sparse.measured._machine import BreakEven
 
 
 def mlp() -> nn.Sequential:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from secateur._types import Float, Tensor
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
+from secateur._base.types import Float, Tensor
 from secateur.lab.seeds import sent
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]

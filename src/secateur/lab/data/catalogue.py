@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 from secateur.lab.data.dataset import Dataset, Examples, Raw, digest, moments, split, to_float
 from secateur.lab.data.find import Source, cache_folder, contents, find, require
 from secateur.lab.data.sources import SOURCES

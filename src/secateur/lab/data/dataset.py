@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from secateur._types import Float, Int, Tensor
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
+from secateur._base.types import Float, Int, Tensor
 from secateur.lab.data.augment import Augment
 from secateur.lab.seeds import generator
 

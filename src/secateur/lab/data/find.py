@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.data.augment import Augment
 from secateur.lab.data.dataset import Raw
 

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from secateur._types import Tensor
+from secateur._base.types import Tensor
 from secateur.lab.data.dataset import Raw
 from secateur.lab.data.find import DataError
 

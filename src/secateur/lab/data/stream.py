@@ -8,8 +8,8 @@ from math import ceil
 
 import torch
 
-from secateur._types import Float, Int, Tensor
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
+from secateur._base.types import Float, Int, Tensor
 from secateur.lab.data.augment import Augment
 from secateur.lab.data.dataset import Examples
 from secateur.lab.seeds import generator, sent

@@ -13,7 +13,7 @@ from math import ceil, prod
 
 from torch import nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 
 _BN_EPSILON = 1e-3  # TensorFlow's default, which the authors' code uses; PyTorch's is 1e-5
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.data.stream import rows
 
 

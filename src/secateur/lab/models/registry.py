@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 from secateur.lab.init import Initialiser, vs_h
 from secateur.lab.models.chains import alexnet, lenet_5_caffe, lenet_300_100, mlp, vgg_c, vgg_d, vgg_like
 from secateur.lab.models.counts import Counts, count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 
 
 class WideBlock(nn.Module):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from secateur.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, nearest
 from secateur.lab.paper.cell import Cell
 from secateur.lab.paper.record import Record
 from secateur.lab.run import Result

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.experiment import Experiment
 from secateur.lab.recipe import shortened
 

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
 from secateur.lab.experiment import DENSE, Experiment
 from secateur.lab.paper.artefact import Artefact, Paper
 from secateur.lab.paper.cell import Cell

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur._types import Float, Tensor
-from secateur.errors import SecateurError
+from secateur._base.errors import SecateurError
+from secateur._base.types import Float, Tensor
 from secateur.lab.store import write_bytes
 from secateur.masks import Masks
 

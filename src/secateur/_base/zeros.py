@@ -1,0 +1,36 @@
+"""Write zeros over the pruned entries of a tensor, at the speed of memory where the compiled kernels fit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base import door
+from secateur._base.types import Bool
+
+_ENTRIES_PER_THREAD = 1 << 16  # below this, waking a second thread costs more than it saves
+
+
+def zero_(tensor: Tensor, flags: Bool[Tensor, "..."], *, when: bool = True) -> None:
+    """Write a zero into `tensor`, in place, wherever the flag is `when`: `tensor.masked_fill_(flags == when, 0)`.
+
+    The shapes must be equal. NaN and infinity are overwritten too.
+    """
+    native = door.native
+    if native is None or not _plain(tensor) or not _plain(flags) or tensor.itemsize not in (2, 4, 8):
+        tensor.masked_fill_(flags if when else ~flags, 0)
+        return
+    size = tensor.numel()
+    threads = min(torch.get_num_threads(), 1 + size // _ENTRIES_PER_THREAD)
+    native.zero(tensor.data_ptr(), flags.data_ptr(), when, size, tensor.itemsize, threads)
+    torch.autograd.graph.increment_version(tensor)  # autograd must notice, as after any write in place
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether the tensor is memory that a kernel may write: no subclass, no trace, no other device."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.is_contiguous()
+        and not torch.compiler.is_compiling()
+    )

@@ -1,0 +1,82 @@
+"""Scores: plain functions whose argument names say which evidence they need, like pytest fixtures."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from secateur._base.errors import ScoreError, nearest
+from secateur.measures import KNOWN, Evidence, Measure
+
+ScoreFunction = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score function together with the measures that serve its arguments.
+
+    `function` is called once per parameter with tensors of the parameter's shape and returns one of the same shape;
+    a higher score means keep. It may overwrite its arguments (except `weight`), so that SNIP's score lies in the
+    gradient's own buffer.
+    """
+
+    function: ScoreFunction
+    measures: tuple[tuple[str, Measure], ...] = field(repr=False)
+
+    @property
+    def needs(self) -> str:
+        """What a user must bring: "nothing", "inputs" (their shape) or "labels"."""
+        order = ("nothing", "inputs", "labels")
+        return max((measure.needs for _, measure in self.measures), key=order.index, default="nothing")
+
+    def __call__(self, evidence: Mapping[str, Evidence], name: str) -> Tensor:
+        """Score one parameter, taking its evidence out of `evidence` so that memory is freed as scores are made."""
+        arguments = {argument: evidence[measure.name].pop(name) for argument, measure in self.measures}
+        shape = next(iter(arguments.values())).shape
+        scores = self.function(**arguments)
+        if not isinstance(scores, Tensor) or scores.shape != shape:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ScoreError(
+                f"`{_name(self.function)}` must return a tensor of the weight's shape {tuple(shape)} for {name!r}, "
+                f"got {got}. Units larger than a weight are made by the method's structure, not by its score."
+            )
+        return scores
+
+
+def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = None) -> Score:
+    """Bind a score function's arguments to measures: each to the one of its name, or to the one in `measures`.
+
+    Raises:
+        TypeError: an argument that no measure serves, a variadic argument, or a binding without its argument.
+
+    >>> from secateur.measures import grad_average
+    >>> measured(lambda weight, grad: (weight * grad).abs(), {"grad": grad_average(decay=0.9)}).needs
+    'labels'
+    """
+    given = dict(measures or {})
+    bound: list[tuple[str, Measure]] = []
+    for argument, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(f"`{_name(function)}`: a score names its evidence one by one; *{argument} is not possible.")
+        if argument in given:
+            bound.append((argument, given.pop(argument)))
+        elif argument in KNOWN:
+            bound.append((argument, KNOWN[argument]()))
+        else:
+            raise TypeError(
+                f"`{_name(function)}` asks for unknown evidence {argument!r}.{nearest(argument, KNOWN)} "
+                f"Known: {', '.join(KNOWN)}."
+            )
+    if given:
+        raise TypeError(f"`{_name(function)}` has no argument {', '.join(map(repr, given))} to bind a measure to.")
+    if not bound:
+        raise TypeError(f"`{_name(function)}` asks for no evidence. Known: {', '.join(KNOWN)}.")
+    return Score(function, tuple(bound))
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)

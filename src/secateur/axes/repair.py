@@ -1,0 +1,68 @@
+"""What survivors do after the cut. A repair changes the surviving weights, never the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from secateur._base.errors import SecateurError
+from secateur.masks import Masks
+
+Repair = Callable[[nn.Module, Masks, torch.Generator | None], None]
+Initialise = Callable[[nn.Module, torch.Generator], None]
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """Give the survivors fresh initial weights (see `redraw`)."""
+
+    initialise: Initialise | None = None
+
+    def __call__(self, model: nn.Module, masks: Masks, generator: torch.Generator | None) -> None:
+        generator = generator if generator is not None else _seeded_from_global()
+        if self.initialise is not None:
+            self.initialise(model, generator)
+        else:
+            _reset_owners(model, masks, generator)
+        masks.apply_(model)
+
+
+def redraw(initialise: Initialise | None = None) -> Redraw:
+    """Draw new weights after pruning and keep the mask: the second draw of SNIP's authors, and the *reinit* check.
+
+    Args:
+        initialise: (model, generator) → None, writes initial weights; by default the `reset_parameters` of every
+            module that owns a masked tensor, which also redraws that module's biases.
+
+    Source: the code of the SNIP paper (two variable sets); "Missing the mark", arXiv 2009.08576, §4.
+    """
+    return Redraw(initialise)
+
+
+def _reset_owners(model: nn.Module, masks: Masks, generator: torch.Generator) -> None:
+    owners = [
+        module
+        for prefix, module in model.named_modules()
+        if any(f"{prefix}.{name}".lstrip(".") in masks for name, _ in module.named_parameters(recurse=False))
+    ]
+    resets = []
+    for module in owners:
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if reset is None:
+            raise SecateurError(
+                f"{type(module).__name__} has no reset_parameters(): pass `initialise`, a function "
+                "(model, generator) → None that writes initial weights."
+            )
+        resets.append(reset)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng():  # reset_parameters draws from the global generator, which is left as found
+        torch.manual_seed(seed)
+        for reset in resets:
+            reset()
+
+
+def _seeded_from_global() -> torch.Generator:
+    return torch.Generator().manual_seed(torch.initial_seed())

@@ -1,0 +1,173 @@
+"""When to prune, and how far: a schedule is a list of (optimizer step, density to reach).
+
+Offline, `prune` walks the densities one after the other; online, a `Pruner` asks the schedule after every optimizer
+step. One value class serves both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from secateur._base.errors import SecateurError
+from secateur.selection import check_density
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A density target for some optimizer steps.
+
+    `schedule(step)` is the density to reach right after optimizer step number `step` (0 = before the first step), or
+    None where nothing is to be done. `schedule.densities` are the same targets in order, for pruning without training.
+
+    >>> exponential(0.25, rounds=2).densities
+    (0.5, 0.25)
+    """
+
+    name: str
+    milestones: tuple[tuple[int, float], ...] = field(repr=False)
+    _by_step: dict[int, float] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        steps = [step for step, _ in self.milestones]
+        if not steps:
+            raise SecateurError("A schedule needs at least one (step, density) milestone.")
+        if steps != sorted(set(steps)) or steps[0] < 0:
+            raise SecateurError(f"Schedule steps must be non-negative and strictly increasing, got {steps[:8]}.")
+        for _, density in self.milestones:
+            check_density(density)
+        object.__setattr__(self, "_by_step", dict(self.milestones))
+
+    def __call__(self, step: int) -> float | None:
+        return self._by_step.get(step)
+
+    @property
+    def densities(self) -> tuple[float, ...]:
+        """The densities to reach, in order."""
+        return tuple(density for _, density in self.milestones)
+
+    @property
+    def final(self) -> float:
+        """The density at which the schedule ends."""
+        return self.milestones[-1][1]
+
+
+def _spread(name: str, count: int, density_at: Callable[[float], float], begin: int, every: int) -> Schedule:
+    """Milestones at begin, begin + every, …; `density_at` maps progress in (0, 1] to a density."""
+    for label, value, least in (("rounds", count, 1), ("begin", begin, 0), ("every", every, 1)):
+        if value < least:
+            raise SecateurError(f"`{label}` must be at least {least}, got {value}.")
+    points = ((begin + i * every, density_at((i + 1) / count)) for i in range(count))
+    return Schedule(name, tuple(points))
+
+
+def once(density: float, *, at: int = 0) -> Schedule:
+    """Prune to `density` in one go, after optimizer step `at` (0: before training).
+
+    >>> once(0.05)
+    Schedule(name='once(0.05)')
+    """
+    check_density(density)
+    return Schedule(f"once({density:g})", ((at, density),))
+
+
+def exponential(density: float, *, rounds: int, begin: int = 0, every: int = 1) -> Schedule:
+    """Keep a constant fraction per round: ρ_t = ρ^(t/T) for t = 1…T (`rounds`), ending exactly at ρ (`density`).
+
+    Source: SynFlow (arXiv 2006.05467, Algorithm 1), FORCE (arXiv 2006.09081, eq. 9).
+    """
+    check_density(density)
+    return _spread(f"exponential({density:g}, rounds={rounds})", rounds, lambda t: density**t, begin, every)
+
+
+def linear(density: float, *, rounds: int, begin: int = 0, every: int = 1) -> Schedule:
+    """Remove the same number of weights in each round: ρ_t = 1 − (1 − ρ) t/T."""
+    check_density(density)
+
+    def at(t: float) -> float:
+        return density if t == 1 else 1 - (1 - density) * t
+
+    return _spread(f"linear({density:g}, rounds={rounds})", rounds, at, begin, every)
+
+
+def cubic(density: float, *, begin: int, end: int, every: int, initial: float = 1.0) -> Schedule:
+    """Prune fast first, slowly later, while training: ρ_t = ρ_f + (ρ_i − ρ_f)(1 − (t − t₀)/(t₁ − t₀))³.
+
+    t runs from t₀ (`begin`) to t₁ (`end`) in optimizer steps, in strides of `every`; ρ_i is `initial`, ρ_f `density`.
+    The last milestone is exactly `end` and exactly `density`. Source: Zhu & Gupta, arXiv 1710.01878, eq. 1.
+
+    >>> [round(d, 3) for d in cubic(0.1, begin=0, end=20, every=10).densities]
+    [1.0, 0.213, 0.1]
+    """
+    check_density(density)
+    check_density(initial, name="initial")
+    if not (0 <= begin < end and every >= 1):
+        raise SecateurError(
+            f"cubic needs 0 <= begin < end and every >= 1, got begin={begin}, end={end}, every={every}."
+        )
+    steps = [*range(begin, end, every), end]
+
+    def at(step: int) -> float:
+        return density + (initial - density) * (1 - (step - begin) / (end - begin)) ** 3
+
+    return Schedule(f"cubic({density:g}, {begin}..{end})", tuple((step, at(step)) for step in steps))
+
+
+def geometric(density: float, *, halvings: int = 5, begin: int = 0, every: int = 1) -> Schedule:
+    """Halve the distance to the target sparsity each round, then land on it (SNIP-it).
+
+    With κ = 1 − ρ the target sparsity: p_i = κ − (κ − ½)·½^i for i = 0…`halvings`, then κ. For κ = .98 and 5 halvings:
+    .50 .74 .86 .92 .95 .965 .98. Steps that would not prune (ρ ≥ ½) are left out.
+    Source: Verdenius et al., arXiv 2006.00896, §3.
+
+    >>> [round(1 - d, 3) for d in geometric(0.02).densities]
+    [0.5, 0.74, 0.86, 0.92, 0.95, 0.965, 0.98]
+    """
+    check_density(density)
+    if halvings < 0:
+        raise SecateurError(f"`halvings` must be at least 0, got {halvings}.")
+    sparsity = 1 - density
+    steps = [1 - (sparsity - (sparsity - 0.5) * 0.5**i) for i in range(halvings + 1)] if density < 0.5 else []
+    targets = [*steps, density]
+    return Schedule(f"geometric({density:g})", tuple((begin + i * every, target) for i, target in enumerate(targets)))
+
+
+def steady(density: float, *, every: int, until: int, begin: int = 0) -> Schedule:
+    """Ask for the same density again and again: the clock of dynamic sparse training (drop and regrow).
+
+    Milestones at begin, begin + every, … < `until` (RigL: every=100, until=¾ of training, arXiv 1911.11134, §3).
+    """
+    check_density(density)
+    if every < 1 or until <= begin:
+        raise SecateurError(f"steady needs every >= 1 and until > begin, got every={every}, until={until}.")
+    return Schedule(f"steady({density:g})", tuple((step, density) for step in range(begin, until, every)))
+
+
+def cyclic(low: float, high: float, *, period: int, cycles: int, begin: int = 0, every: int = 1) -> Schedule:
+    """Swing the density between `high` and `low` on a cosine, `cycles` times, ending at `low`.
+
+    ρ_t = ρ_lo + (ρ_hi − ρ_lo)(1 + cos 2πt/T)/2 with T = `period` steps; the last milestone is exactly ρ_lo, half a
+    period after the last peak.
+    """
+    check_density(low, name="low")
+    check_density(high, name="high")
+    if low > high or period < 2 or cycles < 1 or every < 1:
+        raise SecateurError(
+            f"cyclic needs low <= high, period >= 2, cycles >= 1 and every >= 1, got low={low}, high={high}, "
+            f"period={period}, cycles={cycles}, every={every}."
+        )
+    end = period * (cycles - 1) + period // 2
+
+    def at(step: int) -> float:
+        return low + (high - low) * (1 + math.cos(2 * math.pi * step / period)) / 2
+
+    points = [(begin + step, at(step)) for step in range(0, end, every)]
+    return Schedule(f"cyclic({low:g}, {high:g})", (*points, (begin + end, low)))
+
+
+def then(first: Schedule, second: Schedule, *, gap: int = 1) -> Schedule:
+    """Run `first`, then `second`, whose steps are counted from `gap` steps after the end of `first`."""
+    offset = first.milestones[-1][0] + gap
+    later = tuple((step + offset, density) for step, density in second.milestones)
+    return Schedule(f"then({first.name}, {second.name})", first.milestones + later)

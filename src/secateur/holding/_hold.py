@@ -1,0 +1,298 @@
+"""hold: pruned weights stay zero, in any training loop, under any torch optimizer, at no forward cost.
+
+Zeros live in the weights themselves; two hooks keep them there. One masks each gradient as soon as backward
+has accumulated it, the other writes the zeros again after every optimizer step. Both are needed: a masked
+gradient alone leaks through warm momentum and Muon, zeros alone let pruned gradients into Adafactor and Muon.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur._base import shards
+from secateur._base.errors import LeakError, MaskError
+from secateur.holding import _steps, _wrappers
+from secateur.holding._slot import Shelf, Slot
+from secateur.masks import Masks, unwrap
+
+__all__ = ["Hold", "held", "hold"]
+
+
+def hold(model: nn.Module, masks: Masks, *, on_step: Callable[[int], None] | None = None) -> Hold:
+    """Zero the pruned weights and keep them zero while the model trains, in your own loop, unchanged.
+
+    Training a held model is, bit for bit, training w ⊙ m: a dense parameter w multiplied by the mask m in
+    the forward, with the optimizer stepping w. It works with every optimizer built on
+    `torch.optim.Optimizer`, made before or after this call, and costs nothing in the forward. The hold lives
+    as long as the model, whether you keep the returned object or not; copies and pickles of the model are
+    held as well.
+
+    Args:
+        model: the model, bare or wrapped (DDP, `torch.compile`, FSDP2's `fully_shard`).
+        masks: which weights stay; parameters without a mask train as before.
+        on_step: called after each optimizer step, once the zeros are written, with the number of steps so
+            far, counting from 1. Counted are steps of optimizers that own a held parameter, not those that a
+            GradScaler skips; where several optimizers share the held parameters, one round of all counts
+            once. It may call `replace`. Copies of the model do not call it.
+
+    Raises:
+        MaskError: masks that do not fit, a parameter that is held already, or a wrapper under which a zero in
+            the parameter is no zero in the weight (parametrizations, `torch.nn.utils.prune`, FSDP1,
+            TorchScript, quantised weights). Nothing is written then.
+
+    >>> model = nn.Linear(2, 1)
+    >>> held = hold(model, Masks({"weight": torch.tensor([[True, False]])}))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> model(torch.ones(1, 2)).sum().backward()
+    >>> optimizer.step()
+    >>> model.weight[0, 1].item()
+    0.0
+    """
+    _wrappers.refuse(model, ())
+    root = unwrap(model)
+    _wrappers.refuse(root, masks)
+    _refuse_held(masks.parameters(root))
+    masks.apply_(root)
+    return Hold(root, masks, on_step)
+
+
+def held(model: nn.Module) -> tuple[Hold, ...]:
+    """Return the holds over the parameters of `model`: of a copy, of a pickle, or where none was kept.
+
+    >>> held(nn.Linear(2, 1))
+    ()
+    """
+    return tuple(dict.fromkeys(found for module in model.modules() for found in Shelf.seen(module)))
+
+
+class Hold:
+    """A model's masks being held; `hold` makes one. As a context manager it releases when the block ends."""
+
+    def __init__(self, model: nn.Module, masks: Masks, on_step: Callable[[int], None] | None) -> None:
+        self._masks = masks
+        self._on_step = on_step
+        self._start(model, _slots(model, masks))
+        Shelf.of(model).own.append(self)
+        for slot in self._slots:
+            if (owner := slot.owner()) is not None and owner is not model:
+                Shelf.of(owner).kept.append(self)
+            if (parameter := slot.parameter()) is not None:
+                slot.hook(parameter)
+
+    @property
+    def masks(self) -> Masks:
+        """The masks being held."""
+        return self._masks
+
+    @property
+    def active(self) -> bool:
+        """Whether the zeros are still being kept: False after `release`."""
+        return self._number is not None
+
+    def check(self) -> None:
+        """Return quietly if every pruned weight is exactly zero.
+
+        For a sharded parameter (FSDP2) each process looks at its own part.
+
+        Raises:
+            LeakError: naming the first pruned weight that is not zero, its index and its value.
+            MaskError: the model has lost a held parameter.
+        """
+        for name, parameter in self._parameters().items():
+            pruned = ~shards.local_mask(self._masks[name], parameter)
+            with torch.no_grad():
+                leaks = shards.local(parameter).ne(0) & pruned
+            if bool(leaks.any()):
+                raise LeakError(_leak_text(name, parameter, leaks))
+
+    def project(self) -> None:
+        """Write the zeros now, not at the next optimizer step: after loading dense weights, say.
+
+        Also the way to hold under an optimizer that is no `torch.optim.Optimizer`: call it after each step.
+        """
+        self._masks.apply_(self._model())
+
+    def replace(self, masks: Masks) -> None:
+        """Hold other masks for the same parameters from now on; newly pruned weights are zeroed at once.
+
+        A weight that comes back starts at zero. The optimizer's memory of it (momentum, second moment) is
+        what is left after the steps in which its gradient was zero.
+
+        Raises:
+            MaskError: released already, other parameters than before, or a wrong shape; nothing is written.
+        """
+        if not self.active:
+            raise MaskError("this hold was released; call hold(model, masks) for a new one")
+        if masks.keys() != self._masks.keys():
+            odd = sorted(masks.keys() ^ self._masks.keys())[0]
+            raise MaskError(
+                f"`masks` must name the parameters held already, but only one of the two has {odd!r}; "
+                "to hold others, release this hold and call hold(model, masks)"
+            )
+        masks.apply_(self._model())
+        self._masks = masks
+        for slot in self._slots:
+            slot.replace_mask(masks[slot.name])
+
+    def release(self) -> None:
+        """Stop holding: the hooks go, the zeros stay and may now be trained away. Twice is fine."""
+        if self._number is None:
+            return
+        _let_go(self._slots, self._number)
+        self._number = None
+        for module in (self._root(), *(slot.owner() for slot in self._slots)):
+            if module is not None:
+                Shelf.clear(module, self)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"Hold({self._masks!r}{'' if self.active else ', released'})"
+
+    # How it lives
+
+    def _start(self, model: nn.Module, slots: list[Slot]) -> None:
+        self._root = weakref.ref(model)
+        self._slots = slots
+        self._steps = 0
+        self._round: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._number: int | None = _steps.watch(self)
+        # Nobody else refers to it: should it go with its model, its hooks must go too.
+        weakref.finalize(self, _let_go, slots, self._number).atexit = False
+
+    def _model(self) -> nn.Module:
+        model = self._root()
+        if model is None:
+            raise MaskError("the model of this hold is gone; keep the model, not the hold alone")
+        return model
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Return the held parameters by name, looked up afresh: a module may have been replaced since."""
+        _wrappers.refuse(self._model(), self._masks)
+        return self._masks.parameters(self._model())
+
+    def __getstate__(self) -> dict[str, Any]:
+        places = []
+        for slot in self._slots:
+            owner = slot.owner()
+            if owner is not None:
+                places.append((slot.name, owner, Shelf.of(owner), slot.attribute, slot.parameter()))
+        return {"masks": self._masks, "model": self._root(), "places": places}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The copy is held like the original, but acts on nothing: an EMA model has no schedule to follow. Its
+        # modules may still be empty shells here, so everything needed comes along in the state.
+        self._masks = state["masks"]
+        self._on_step = None
+        slots = []
+        for name, owner, shelf, attribute, parameter in state["places"]:
+            slots.append(Slot(name, owner, attribute, self._masks[name]))
+            if owner is not state["model"]:
+                shelf.kept.append(self)
+            if parameter is not None:
+                slots[-1].hook(parameter)
+        self._start(state["model"], slots)
+
+    # What it does at each optimizer step
+
+    def _before_step(self, owned: Set[int]) -> None:
+        if any(slot.parameter() is None for slot in self._slots):
+            self._find_again(owned)
+        with torch.no_grad():
+            for slot in self._slots:
+                parameter = slot.parameter()
+                if parameter is None or id(parameter) not in owned:
+                    continue
+                slot.hook(parameter)
+                if not slot.fired:  # a gradient written by hand, or by a backward before the hook was there
+                    slot.mask_gradient(parameter)
+
+    def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
+        mine = 0
+        with torch.no_grad():
+            for slot in self._slots:
+                parameter = slot.parameter()
+                if parameter is not None and id(parameter) in owned:
+                    slot.project(parameter)
+                    slot.fired = False
+                    mine += 1
+        if mine and self._on_step is not None and not _skipped(optimizer):
+            shares = mine < len(self._slots)
+            if shares and self._steps and optimizer not in self._round:
+                self._round.add(optimizer)  # its partner opened this round
+            else:
+                self._count(optimizer, self._on_step)
+
+    def _count(self, optimizer: Optimizer, on_step: Callable[[int], None]) -> None:
+        self._round = weakref.WeakSet([optimizer])
+        self._steps += 1
+        on_step(self._steps)
+
+    def _find_again(self, owned: Set[int]) -> None:
+        """Look for parameters whose module is gone, if the stepping optimizer trains this model at all."""
+        model = self._root()
+        if model is None or not any(id(parameter) in owned for parameter in model.parameters()):
+            return
+        self._parameters()
+        for slot in self._slots:
+            slot.unhook()
+        self._slots[:] = _slots(model, self._masks)
+
+
+def _slots(model: nn.Module, masks: Masks) -> list[Slot]:
+    homes: dict[int, tuple[nn.Module, str]] = {}
+    for module in model.modules():
+        for attribute, parameter in module._parameters.items():
+            homes.setdefault(id(parameter), (module, attribute))
+    # Names of a tied parameter lead to the same tensor: one slot.
+    names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
+    return [Slot(name, *homes[key], masks[name]) for key, name in names.items()]
+
+
+def _let_go(slots: Iterable[Slot], number: int) -> None:
+    for slot in slots:
+        slot.unhook()
+    _steps.unwatch(number)
+
+
+def _refuse_held(parameters: Mapping[str, nn.Parameter]) -> None:
+    taken = {
+        id(parameter): other
+        for other in _steps.watching()
+        for slot in other._slots
+        if (parameter := slot.parameter()) is not None
+    }
+    for name, parameter in parameters.items():
+        if (other := taken.get(id(parameter))) is not None:
+            raise MaskError(
+                f"{name!r} is held already, by {other!r}; give that hold the new masks with its "
+                "`replace(masks)`, or `release()` it first (secateur.held(model) finds it)"
+            )
+
+
+def _skipped(optimizer: Optimizer) -> bool:
+    """Say whether the optimizer was called by a GradScaler only to skip the step (fused optimizers are)."""
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _leak_text(name: str, parameter: Tensor, leaks: Tensor) -> str:
+    numbers = torch.arange(parameter.numel(), device=parameter.device).reshape(parameter.shape)
+    where = int(shards.local_mask(numbers, parameter)[leaks][0])
+    value = shards.local(parameter).detach()[leaks][0].item()
+    index = ", ".join(str(int(place)) for place in torch.unravel_index(torch.tensor(where), parameter.shape))
+    return (
+        f"{name}[{index}] is pruned but holds {value:.6g} (the first of {int(leaks.count_nonzero())} such in "
+        f"{name!r}); something wrote it after the last optimizer step, load_state_dict perhaps: "
+        "`project()` writes the zeros again"
+    )

@@ -1,0 +1,136 @@
+"""Which tensors a prune may touch: the weights of linear, convolutional, recurrent and attention layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from secateur._base.errors import SecateurError, nearest
+
+Predicate = Callable[[str, nn.Parameter], bool]
+Only = Predicate | str | Sequence[str] | None
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_NORMS_AND_EMBEDDINGS = (
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._NormBase,
+)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside DistributedDataParallel, DataParallel or `torch.compile` wrappers.
+
+    Parameter names are those of the innermost module, so that masks fit a model wrapped or not.
+    """
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def prunable(model: nn.Module, only: Only = None, *, biases: bool = False) -> dict[str, nn.Parameter]:
+    """Return the tensors that a prune may touch, in the order of `model.named_parameters()`.
+
+    The default set is the weights of Linear, Conv*, RNN/LSTM/GRU (input-hidden and hidden-hidden) and
+    MultiheadAttention layers, the classifier included. Biases, norms and embeddings are left alone, and so is a
+    weight tied to an embedding. A tensor used by several modules is one tensor: one name, one mask, counted once.
+
+    Args:
+        model: any module; wrappers (DDP, `torch.compile`) are looked through.
+        only: narrows the default set: a predicate `(name, parameter) -> bool`, or names and globs
+            (`"encoder.*"`). An exact name may reach beyond the default set (a bias, an embedding).
+        biases: add the biases of those layers (SNIP's own protocol counts them).
+
+    Raises:
+        SecateurError: nothing is left to prune, a name is unknown, or a layer is not initialised yet.
+
+    >>> list(prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))))
+    ['0.weight', '2.weight']
+    """
+    model = unwrap(model)
+    named = dict(model.named_parameters())
+    _refuse_lazy(named)
+    default = _default_names(model, named, biases)
+    if only is None:
+        chosen = default
+    elif callable(only):
+        chosen = {name for name in default if only(name, named[name])}
+    else:
+        chosen = _matching([only] if isinstance(only, str) else list(only), named, default)
+    if not chosen:
+        raise SecateurError(
+            f"Nothing to prune in {type(model).__name__} with only={only!r}: expected at least one weight of a Linear, "
+            f"Conv*, RNN or MultiheadAttention layer. Prunable here: {', '.join(sorted(default)) or 'none'}."
+        )
+    return {name: parameter for name, parameter in named.items() if name in chosen}
+
+
+def _refuse_lazy(named: dict[str, nn.Parameter]) -> None:
+    for name, parameter in named.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise SecateurError(
+                f"Parameter {name!r} is not initialised yet (a lazy module). Run one batch through the model first."
+            )
+
+
+def _default_names(model: nn.Module, named: dict[str, nn.Parameter], biases: bool) -> set[str]:
+    name_of = {id(parameter): name for name, parameter in named.items()}
+    excluded = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, _NORMS_AND_EMBEDDINGS)
+        for parameter in module.parameters(recurse=False)
+    }
+    found = set()
+    for module in model.modules():
+        for parameter in _layer_tensors(module, biases):
+            if id(parameter) not in excluded and parameter.is_floating_point():
+                found.add(name_of[id(parameter)])
+    return found
+
+
+def _layer_tensors(module: nn.Module, biases: bool) -> Iterator[nn.Parameter]:
+    """Yield the weights (and biases) that this very module owns, if it is a layer that computes with weights."""
+    own = {name: p for name, p in module.named_parameters(recurse=False)}
+    if isinstance(module, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd) or _is_hugging_face_conv1d(module):
+        wanted = ("weight",)
+    elif isinstance(module, _RECURRENT):
+        wanted = tuple(name for name in own if name.startswith("weight_"))
+    elif isinstance(module, nn.MultiheadAttention):
+        wanted = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    else:
+        return
+    yield from (own[name] for name in wanted if name in own)
+    if biases:
+        yield from (p for name, p in own.items() if name.startswith("bias") or name == "in_proj_bias")
+
+
+def _is_hugging_face_conv1d(module: nn.Module) -> bool:
+    """GPT-2's `Conv1D` is a Linear with a transposed weight; known by name, so transformers is never imported."""
+    weight = getattr(module, "weight", None)
+    return type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.dim() == 2
+
+
+def _matching(patterns: Iterable[str], named: dict[str, nn.Parameter], default: set[str]) -> set[str]:
+    chosen: set[str] = set()
+    for pattern in patterns:
+        if pattern in named:
+            chosen.add(pattern)
+            continue
+        hits = {name for name in default if fnmatchcase(name, pattern)}
+        if not hits:
+            raise SecateurError(
+                f"`only`: no prunable parameter matches {pattern!r}.{nearest(pattern, named)} "
+                f"Prunable here: {', '.join(sorted(default)) or 'none'}."
+            )
+        chosen |= hits
+    return chosen

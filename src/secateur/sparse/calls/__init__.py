@@ -1,0 +1,1 @@
+"""The doors to the kernels: autograd functions over native products."""

@@ -1,0 +1,188 @@
+"""The sparse product with its gradients, for one layer or a chain of layers with a ReLU between them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch.autograd.function import once_differentiable
+
+from secateur._base import door
+from secateur.sparse.plans._linear import LayerPlan, native_chain
+
+__all__ = ["fits", "sparse_chain"]
+
+
+def fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether the sparse kernels take these tensors: 32-bit floats on the CPU, at least one sample."""
+    return (
+        x.dtype is torch.float32
+        and values.dtype is torch.float32
+        and x.is_cpu
+        and values.is_cpu
+        and x.layout is torch.strided
+        and x.numel() > 0
+        and (bias is None or (bias.dtype is torch.float32 and bias.is_cpu))
+    )
+
+
+def sparse_chain(
+    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
+) -> Tensor:
+    """Compute W_L relu(… relu(W₁ x + b₁) …) + b_L, differentiably.
+
+    Args:
+        x: [..., columns of the first plan], for which `fits` holds.
+        plans: one per layer.
+        values: the surviving weights of each layer, in the plan's order.
+        biases: one per layer, or None.
+
+    Returns:
+        [..., rows of the last plan], contiguous.
+    """
+    if torch.compiler.is_compiling():
+        return _uncompiled(x, plans, values, biases)
+    return _sparse_chain(x, plans, values, biases)
+
+
+def _sparse_chain(
+    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
+) -> Tensor:
+    shape = x.shape
+    rows = x if len(shape) == 2 else x.reshape(-1, plans[0].columns)
+    if door.native is None:
+        y = _torch_chain(rows, plans, values, biases)
+    elif torch.is_grad_enabled() and _any_requires_grad(x, values, biases):
+        y = _NativeChain.apply(rows, plans, *values, *biases)
+    else:
+        y = _forward(rows, plans, values, biases, None)
+    return y if len(shape) == 2 else y.view(*shape[:-1], plans[-1].rows)  # type: ignore[return-value,union-attr]
+
+
+# `torch.compile` cannot look into the kernels: it breaks its graph here. (`torch.compiler.disable` does the same,
+# but imports the whole compiler, a second of time, together with this module.)
+_uncompiled = _disable_dynamo(_sparse_chain)
+
+
+def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
+    if x.requires_grad:
+        return True
+    return any([t is not None and t.requires_grad for t in (*values, *biases)])
+
+
+def _dense_rows(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+
+
+def _addresses(tensors: tuple[Tensor | None, ...]) -> list[int]:
+    return [0 if t is None else t.data_ptr() for t in tensors]
+
+
+def _forward(
+    x: Tensor,
+    plans: tuple[LayerPlan, ...],
+    values: tuple[Tensor, ...],
+    biases: tuple[Tensor | None, ...],
+    work: Tensor | None,
+) -> Tensor:
+    chain = native_chain(plans)
+    x = _dense_rows(x)
+    values = tuple([v.contiguous() for v in values])
+    biases = tuple([None if b is None else b.contiguous() for b in biases])
+    out = x.new_empty((x.shape[0], plans[-1].rows))
+    threads = torch.get_num_threads()
+    if x.shape[0] == 1 and work is None:
+        chain.forward_vector(_addresses(values), _addresses(biases), x.data_ptr(), out.data_ptr(), threads)
+    else:
+        place = 0 if work is None else work.data_ptr()
+        chain.forward(
+            _addresses(values), _addresses(biases), x.data_ptr(), x.stride(0), x.shape[0],
+            place, out.data_ptr(), out.stride(0), threads,
+        )  # fmt: skip
+    return out
+
+
+class _NativeChain(torch.autograd.Function):
+    """One call forward and one backward for the whole chain; activations stay in the kernels' layout."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plans: tuple[LayerPlan, ...], *tensors: Tensor | None) -> Tensor:
+        count = len(plans)
+        values: tuple[Any, ...] = tensors[:count]
+        work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
+        ctx.plans, ctx.samples = plans, x.shape[0]
+        ctx.save_for_backward(work, *values)
+        return _forward(x, plans, values, tensors[count:], work)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, *grads: Any
+    ) -> tuple[Tensor | None, ...]:
+        plans: tuple[LayerPlan, ...] = ctx.plans
+        work, *values = ctx.saved_tensors
+        need_x, _, *needs = ctx.needs_input_grad
+        dy = _dense_rows(grads[0])
+        weights = tuple(v.contiguous() for v in values)  # an address must not outlive its tensor
+        dx = dy.new_empty((ctx.samples, plans[0].columns)) if need_x else None
+        sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
+        found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
+        native_chain(plans).backward(
+            _addresses(weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
+            _addresses(found[: len(plans)]), _addresses(found[len(plans) :]),
+            0 if dx is None else dx.data_ptr(), plans[0].columns, torch.get_num_threads(),
+        )  # fmt: skip
+        return dx, None, *found
+
+
+# ------------------------------------------------------------------ without the compiled kernels
+def _torch_chain(
+    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
+) -> Tensor:
+    for i, (plan, weight, bias) in enumerate(zip(plans, values, biases, strict=True)):
+        y = _TorchCsr.apply(x, weight, plan)
+        x = y if bias is None else y + bias  # type: ignore[assignment,operator]
+        if i + 1 < len(plans):
+            x = nn.functional.relu(x)
+    return x
+
+
+def _csr(positions: Tensor, values: Tensor, rows: int, columns: int) -> Tensor:
+    """Build torch's CSR matrix of the entries at `positions` (in any order)."""
+    order = positions.argsort()
+    positions = positions[order]
+    starts = torch.searchsorted(positions, torch.arange(rows + 1, device=positions.device) * columns)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(
+            starts, positions % columns, values[order], (rows, columns), device=values.device, check_invariants=False
+        )
+
+
+class _TorchCsr(torch.autograd.Function):
+    """y = x Wᵀ with W in torch's CSR format, which multiplies feature-major activations fastest."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, plan: LayerPlan) -> Tensor:
+        ctx.plan = plan
+        ctx.save_for_backward(x, values)
+        return (_csr(plan.positions, values.detach(), plan.rows, plan.columns) @ x.t()).t().contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, *grads: Any
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        plan: LayerPlan = ctx.plan
+        x, values = ctx.saved_tensors
+        dy = grads[0]
+        dx = dv = None
+        if ctx.needs_input_grad[0]:
+            turned = plan.positions % plan.columns * plan.rows + plan.positions // plan.columns
+            dx = (_csr(turned, values, plan.columns, plan.rows) @ dy.t()).t()
+        if ctx.needs_input_grad[1]:
+            dv = plan.gather(dy.t() @ x)
+        return dx, dv, None

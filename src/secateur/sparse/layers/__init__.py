@@ -1,0 +1,1 @@
+"""Modules that stand where dense layers stood, and store only what survived."""

@@ -1,0 +1,237 @@
+"""A Sequential that hands a run of layers around sparse convolutions to the kernels in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base import door
+from secateur.sparse.calls._build import Network, build_network
+from secateur.sparse.calls._chain import fits
+from secateur.sparse.calls._network import run_network, slot_tensors
+from secateur.sparse.layers._convolution import SparseConvolution
+from secateur.sparse.layers._linear import SparseLinear
+from secateur.sparse.programs._network import Kind, Operation, Program
+from secateur.sparse.programs._trace import UnsupportedError, hooked
+
+__all__ = ["NetworkSequential"]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_KINDS: dict[type[nn.Module], Kind] = {
+    nn.ReLU: Kind.RELU,
+    nn.MaxPool1d: Kind.MAX_POOL,
+    nn.MaxPool2d: Kind.MAX_POOL,
+    nn.AvgPool1d: Kind.AVERAGE_POOL,
+    nn.AvgPool2d: Kind.AVERAGE_POOL,
+    nn.BatchNorm1d: Kind.NORM,
+    nn.BatchNorm2d: Kind.NORM,
+}
+
+
+class _State(Enum):
+    """What flows between two layers of a run."""
+
+    IMAGE = "image"
+    FLAT = "flattened image"
+    VECTOR = "output of a linear layer"
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Layers `begin` … `end` of a Sequential, compiled for one input shape; `folded`: without normalisations."""
+
+    end: int
+    network: Network
+    norms: tuple[nn.Module, ...]
+    folds: tuple[tuple[nn.Module, nn.Module], ...]  # each layer and the normalisation folded into it
+
+
+class NetworkSequential(nn.Sequential):
+    """An `nn.Sequential` in which layers around sparse convolutions run as one call.
+
+    The activations between those layers stay in the kernels' layout and never become torch tensors, so a layer
+    that has a hook, and whatever the kernels do not take, runs on its own, as in any Sequential. In evaluation
+    mode without gradients, normalisations are folded into the surviving weights in front of them; the model
+    itself keeps both, so that it can be trained on and `densify` gives every bit back.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the children in order."""
+        children = list(self._modules.values())
+        x, i = input, 0
+        while i < len(children):
+            child = children[i]
+            assert child is not None, "a Sequential has no empty places"
+            run = self._run_from(children, i, x) if isinstance(child, SparseConvolution) else None
+            if run is None:
+                x, i = child(x), i + 1
+                continue
+            x, i = self._through(run, x), run.end
+        return x
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_folded")}
+
+    def _run_from(self, children: Sequence[nn.Module | None], begin: int, x: Tensor) -> _Run | None:
+        layers = _layers_from(children, begin)
+        if door.native is None or not _all_fit(x, layers):
+            return None
+        if x.shape[0] == 1 and any(isinstance(layer, _NORMS) and layer.training for layer in layers):
+            return None  # torch knows which of them have too few values
+        fold = not self.training and not (torch.is_grad_enabled() and _wants_gradients(x, layers))
+        single = fold and x.shape[0] == 1
+        key = (begin, begin + len(layers), tuple(x.shape[1:]), fold, single)
+        runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
+        if key not in runs:
+            runs[key] = _compile(layers, begin, tuple(x.shape[1:]), fold, single)
+        return runs[key]
+
+    def _through(self, run: _Run, x: Tensor) -> Tensor:
+        if not run.folds:
+            training = bool(run.norms) and run.norms[0].training
+            y = run_network(x, run.network, slot_tensors(run.network), training=training)
+            if training:
+                for norm in run.norms:
+                    norm.get_buffer("num_batches_tracked").add_(1)
+            return y
+        folded: dict[int, tuple[Any, list[Tensor | None]]] = self.__dict__.setdefault("_folded", {})
+        versions = [(id(t), t._version) for m, _ in run.network.slots for t in _tensors(m)]
+        versions += [(id(t), t._version) for _, norm in run.folds for t in _tensors(norm)]
+        known = folded.get(id(run))
+        if known is None or known[0] != versions:
+            folded[id(run)] = known = (versions, _fold(run))
+        return run_network(x, run.network, known[1], training=False)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+
+
+def _layers_from(children: Sequence[nn.Module | None], begin: int) -> list[nn.Module]:
+    """Return the longest run of layers from `begin` on that the kernels can compute one after the other."""
+    found: list[nn.Module] = []
+    state, norms = _State.IMAGE, set[bool]()
+    for child in children[begin:]:
+        if child is None or hooked(child) or not _understood(child, state):
+            break
+        if isinstance(child, _NORMS):
+            norms.add(child.training)
+            if len(norms) > 1:
+                break
+        if isinstance(child, nn.Flatten) and state is _State.IMAGE:
+            state = _State.FLAT
+        state = _State.VECTOR if isinstance(child, SparseLinear) else state
+        found.append(child)
+    # A flatten at the end costs torch nothing, and the kernels a copy.
+    while found and isinstance(found[-1], nn.Flatten | nn.Identity | nn.Dropout):
+        found.pop()
+    return found
+
+
+def _understood(child: nn.Module, state: _State) -> bool:
+    kind = type(child)
+    if isinstance(child, SparseConvolution):
+        return state is _State.IMAGE and not child.compute_dense
+    if isinstance(child, SparseLinear):
+        return kind is SparseLinear and state is not _State.IMAGE and not child.compute_dense
+    if isinstance(child, _NORMS):
+        plain = kind in _KINDS and child.track_running_stats and child.momentum is not None
+        return plain and (state is _State.IMAGE or (state is _State.VECTOR and kind is nn.BatchNorm1d))
+    if kind in (nn.MaxPool1d, nn.MaxPool2d):
+        pool: Any = child
+        plain = not (pool.ceil_mode or pool.return_indices) and pool.dilation in (1, (1,), (1, 1))
+        return state is _State.IMAGE and plain
+    if kind in (nn.AvgPool1d, nn.AvgPool2d):
+        average: Any = child
+        return state is _State.IMAGE and not (average.ceil_mode or getattr(average, "divisor_override", None))
+    if isinstance(child, nn.Flatten):
+        return kind is nn.Flatten and (child.start_dim, child.end_dim) == (1, -1)
+    return (
+        kind is nn.ReLU
+        or kind is nn.Identity
+        or (isinstance(child, nn.Dropout) and (child.p == 0 or not child.training))
+    )
+
+
+def _all_fit(x: Tensor, layers: Sequence[nn.Module]) -> bool:
+    rank = getattr(layers[0], "rank", 0) if layers else 0
+    if len(layers) < 2 or x.dim() != rank + 2:
+        return False
+    return all(fits(x, t, None) for layer in layers for t in _tensors(layer) if t.is_floating_point())
+
+
+def _wants_gradients(x: Tensor, layers: Sequence[nn.Module]) -> bool:
+    return x.requires_grad or any(p.requires_grad for layer in layers for p in layer.parameters(recurse=False))
+
+
+def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fold: bool, single: bool) -> _Run | None:
+    operations: list[Operation] = []
+    folds: list[tuple[nn.Module, nn.Module]] = []
+    norms: list[nn.Module] = []
+    last, flat = 0, False
+    for layer in layers:
+        kind = _kind(layer)
+        if kind is None:
+            flat = flat or isinstance(layer, nn.Flatten)
+            continue
+        before = operations[-1] if operations else None
+        foldable = before is not None and before.kind in (Kind.CONVOLUTION, Kind.LINEAR) and not before.relu
+        if kind is Kind.RELU and before is not None and before.kind in (Kind.CONVOLUTION, Kind.LINEAR, Kind.NORM):
+            operations[-1] = Operation(before.kind, before.inputs, before.output, before.module, before.name, True)
+        elif kind is Kind.NORM and fold and foldable and before is not None and before.module is not None:
+            folds.append((before.module, layer))
+        else:
+            norms += [layer] if kind is Kind.NORM else []
+            module = None if kind is Kind.RELU else layer
+            operations.append(Operation(kind, (last,), last + 1, module, type(layer).__name__))
+            last += 1
+    rank = getattr(layers[0], "rank", 0)
+    try:
+        program = Program(tuple(operations), last, rank, flat, False)
+        network = build_network(program, shape, {}, single=single and not norms)
+    except UnsupportedError:
+        return None  # torch says better what does not fit
+    return _Run(begin + len(layers), network, tuple(norms), tuple(folds))
+
+
+def _kind(layer: nn.Module) -> Kind | None:
+    if isinstance(layer, SparseConvolution):
+        return Kind.CONVOLUTION
+    return Kind.LINEAR if isinstance(layer, SparseLinear) else _KINDS.get(type(layer))
+
+
+def _fold(run: _Run) -> list[Tensor | None]:
+    """Return the network's tensors, weights and biases scaled by the normalisation behind them.
+
+    γ (w x + b − μ) / √(σ² + ε) + β is w′ x + b′ with w′ = s w, b′ = s (b − μ) + β, s = γ / √(σ² + ε).
+    """
+    tensors: list[Tensor | None] = []
+    by_layer = {id(layer): norm for layer, norm in run.folds}
+    found = slot_tensors(run.network)
+    with torch.no_grad():
+        for (module, name), tensor in zip(run.network.slots, found, strict=True):
+            norm: Any = by_layer.get(id(module))
+            if norm is None or name not in ("values", "bias"):
+                tensors.append(tensor)
+                continue
+            scale = (norm.running_var.double() + norm.eps).rsqrt()
+            scale = scale if norm.weight is None else scale * norm.weight.double()
+            if name == "values" and tensor is not None:
+                tensors.append((tensor.double() * scale[_rows(module)]).float())
+            else:
+                bias = -norm.running_mean.double() if tensor is None else tensor.double() - norm.running_mean.double()
+                shift = 0.0 if norm.bias is None else norm.bias.double()
+                tensors.append((bias * scale + shift).float())
+    return tensors
+
+
+def _rows(module: Any) -> Tensor:
+    """Return the output channel of each surviving weight."""
+    if isinstance(module, SparseLinear):
+        return module.plan.positions // module.plan.columns
+    return module.plan.positions // torch.Size(module.plan.geometry.weight_shape[1:]).numel()

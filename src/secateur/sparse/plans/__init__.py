@@ -1,0 +1,1 @@
+"""Which weight of a dense layer is which of a sparse one: gather, scatter, copy, reduce."""

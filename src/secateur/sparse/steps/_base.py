@@ -1,0 +1,121 @@
+"""What the compiled steps have in common: weights that live in an engine, kept level with a model and its optimizer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur._base.errors import SecateurError
+from secateur.masks import Masks
+from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
+from secateur.sparse.steps._slices import Slice, read_slices, write_slices
+
+__all__ = ["CompiledStep", "refuse_inputs", "refuse_targets"]
+
+
+class CompiledStep(ABC):
+    """A training step in one native call. Made by `compile_step`; called with a batch, it returns the mean loss."""
+
+    def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
+        self.model, self.masks, self.optimizer = model, masks, optimizer
+        self._slots = slots_of(optimizer)
+        self._options_of = options_reader(optimizer)
+        self._engine: Any = None
+        self._sent: list[tuple[Any, ...] | None] = [None] * len(optimizer.param_groups)
+        self._versions: list[tuple[Tensor, int]] = []
+
+    @abstractmethod
+    def __call__(self, x: Tensor, targets: Tensor) -> float:
+        """Take one optimizer step on a batch; return its mean loss, computed before the update."""
+
+    @abstractmethod
+    def predict(self, x: Tensor) -> Tensor:
+        """Return the outputs for a batch with the weights as they are now, [batch, classes]."""
+
+    @property
+    @abstractmethod
+    def training_bytes(self) -> int:
+        """Bytes of weights, optimizer state and indices."""
+
+    @property
+    @abstractmethod
+    def _trained(self) -> Collection[Slice]:
+        """What the engine trains of each parameter."""
+
+    @abstractmethod
+    def _take_up(self, steps: int) -> None:
+        """Tell the engine how many steps were taken, and what else it holds beside the slices."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps the optimizer has taken, those before `compile_step` included (SGD forgets those)."""
+        return self._engine.steps
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of everything that the engine trains."""
+        return sum(4 * len(piece.places) for piece in self._trained)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Bring the model's parameters and the optimizer's state up to date, for an evaluation or a checkpoint."""
+        write_slices(self._trained, self.optimizer, self._slots, self.steps)
+        self._note_versions()
+
+    @torch.no_grad()
+    def read_back(self) -> None:
+        """Take up the model's parameters and the optimizer's state, after something was loaded into them."""
+        steps = steps_of(self.optimizer, [piece.parameter for piece in self._trained])
+        self.masks.apply_(self.model)
+        read_slices(self._trained, self.optimizer, self._slots)
+        self._take_up(steps)
+        self._note_versions()
+
+    def _watched(self) -> list[Tensor]:
+        """Return the tensors that nobody else may change without `read_back`."""
+        return [piece.parameter for piece in self._trained]
+
+    def _note_versions(self) -> None:
+        self._versions = [(tensor, tensor._version) for tensor in self._watched()]
+
+    def _refuse_outside_changes(self) -> None:
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                raise SecateurError(
+                    "the model's weights were changed outside the fused step; call read_back() to take them up"
+                )
+
+    def _send_options(self) -> None:
+        """Tell the engine what a scheduler has changed."""
+        send_changes(self._engine, self.optimizer, self._options_of, self._sent)
+
+    def _note_step(self) -> None:
+        """Schedulers ask whether the optimizer has stepped."""
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def _group_of(self) -> dict[int, int]:
+        """Return the optimizer's group of each parameter, by the parameter's id."""
+        return {id(p): index for index, group in enumerate(self.optimizer.param_groups) for p in group["params"]}
+
+
+def refuse_inputs(x: Tensor) -> None:
+    """Raise unless the kernels can read these inputs."""
+    if x.dtype is not torch.float32 or not x.is_cpu:
+        kind = str(x.dtype).removeprefix("torch.")
+        raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
+
+
+def refuse_targets(targets: Tensor, samples: int) -> None:
+    """Raise unless the kernels can read these class numbers, one per sample."""
+    if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
+        raise SecateurError(
+            f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
+            f"{tuple(targets.shape)} on {targets.device.type}"
+        )
+    if not targets.is_contiguous():
+        raise SecateurError("`targets` must be contiguous; call targets.contiguous()")

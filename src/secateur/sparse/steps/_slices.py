@@ -1,0 +1,98 @@
+"""What every compiled step shares: what it refuses, and its part of a torch parameter with the optimizer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur._base.errors import MaskError
+from secateur.sparse.programs._trace import UnsupportedError
+
+__all__ = ["Loss", "Slice", "make_slice", "read_slices", "refuse_loss", "refuse_parameter", "spread", "write_slices"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def refuse_loss(loss: Loss) -> None:
+    """Raise unless the loss is the mean cross-entropy."""
+    plain = loss is nn.functional.cross_entropy or (
+        isinstance(loss, nn.CrossEntropyLoss)
+        and type(loss) is nn.CrossEntropyLoss
+        and loss.weight is None
+        and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0.0)
+        and not (loss._forward_hooks or loss._forward_pre_hooks)
+    )
+    if not plain:
+        shown = getattr(loss, "__name__", repr(loss))
+        raise UnsupportedError(f"`loss` must be cross_entropy or a CrossEntropyLoss with default options, got {shown}")
+
+
+def refuse_parameter(name: str, parameter: Tensor) -> None:
+    """Raise unless the kernels can train this parameter: float32 on the CPU, finite, not frozen."""
+    if parameter.dtype is not torch.float32 or parameter.device.type != "cpu" or not parameter.is_contiguous():
+        kind = str(parameter.dtype).removeprefix("torch.")
+        order = "contiguous" if parameter.is_contiguous() else "not contiguous"
+        raise UnsupportedError(
+            f"{name!r} must be contiguous float32 on cpu, got {kind} on {parameter.device.type}, {order}"
+        )
+    if not parameter.requires_grad:
+        raise UnsupportedError(f"{name!r} does not require a gradient: frozen layers are not supported")
+    if 0 in parameter.shape:
+        raise UnsupportedError(f"{name!r} is empty, of shape {tuple(parameter.shape)}")
+    if not bool(torch.isfinite(parameter.detach()).all()):
+        raise MaskError(f"{name!r} has NaN or infinite weights; load a checkpoint from before the run diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The part of one torch parameter that the engine trains, and its optimizer state there.
+
+    `places` are flat indices into the dense parameter: those with gradients, then those that only decay
+    because nothing depends on their unit.
+    """
+
+    parameter: Tensor
+    places: Tensor
+    active: int
+    value: Tensor
+    state: tuple[Tensor, ...]
+
+
+def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Slice:
+    """Make room for these places of a parameter and `slots` tensors of optimizer state."""
+    tensors = [torch.zeros(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
+    return Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
+
+
+def spread(values: Tensor, places: Tensor, target: Tensor) -> None:
+    """Write values to flat places of a dense tensor, and zeros everywhere else."""
+    target.zero_().view(-1)[places] = values
+
+
+def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...], steps: int) -> None:
+    """Bring the torch parameters and the optimizer's state up to date with the engine's, after `steps` steps."""
+    for piece in slices:
+        spread(piece.value, piece.places, piece.parameter)
+        if not steps or not slots:
+            continue  # then torch has no state either
+        state = optimizer.state[piece.parameter]
+        for slot, tensor in zip(slots, piece.state, strict=True):
+            if not isinstance(state.get(slot), Tensor):
+                state[slot] = torch.zeros_like(piece.parameter)
+            spread(tensor, piece.places, state[slot])
+        if "exp_avg" in slots:
+            state["step"] = torch.tensor(float(steps), dtype=torch.float32, device="cpu")
+
+
+def read_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...]) -> None:
+    """Take the torch parameters and the optimizer's state into the engine's values."""
+    for piece in slices:
+        piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
+        state = optimizer.state.get(piece.parameter, {})
+        for slot, tensor in zip(slots, piece.state, strict=True):
+            found = state.get(slot)
+            tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
