@@ -54,7 +54,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
 
-    >>> from secateur.sparse.machine import BreakEven
+    >>> from secateur.sparse import BreakEven
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
     >>> masks = Masks({"0.weight": torch.eye(64) > 0})
     >>> example = Machine("example", onednn=False, break_evens=(BreakEven(size=64, batch=128, density=0.3),))
@@ -108,7 +108,7 @@ def report_of(model: nn.Module) -> Report:
 def densify(model: nn.Module) -> nn.Module:
     """Return a copy of the model with ordinary dense layers again: `sparsify` undone, bit for bit.
 
-    >>> from secateur.sparse.machine import BreakEven
+    >>> from secateur.sparse import BreakEven
     >>> layer = nn.Linear(3, 2)
     >>> masks = Masks({"weight": torch.tensor([[True, False, True], [False, True, False]])})
     >>> masks.apply_(layer)

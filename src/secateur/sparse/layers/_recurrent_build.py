@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from secateur.sparse.recurrent import RecurrentOptions, SparseGRU, SparseLSTM, SparseRecurrent
-from secateur.sparse.recurrent_plan import RecurrentPlan, plan_recurrent
+from secateur.sparse.layers._recurrent import RecurrentOptions, SparseGRU, SparseLSTM, SparseRecurrent
+from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
 
 __all__ = ["dense_recurrent", "is_recurrent", "sparse_recurrent"]
 
