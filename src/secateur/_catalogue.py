@@ -20,7 +20,7 @@ class Entry:
         name: as called, `methods.<name>`.
         summary: first line of its docstring.
         family: when in a network's life it belongs.
-        needs: "nothing", "inputs" (only their shape) or "labels".
+        needs: "nothing", "input shapes", "inputs" or "labels".
         cuts: the structure it removes.
         arxiv: the paper's arXiv identifier.
         factory: density → Method.
@@ -60,7 +60,7 @@ def _entry(name: str, factory: Callable[..., Method]) -> Entry:
         name=name,
         summary=text.split("\n", 1)[0],
         family=_first(r"^Family: (.+?)\.$", text),
-        needs=example.needs,
+        needs=str(example.needs),
         cuts=example.structure.name,
         arxiv=_first(r"arXiv (\d{4}\.\d{4,5})", _section(text)),
         factory=factory,

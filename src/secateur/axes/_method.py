@@ -13,6 +13,7 @@ from secateur.axes.repair import Repair
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
+from secateur.measures import Needs
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Method:
         return self.schedule.final
 
     @property
-    def needs(self) -> str:
-        """What a user must bring to `prune`: "nothing", "inputs" (only their shape) or "labels"."""
+    def needs(self) -> Needs:
+        """What a user must bring to `prune`."""
         return self.score.needs
 
     def __str__(self) -> str:
