@@ -35,7 +35,7 @@ from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, weight
 from secateur.measures._preserve import preserved, swapped
 from secateur.measures._probe import Batch, Evidence, Loss, Params, Probe
-from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
+from secateur.measures._reduction import all_norm, all_sum, from_first_rank, reduced
 from secateur.measures._running import Running
 
 #: Argument name → factory of the measure that serves it by default.
@@ -71,7 +71,6 @@ __all__ = [
     "Probe",
     "Running",
     "activity",
-    "all_mean",
     "all_norm",
     "all_sum",
     "check_online",

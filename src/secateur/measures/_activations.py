@@ -65,11 +65,11 @@ class Call:
             x = x.unfold(3 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
         return x.movedim(2, 2 + len(layer.kernel_size))
 
-    def units(self) -> Tensor:
-        """Return the outputs as (samples and positions, units)."""
-        if not isinstance(self.layer, _CONVOLUTIONS):
-            return self.outputs.reshape(-1, self.outputs.shape[-1])
-        return self.outputs.movedim(-len(self.layer.kernel_size) - 1, -1).flatten(0, -2)
+    def units(self, values: Tensor) -> Tensor:
+        """Bring the outputs, or their gradient, into the shape (samples and positions, units)."""
+        if isinstance(self.layer, _CONVOLUTIONS):
+            values = values.movedim(-len(self.layer.kernel_size) - 1, -1)
+        return values.reshape(-1, values.shape[-1])
 
     def per_entry(self, values: Tensor) -> Tensor:
         """Bring (groups, entries…) into a shape that broadcasts to the weight's."""

@@ -19,12 +19,6 @@ def all_sum(tensor: Tensor) -> None:
     dist.all_reduce(tensor)
 
 
-def all_mean(tensor: Tensor) -> None:
-    """Average the evidence of all ranks, in place: for means over samples, of which every rank saw equally many."""
-    dist.all_reduce(tensor)
-    tensor.div_(dist.get_world_size())
-
-
 def all_norm(tensor: Tensor) -> None:
     """Combine Euclidean norms, in place: √(Σ norm²) is the norm over the samples of all ranks."""
     tensor.square_()
