@@ -44,8 +44,8 @@ class Method:
             raise SecateurError(f"`relax` has no meaning yet, got {self.relax!r}. Leave it None.")
 
     @property
-    def density(self) -> float:
-        """The density at which the method ends."""
+    def density(self) -> float | None:
+        """The density at which the method ends; None where it emerges from the scope."""
         return self.schedule.final
 
     @property

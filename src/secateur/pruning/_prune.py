@@ -117,7 +117,7 @@ def report_empty(masks: Masks, *, allow_empty: bool) -> None:
 def _round(
     network: nn.Module,
     method: Method,
-    density: float,
+    density: float | None,
     bits: dict[str, Tensor] | None,
     params: Params,
     batches: Iterable[Batch] | None,
@@ -152,7 +152,7 @@ def _scores(
 def choose(
     found: Mapping[str, Tensor],
     method: Method,
-    density: float,
+    density: float | None,
     bits: Mapping[str, Tensor] | None,
     params: Params,
 ) -> dict[str, Tensor]:

@@ -95,11 +95,11 @@ class Pruner:
 
         Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
         """
-        masks, last = self.masks, self.method.schedule.milestones[-1][0]
+        masks, last = self.masks, self.method.schedule.milestones[-1].step
         if self._step < last:
             warnings.warn(
                 f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
-                f"{last}: density is {masks.density:.3g}, not {self.method.density:g}.",
+                f"{last}: density is {masks.density:.3g}, not {self.method.density}.",
                 EarlyFinishWarning,
                 stacklevel=2,
             )
@@ -133,13 +133,13 @@ class Pruner:
         self._act(self._step)
 
     def _act(self, step: int) -> None:
-        density = self.method.schedule(step)
-        if density is None:
+        milestone = self.method.schedule(step)
+        if milestone is None:
             return
         evidence = self._evidence()
         with torch.no_grad():
             found: dict[str, Tensor] = {name: self.method.score(evidence, name) for name in self._params}
-        masks = Masks(choose(found, self.method, density, self.masks, self._params), copy=False)
+        masks = Masks(choose(found, self.method, milestone.density, self.masks, self._params), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
         self._hold.replace(masks)
 
