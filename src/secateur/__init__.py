@@ -12,7 +12,15 @@ compress, report) are the whole vocabulary; Gate and the verbs shrink, compress 
 from __future__ import annotations
 
 from secateur import measures, methods
-from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning, GateOptionsWarning, LeakError, MaskError, ScoreError, SecateurError
+from secateur._base.errors import (
+    EarlyFinishWarning,
+    EmptyLayerWarning,
+    GateOptionsWarning,
+    LeakError,
+    MaskError,
+    ScoreError,
+    SecateurError,
+)
 from secateur._catalogue import catalogue
 from secateur.axes import Gate, Method, invert, measured, method, schedule, scope, structure
 from secateur.axes.schedule import Schedule

@@ -8,7 +8,7 @@ from secateur.axes._score import Score, ScoreFunction, measured
 from secateur.axes.gate import Gate, Relax, Stand
 from secateur.axes.regrow import Regrow
 from secateur.axes.repair import Repair
-from secateur.axes.schedule import Schedule
+from secateur.axes.schedule import Milestone, Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
 
@@ -17,6 +17,7 @@ __all__ = [
     "Factory",
     "Gate",
     "Method",
+    "Milestone",
     "Moment",
     "Regrow",
     "Relax",

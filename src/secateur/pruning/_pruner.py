@@ -212,7 +212,9 @@ class Pruner:
     def _act(self, step: int) -> None:
         if not self._acts_at(step):
             return
-        moment = self._moment(step, self.method.schedule(step), self._hold.masks)
+        milestone = self.method.schedule(step)
+        density = None if milestone is None else milestone.density
+        moment = self._moment(step, density, self._hold.masks)
         moment = replace(moment, evidence=self._evidence(moment))
         masks = Masks(choose(self.method, moment), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
@@ -247,7 +249,7 @@ class Pruner:
         )
 
     def _warn_if_early(self, masks: Masks) -> None:
-        last = self.method.schedule.milestones[-1][0]
+        last = self.method.schedule.milestones[-1].step
         if self._step < last:
             wanted = "" if self.method.density is None else f", not {self.method.density:g}"
             warnings.warn(
