@@ -48,27 +48,25 @@ class Gate(nn.Module):
         """Return what the layer uses instead (see `Stand`): in training mode maybe drawn, in eval mode fixed."""
         raise SecateurError(f"{type(self).__name__} must say what it does: write its `forward`.")
 
-    def penalty(self) -> Tensor | None:
+    def penalty(self, weight: Tensor) -> Tensor | None:
         """What this gate adds to the loss, as a scalar with its graph, strength included; None adds nothing."""
         return None
 
-    def keep(self) -> Tensor:
+    def keep(self, weight: Tensor) -> Tensor:
         """True for what stays: a boolean tensor that broadcasts to the weight's shape."""
         raise SecateurError(f"{type(self).__name__} must say what stays: write its `keep`.")
 
-    def after_step(self) -> None:
-        """Called after each optimizer step: proximal steps, clamps, mask updates."""
+    def after_step(self, weight: Tensor) -> None:
+        """Called after each optimizer step, without gradients: proximal steps, clamps, mask updates."""
 
     def fold(self, weight: Tensor) -> Tensor:
         """The weight that computes, without the gate, what the gated one computes in eval mode.
 
         By default the gate's own eval-mode output where it `keep`s, zero elsewhere. Gates on outputs fold into the
-        rows of the weight: their `forward` must be a factor per output.
+        rows of the weight: their `forward` must be a factor per output. A gate that computes a layer writes its own.
         """
-        with torch.no_grad():
-            if self.stands_on is Stand.WEIGHT:
-                return torch.where(self.keep(), self(weight), torch.zeros((), dtype=weight.dtype, device=weight.device))
-            return self.factors(weight) * weight
+        gated = self.factors(weight) * weight if self.stands_on is Stand.OUTPUT else self(weight)
+        return torch.where(self.keep(weight), gated, torch.zeros((), dtype=weight.dtype, device=weight.device))
 
     def factors(self, weight: Tensor) -> Tensor:
         """For gates on outputs: the factor of each output in eval mode, shaped to multiply `weight`."""

@@ -106,14 +106,14 @@ class Gates:
                 bits[name] = torch.ones_like(parameter, dtype=torch.bool)
                 continue
             with _quiet(found[1]):
-                bits[name] = found[1].keep().expand_as(parameter).contiguous()
+                bits[name] = found[1].keep(parameter.detach()).expand_as(parameter).contiguous()
         return Masks(bits, copy=False)
 
     def after_step(self) -> None:
         """Let every gate do what it does after an optimizer step, and see that somebody trains it."""
         with torch.no_grad():
-            for _, gate in self._gated.values():
-                gate.after_step()
+            for parameter, gate in self._gated.values():
+                gate.after_step(parameter)
 
     def adopt(self, optimizer: Optimizer) -> None:
         """Give the gates' parameters groups of their own in `optimizer`, with the options that each gate names."""
@@ -209,7 +209,7 @@ class Gates:
             mine = own or [parameter]
             if any(id(each) in owned for each in mine) or (id(parameter) in owned and not self._claimed):
                 self._check_options(optimizer, gate, own)
-                self._add_penalty(optimizer, gate)
+                self._add_penalty(optimizer, parameter, gate)
 
     def _join(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate, left_out: list[nn.Parameter]) -> None:
         """Let the optimizer that was made before the gates train them too, in the group of the gated weight."""
@@ -232,9 +232,9 @@ class Gates:
                 stacklevel=2,
             )
 
-    def _add_penalty(self, optimizer: Optimizer, gate: Gate) -> None:
+    def _add_penalty(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate) -> None:
         with torch.enable_grad():
-            penalty = gate.penalty()
+            penalty = gate.penalty(parameter)
             if penalty is None:
                 return
             scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides a GradScaler's scale out itself
