@@ -146,7 +146,11 @@ class Pruner:
 
         Gates belong to the model: their state is in the model's own `state_dict`.
         """
-        state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": self._observer.state_dict()}
+        state: dict[str, Any] = {
+            "step": self._step,
+            "masks": dict(self._hold.masks),
+            "evidence": self._observer.state_dict(),
+        }
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
         return state
