@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import EmptyLayerWarning, SecateurError
 from secateur.axes import Method
-from secateur.masks import Masks, Only, prunable, unwrap
+from secateur.masks import Layout, Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Params, gather, swapped
 
 
@@ -126,7 +126,7 @@ def _round(
 ) -> dict[str, Tensor]:
     """One milestone: score the network as pruned so far, and choose anew."""
     found = _scores(network, method, bits, params, batches, loss, generator)
-    return choose(found, method, density, bits, params)
+    return choose(found, method, density, bits, layouts(network, params))
 
 
 def _scores(
@@ -154,16 +154,25 @@ def choose(
     method: Method,
     density: float | None,
     bits: Mapping[str, Tensor] | None,
-    params: Params,
+    layouts: Mapping[str, Layout],
 ) -> dict[str, Tensor]:
-    """Turn entry scores into masks: reduce to units, let them compete, expand the survivors."""
-    shapes = {name: parameter.shape for name, parameter in params.items()}
+    """Turn entry scores into masks: reduce to units, let them compete, expand the survivors.
+
+    Structures and scopes see every tensor as `[out, in, ...]`; the masks are the weights' own way round.
+    """
+    found = _canonical(found, layouts)
+    shapes = {name: tensor.shape for name, tensor in found.items()}
     units = {name: method.structure.scores(name, tensor) for name, tensor in found.items()}
     alive = None
     if bits is not None and method.regrow is None:
+        bits = _canonical(bits, layouts)
         alive = {name: _units_alive(method, bits[name], units[name].shape) for name in units}
-    keep = method.scope(units, shapes, density, alive=alive)
-    return method.structure.expand(keep, shapes)
+    keep = method.structure.expand(method.scope(units, shapes, density, alive=alive), shapes)
+    return {name: layouts[name].from_canonical(mask) if name in layouts else mask for name, mask in keep.items()}
+
+
+def _canonical(tensors: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    return {name: layouts[name].to_canonical(tensor) if name in layouts else tensor for name, tensor in tensors.items()}
 
 
 def _units_alive(method: Method, bits: Tensor, shape: torch.Size) -> Tensor:

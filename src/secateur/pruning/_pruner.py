@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur.axes import Method
 from secateur.holding import Hold, hold
-from secateur.masks import Masks, Only, prunable, unwrap
+from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, check_online, gather, observe
 from secateur.pruning._prune import choose, report_empty
 
@@ -71,6 +71,7 @@ class Pruner:
         self.method = method
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)
+        self._layouts = layouts(self._network, self._params)
         self._batches = list(batches) if isinstance(batches, Iterator) else batches
         self._loss = loss
         self._generator = generator
@@ -139,7 +140,7 @@ class Pruner:
         evidence = self._evidence()
         with torch.no_grad():
             found: dict[str, Tensor] = {name: self.method.score(evidence, name) for name in self._params}
-        masks = Masks(choose(found, self.method, milestone.density, self.masks, self._params), copy=False)
+        masks = Masks(choose(found, self.method, milestone.density, self.masks, self._layouts), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
         self._hold.replace(masks)
 
