@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Method, Moment, all_alive
-from secateur.masks import Masks, Only, prunable, unwrap
+from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
 from secateur.selection import kept_count
@@ -63,7 +63,7 @@ def prune(
     batches = reusable(batches)
     with _untouched_on_error(network, method):
         for step, density in enumerate(method.schedule.densities):
-            moment = Moment(step, density, params, bits, generator=generator)
+            moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
             last = step == len(method.schedule.densities) - 1
             chosen = _after(network, method, moment, batches, loss, repairs=last or _repairs_always(method))
             bits = dict(chosen)

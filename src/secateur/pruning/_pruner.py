@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
-from secateur.masks import Masks, Only, prunable, unwrap
+from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Needs, Observer, check_online, gather
 from secateur.pruning._choose import choose, report_empty
 from secateur.pruning._gates import Gates
@@ -228,7 +228,8 @@ class Pruner:
 
     def _moment(self, step: int, density: float | None, alive: Mapping[str, Tensor]) -> Moment:
         here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
-        return Moment(step, density, self._params, here, generator=self._generator)
+        turned = layouts(self._network, self._params)
+        return Moment(step, density, self._params, here, generator=self._generator, layouts=turned)
 
     def _evidence(self, moment: Moment) -> dict[str, dict[str, Tensor]]:
         untouched = all(bool(bits.all()) for bits in moment.alive.values())
