@@ -14,6 +14,7 @@ from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
 from secateur.methods._lamp import lamp
 from secateur.methods._magnitude import magnitude
+from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
@@ -32,6 +33,7 @@ __all__ = [
     "l0",
     "lamp",
     "magnitude",
+    "obd",
     "random",
     "rigl",
     "set_",
