@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +10,6 @@ from torch import Tensor
 
 from secateur import scope as scopes
 from secateur._base.errors import ScoreError, SecateurError
-from secateur.axes._scope import density_of
 from secateur.axes.scope import Scope
 from secateur.selection import kept_count
 
@@ -120,11 +117,6 @@ def test_n_of_m_refuses_other_densities_and_ragged_inputs() -> None:
         _choose(scopes.n_of_m(2, 4), 0.5, {"fc": torch.zeros(2, 6)})
 
 
-def test_threshold_keeps_what_reaches_it() -> None:
-    scores = {"a": torch.tensor([[0.1, 0.5], [0.7, -1.0]])}
-    assert _choose(scopes.threshold(0.5), 1.0, scores)["a"].tolist() == [[False, True], [True, False]]
-
-
 @pytest.mark.parametrize("scope", [scopes.threshold(0.5), scopes.given({"a": 0.5})], ids=lambda s: s.name)
 def test_scopes_that_are_not_counted_ignore_the_density(scope: Scope) -> None:
     assert not scope.counted
@@ -152,53 +144,6 @@ def test_names_may_be_globs_and_the_most_exact_wins() -> None:
     assert [int(bits.sum()) for bits in keep.values()] == [20, 40, 10, 100]
     with pytest.raises(SecateurError, match="`above`: 'gate\\*' is not a prunable tensor"):
         _choose(scopes.above({"gate*": 1.0}), None, scores)
-
-
-# --- values instead of pools -----------------------------------------------------------------------------------------
-
-
-def test_above_the_standard_deviation_a_gaussian_keeps_what_the_error_function_says() -> None:
-    weights = {"small": torch.randn(400, 500) * 1e-3, "large": torch.randn(400, 500) * 10}
-    keep = _choose(scopes.above(1.0), None, {name: w.abs() for name, w in weights.items()})
-    for name, bits in keep.items():
-        assert float(bits.float().mean()) == pytest.approx(1 - math.erf(math.sqrt(0.5)), abs=0.005)
-        sigma = float(weights[name].double().square().mean().sqrt())
-        assert torch.equal(bits, weights[name].abs() >= sigma)
-
-
-@pytest.mark.parametrize("of", [scopes.rms, scopes.std, torch.median], ids=lambda f: f.__name__)
-def test_a_statistic_sees_the_living_only(of) -> None:
-    scores = {"a": torch.rand(20, 30, generator=torch.Generator().manual_seed(4))}
-    alive = {"a": scores["a"] > 0.5}
-    keep = scopes.above(0.8, of=of)(scores, {"a": torch.Size((20, 30))}, None, alive=alive)["a"]
-    cut = 0.8 * float(of(scores["a"][alive["a"]]))
-    assert torch.equal(keep, alive["a"] & (scores["a"] >= cut))
-    dead = {"a": torch.zeros_like(alive["a"])}
-    assert not scopes.above(0.8, of=of)(scores, {"a": torch.Size((20, 30))}, None, alive=dead)["a"].any()
-
-
-def test_layers_that_no_quality_names_are_kept_whole() -> None:
-    keep = _choose(scopes.above({"a": 100.0}), None)
-    assert not keep["a"].any() and keep["b"].all()
-
-
-# --- none at all -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scope", [*GLOBAL, scopes.layerwise()], ids=lambda s: s.name)
-def test_a_density_that_keeps_none_is_refused_with_the_smallest_that_keeps_one(scope: Scope) -> None:
-    scores = {"a": torch.rand(10, 20)}
-    with pytest.raises(SecateurError, match=r"`density`=0.001 keeps none of 200 units.*keeps one is 0.0025"):
-        _choose(scope, 1e-3, scores)
-    assert _count(_choose(scope, 0.0025, scores)) == 1
-
-
-@given(st.integers(1, 10**9), st.floats(0, 1))
-def test_the_smallest_density_keeps_so_many_and_a_smaller_one_fewer(size: int, fraction: float) -> None:
-    keep = max(1, round(fraction * size))
-    density = density_of(keep, size)
-    assert 0 < density <= 1 and kept_count(density, size) >= keep
-    assert keep == 1 or kept_count(density * 0.985, size) < keep
 
 
 # --- upside down -----------------------------------------------------------------------------------------------------
