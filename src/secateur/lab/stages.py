@@ -15,7 +15,7 @@ from torch import nn
 
 from secateur._base.errors import SecateurError, nearest
 from secateur._catalogue import catalogue, find
-from secateur.axes import Method, invert
+from secateur.axes import Method, Moment, invert
 from secateur.axes.structure import Structure, blocks
 from secateur.lab import data, init, models, seeds
 from secateur.lab.data import Dataset
@@ -200,7 +200,10 @@ def survivors(experiment: Experiment, masks: Masks | None) -> nn.Module:
         masks.apply_(model)
         repair = method_of(experiment).repair
         if repair is not None:
-            repair(model, masks, seeds.generator(experiment.seed, "repair"))
+            moment = Moment(
+                0, None, masks.parameters(model), masks, generator=seeds.generator(experiment.seed, "repair")
+            )
+            repair(model, masks, moment)
             masks.apply_(model)
     return model
 
