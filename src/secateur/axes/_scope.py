@@ -149,8 +149,8 @@ def floored(scope: Scope, *, at_least: int) -> Scope:
     costs: they do not go with a budget (`everywhere(cost=…)`).
 
     >>> scores = {"a": torch.tensor([9.0, 8.0, 7.0]), "b": torch.tensor([1.0, 2.0])}
-    >>> from secateur.scope import everywhere
-    >>> keep = floored(everywhere(), at_least=1)(scores, {}, 0.6)
+    >>> from secateur import scope
+    >>> keep = scope.floored(scope.everywhere(), at_least=1)(scores, {}, 0.6)
     >>> keep["a"].tolist(), keep["b"].tolist()
     ([True, True, False], [False, True])
     """
