@@ -11,8 +11,8 @@ from secateur.cli.console import Table
 from secateur.cli.parser import Parser, UsageError
 
 ABOUT = """\
-Lists the pruning methods: when in a network's life they act (family), what they need (labels, the
-shape of the inputs, or nothing), what they cut, and the paper. With NAME, all about one of them."""
+Lists the pruning methods: when in a network's life they act (family), what they need (labels,
+inputs, only the inputs' shapes, or nothing), what they cut, and the paper. With NAME, all about one of them."""
 
 
 def add(commands: Any) -> None:

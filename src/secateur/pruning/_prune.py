@@ -118,9 +118,9 @@ def _after(
     dense = {name: parameter.data for name, parameter in moment.params.items()}
     cut = {name: dense[name] * bits for name, bits in moment.alive.items() if not bool(bits.all())}
     with swapped(moment.params, cut):
-        evidence = gather(network, batches, measures, params=moment.params, loss=loss, generator=moment.generator)
-    if "weight" in evidence:  # the dense value: what a revived weight would come back with
-        evidence["weight"] = dense
+        evidence = gather(
+            network, batches, measures, params=moment.params, loss=loss, generator=moment.generator, dense=dense
+        )
     moment = replace(moment, evidence=evidence)
     masks = Masks(choose(method, moment), copy=False)
     if repairs and method.repair is not None:

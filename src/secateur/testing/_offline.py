@@ -9,6 +9,7 @@ import torch
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.masks import Masks, prunable
+from secateur.measures import Needs
 from secateur.pruning import prune
 from secateur.selection import kept_count
 from secateur.testing._cases import Case, Factory, calm, case, made
@@ -71,7 +72,7 @@ def check_refusal_changes_nothing(factory: Factory, *, density: float, model: st
     """Without the batches it needs, a method raises an error that names them, and the model is untouched."""
     given = case(model)
     method = made(factory, density)
-    if method.needs == "nothing":
+    if method.needs is Needs.NOTHING:
         return
     before = copy.deepcopy(given.model.state_dict())
     try:

@@ -11,6 +11,7 @@ from torch import nn
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.masks import Masks, prunable
+from secateur.measures import Needs
 from secateur.pruning import Pruner, prune
 from secateur.selection import kept_count
 from secateur.testing._cases import STEPS, Case, Factory, calm, case, made
@@ -125,4 +126,4 @@ def _serves_itself(method: Method) -> bool:
     """Whether the steps of training are evidence enough, or a batch must be brought."""
     acts_at_once = method.relax is None and method.schedule(0) is not None
     start = method.regrow is not None and method.regrow.start is not None
-    return method.online or not (acts_at_once and not start and str(method.needs) != "nothing")
+    return method.online or not (acts_at_once and not start and method.needs is not Needs.NOTHING)
