@@ -24,6 +24,7 @@ class Entry:
         cuts: the structure it removes.
         arxiv: the paper's arXiv identifier.
         factory: density → Method.
+        tags: how it is run: "online" acts during training, "trained" scores a trained network, "program" owns a loop.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Entry:
     cuts: str
     arxiv: str
     factory: Callable[..., Method]
+    tags: frozenset[str] = frozenset()
 
 
 def catalogue() -> dict[str, Entry]:

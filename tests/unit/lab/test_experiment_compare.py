@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from secateur._base.errors import SecateurError
-from secateur.lab.compare import compare, deviation, grid
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import OnProgress, Progress
-from secateur.lab.runners import Outcomes, Places
+from secateur.lab.comparing import Outcomes, Places, compare, deviation, grid
+from secateur.lab.experiment import Constant, Experiment, Recipe
+from secateur.lab.running import OnProgress, Progress
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(10, Constant(0.05), batch=50))
 
