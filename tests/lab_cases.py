@@ -17,6 +17,6 @@ def add_methods(
     """Put factories into the catalogue, by name, each with these tags."""
     known = dict(_method.catalogue())
     for name, factory in factories.items():
-        words = (name, "A method of the tests.", "any time", "nothing", "weights", "")
-        known[name] = Entry(*words, factory=factory, tags=tags)
+        words = (name, f"methods.{name}", "A method of the tests.", "any time", "nothing", "weights", "")
+        known[name] = Entry(*words, tags, factory)
     monkeypatch.setattr(_method, "catalogue", lambda: known)

@@ -12,9 +12,17 @@ compress, report) are the whole vocabulary; Gate and the verbs shrink, compress 
 from __future__ import annotations
 
 from secateur import measures, methods
-from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning, LeakError, MaskError, ScoreError, SecateurError
+from secateur._base.errors import (
+    EarlyFinishWarning,
+    EmptyLayerWarning,
+    GateOptionsWarning,
+    LeakError,
+    MaskError,
+    ScoreError,
+    SecateurError,
+)
 from secateur._catalogue import catalogue
-from secateur.axes import Method, invert, measured, method, schedule, scope, structure
+from secateur.axes import Gate, Method, invert, measured, method, schedule, scope, structure
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
@@ -29,6 +37,8 @@ __version__ = "0.1.0"
 __all__ = [
     "EarlyFinishWarning",
     "EmptyLayerWarning",
+    "Gate",
+    "GateOptionsWarning",
     "Hold",
     "LeakError",
     "MaskError",

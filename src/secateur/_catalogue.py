@@ -6,10 +6,14 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from secateur import methods
+from secateur import methods, programs
 from secateur._base.errors import SecateurError, nearest
 from secateur.axes import Method
+
+#: What a factory wants and a table row does not know, filled in to make an example.
+_EXAMPLE = {"density": 0.5, "until": 1000, "end": 1000, "steps": 1000}
 
 
 @dataclass(frozen=True)
@@ -17,34 +21,49 @@ class Entry:
     """One method as a table row.
 
     Attributes:
-        name: as called, `methods.<name>`.
+        name: as on the command line: the paper's acronym.
+        call: as called in Python, `methods.<name>` or `programs.<name>`.
         summary: first line of its docstring.
         family: when in a network's life it belongs.
-        needs: "nothing", "inputs" (only their shape) or "labels".
+        needs: what it measures with: "nothing", "input shapes", "inputs", "labels"; of a program, "training".
         cuts: the structure it removes.
         arxiv: the paper's arXiv identifier.
-        factory: density → Method.
-        tags: how it is run: "online" acts during training, "trained" scores a trained network, "program" owns a loop.
+        tags: what holds of it, of `TAGS`.
+        factory: options → Method; of a program, (model, options) → Masks.
     """
 
     name: str
+    call: str
     summary: str
     family: str
     needs: str
     cuts: str
     arxiv: str
-    factory: Callable[..., Method]
-    tags: frozenset[str] = frozenset()
+    tags: frozenset[str]
+    factory: Callable[..., Any]
+
+
+#: What may hold of a method, and what that means.
+TAGS = {
+    "counted": "takes a density and keeps exactly so many weights or units",
+    "emerging": "its density is what comes out",
+    "online": "acts while the network trains, through a Pruner",
+    "trained": "scores a trained network",
+    "structured": "cuts units larger than a weight",
+    "program": "owns a loop: a function that is given the training, and ends in Masks",
+}
 
 
 def catalogue() -> dict[str, Entry]:
-    """Return every method of `secateur.methods` by name, in alphabetical order.
+    """Return every method of `secateur.methods` and every program by name, in alphabetical order.
 
     >>> entry = catalogue()["snip"]
-    >>> entry.needs, entry.cuts, entry.arxiv
-    ('labels', 'weights', '1810.02340')
+    >>> entry.needs, entry.cuts, entry.arxiv, sorted(entry.tags)
+    ('labels', 'weights', '1810.02340', ['counted'])
     """
-    return {name: _entry(name, getattr(methods, name)) for name in sorted(methods.__all__)}
+    rows = [_entry(f"methods.{name}", getattr(methods, name)) for name in methods.__all__]
+    rows += [_program(f"programs.{name}", getattr(programs, name)) for name in programs.__all__]
+    return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
 
 
 def find(name: str) -> Entry:
@@ -55,18 +74,51 @@ def find(name: str) -> Entry:
     return known[name]
 
 
-def _entry(name: str, factory: Callable[..., Method]) -> Entry:
+def example(factory: Callable[..., Method]) -> Method:
+    """Make a method with its defaults, and a density of ½ and 1,000 steps of training where it asks for them."""
+    asked = inspect.signature(factory).parameters.values()
+    missing = [parameter.name for parameter in asked if parameter.default is parameter.empty]
+    unknown = [name for name in missing if name not in _EXAMPLE]
+    if unknown:
+        raise SecateurError(
+            f"{getattr(factory, '__name__', factory)} requires {', '.join(unknown)}: only {', '.join(_EXAMPLE)} may be "
+            "required of a method; give everything else a default."
+        )
+    return factory(**{name: _EXAMPLE[name] for name in missing})
+
+
+def _entry(call: str, factory: Callable[..., Method]) -> Entry:
+    made = example(factory)
+    family = _family(factory)
+    tags = {"counted" if made.density is not None else "emerging"}
+    tags |= {"online"} if made.online or family.startswith("during training") else set()
+    tags |= {"trained"} if family.startswith("after training") else set()
+    tags |= {"structured"} if not made.structure.name.startswith("weights") else set()
+    return _row(call, factory, str(made.needs), made.structure.name, tags)
+
+
+def _program(call: str, function: Callable[..., Any]) -> Entry:
+    counted = "density" in inspect.signature(function).parameters
+    return _row(call, function, "training", "weights", {"program", "counted" if counted else "emerging"})
+
+
+def _row(call: str, factory: Callable[..., Any], needs: str, cuts: str, tags: set[str]) -> Entry:
     text = inspect.getdoc(factory) or ""
-    example = factory(0.5)
     return Entry(
-        name=name,
+        name=call.partition(".")[2].rstrip("_"),
+        call=call,
         summary=text.split("\n", 1)[0],
-        family=_first(r"^Family: (.+?)\.$", text),
-        needs=example.needs,
-        cuts=example.structure.name,
+        family=_family(factory),
+        needs=needs,
+        cuts=cuts,
         arxiv=_first(r"arXiv (\d{4}\.\d{4,5})", _section(text)),
+        tags=frozenset(tags),
         factory=factory,
     )
+
+
+def _family(factory: Callable[..., Any]) -> str:
+    return _first(r"^Family: (.+?)\.$", inspect.getdoc(factory) or "")
 
 
 def _section(text: str) -> str:

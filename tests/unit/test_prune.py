@@ -197,6 +197,23 @@ def test_a_score_of_the_wrong_shape_is_named(mlp: nn.Module) -> None:
         prune(mlp, flat)
 
 
+# --- a density that emerges ------------------------------------------------------------------------------------------
+
+
+def test_a_density_that_emerges_is_none_and_what_is_kept_is_what_passes(mlp: nn.Module) -> None:
+    weights = {name: p.detach().clone() for name, p in mlp.named_parameters() if name.endswith("weight")}
+    cut = method(
+        "cut",
+        lambda weight: weight.abs(),
+        structure=structure.weights(),
+        scope=scope.threshold(0.1),
+        schedule=schedule.once(None),
+    )
+    masks = prune(mlp, cut)
+    assert cut.density is None
+    assert all(torch.equal(masks[name], weight.abs() >= 0.1) for name, weight in weights.items())
+
+
 # --- structures and inversion ----------------------------------------------------------------------------------------
 
 

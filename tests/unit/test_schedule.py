@@ -8,7 +8,18 @@ import math
 import pytest
 
 from secateur._base.errors import SecateurError
-from secateur.axes.schedule import Schedule, cubic, cyclic, exponential, geometric, linear, once, steady, then
+from secateur.axes.schedule import (
+    Milestone,
+    Schedule,
+    cubic,
+    cyclic,
+    exponential,
+    geometric,
+    linear,
+    once,
+    steady,
+    then,
+)
 
 FALLING = [
     once(0.03),
@@ -31,7 +42,8 @@ def test_pruning_schedules_fall_and_end_exactly(schedule: Schedule) -> None:
 def test_call_gives_the_milestones_and_nothing_between(schedule: Schedule) -> None:
     steps = dict(schedule.milestones)
     for step in range(schedule.milestones[-1][0] + 3):
-        assert schedule(step) == steps.get(step)
+        milestone = schedule(step)
+        assert milestone == ((step, steps[step]) if step in steps else None)
 
 
 def test_exponential_keeps_a_constant_fraction_per_round() -> None:
@@ -51,7 +63,7 @@ def test_cubic_follows_zhu_and_gupta_in_sparsity() -> None:
     for step, density in schedule.milestones:
         sparsity = 0.8 + (0.1 - 0.8) * (1 - (step - 10) / 100) ** 3  # their eq. 1, s_f = .8, s_i = .1
         assert 1 - density == pytest.approx(sparsity)
-    assert schedule(10) == pytest.approx(0.9)
+    assert schedule(10).density == pytest.approx(0.9)
     assert schedule.milestones[-1] == (110, 0.2)
 
 
@@ -70,11 +82,18 @@ def test_steady_asks_for_one_density_until_the_end() -> None:
     assert set(schedule.densities) == {0.1}
 
 
+def test_a_schedule_without_a_density_says_when_and_not_how_far() -> None:
+    schedule = then(once(None, at=3), steady(None, every=10, until=30))
+    assert schedule.milestones == ((3, None), (4, None), (14, None), (24, None))
+    assert schedule(14) == Milestone(14, None) and schedule(15) is None  # told apart: something to do, nothing to do
+    assert schedule.final is None
+
+
 def test_cyclic_swings_between_its_bounds_and_ends_low() -> None:
     schedule = cyclic(0.1, 0.5, period=8, cycles=2)
-    assert schedule(0) == pytest.approx(0.5)
-    assert schedule(4) == pytest.approx(0.1)
-    assert schedule(8) == pytest.approx(0.5)
+    assert schedule(0).density == pytest.approx(0.5)
+    assert schedule(4).density == pytest.approx(0.1)
+    assert schedule(8).density == pytest.approx(0.5)
     assert schedule.milestones[-1] == (12, 0.1)
 
 
@@ -103,4 +122,4 @@ def test_impossible_clocks_are_refused() -> None:
     with pytest.raises(SecateurError, match="until > begin"):
         steady(0.5, every=10, until=0)
     with pytest.raises(SecateurError, match="strictly increasing"):
-        Schedule("broken", ((5, 0.5), (5, 0.4)))
+        Schedule("broken", (Milestone(5, 0.5), Milestone(5, 0.4)))

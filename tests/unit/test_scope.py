@@ -91,7 +91,7 @@ def _scores(seed: int = 0) -> dict[str, Tensor]:
     return {"a": torch.randn(6, 8, generator=generator), "b": torch.randn(4, 8, generator=generator) * 3}
 
 
-def _choose(scope: Scope, density: float, scores: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+def _choose(scope: Scope, density: float | None, scores: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     scores = scores or _scores()
     return scope(scores, {name: tensor.shape for name, tensor in scores.items()}, density)
 
@@ -161,6 +161,20 @@ def test_n_of_m_refuses_other_densities_and_ragged_inputs() -> None:
 def test_threshold_keeps_what_reaches_it() -> None:
     scores = {"a": torch.tensor([[0.1, 0.5], [0.7, -1.0]])}
     assert _choose(scopes.threshold(0.5), 1.0, scores)["a"].tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("scope", [scopes.threshold(0.5), scopes.given({"a": 0.5})], ids=lambda s: s.name)
+def test_scopes_that_are_not_counted_ignore_the_density(scope: Scope) -> None:
+    assert not scope.counted
+    expected = _choose(scope, 0.1)
+    for density in (None, 1.0):
+        keep = _choose(scope, density)
+        assert all(torch.equal(keep[name], bits) for name, bits in expected.items())
+
+
+def test_a_scope_that_counts_needs_a_density() -> None:
+    with pytest.raises(SecateurError, match=r"Scope everywhere needs a density, got None.*`threshold`"):
+        _choose(scopes.everywhere(), None)
 
 
 def test_given_densities() -> None:

@@ -26,6 +26,10 @@ class EmptyLayerWarning(UserWarning):
     """A layer lost all of its weights: its output no longer depends on its input."""
 
 
+class GateOptionsWarning(UserWarning):
+    """A gate's parameters are trained with other options (weight decay, say) than the gate asks for."""
+
+
 class EarlyFinishWarning(UserWarning):
     """A Pruner was finished before its schedule had ended."""
 

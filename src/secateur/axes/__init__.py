@@ -1,22 +1,36 @@
 """The axes of a pruning method (score, structure, scope, schedule, regrow, repair) and the value that joins them."""
 
-from secateur.axes import regrow, repair, schedule, scope, structure
+from secateur.axes import gate, regrow, repair, schedule, scope, structure
 from secateur.axes._method import Factory, Method, invert, method
+from secateur.axes._moment import Bits, Moment, all_alive
 from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
 from secateur.axes._score import Score, ScoreFunction, measured
-from secateur.axes.schedule import Schedule
+from secateur.axes.gate import Gate, Relax, Stand
+from secateur.axes.regrow import Regrow
+from secateur.axes.repair import Repair
+from secateur.axes.schedule import Milestone, Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
 
 __all__ = [
+    "Bits",
     "Factory",
+    "Gate",
     "Method",
+    "Milestone",
+    "Moment",
+    "Regrow",
+    "Relax",
+    "Repair",
     "Schedule",
     "Scope",
     "Score",
     "ScoreFunction",
+    "Stand",
     "Structure",
+    "all_alive",
     "erk_densities",
+    "gate",
     "igq_densities",
     "invert",
     "largest_remainder",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from secateur._base.errors import SecateurError
 from secateur.axes._score import Score, ScoreFunction, measured
-from secateur.axes.regrow import Revive
+from secateur.axes.gate import Relax
+from secateur.axes.regrow import Regrow
 from secateur.axes.repair import Repair
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
+from secateur.measures import Measure
 
 
 @dataclass(frozen=True)
@@ -21,37 +22,63 @@ class Method:
 
     Attributes:
         name: as printed, the paper's acronym in lower case.
-        score: what a unit is worth: a function whose argument names are measures (`measured` binds others).
+        score: what a unit is worth: a function whose argument names are measures (`measured` binds others); None only
+            where gates decide what stays.
         structure: what moves together.
         scope: who competes with whom.
         schedule: when, and down to which density.
-        regrow: whether pruned weights may return; None: they may not.
-        relax: room for gates, penalties and dropout rules; no method of this release uses it.
+        regrow: whether, and by what score, pruned weights may return; None: they may not.
+        relax: (name, parameter) → the `Gate` that stands there while the network trains; None: none.
         repair: what survivors do after the cut; None: they keep their weights.
     """
 
     name: str
-    score: Score
+    score: Score | None
     structure: Structure
     scope: Scope
     schedule: Schedule
-    regrow: Revive | None = None
-    relax: Any = None
+    regrow: Regrow | None = None
+    relax: Relax | None = None
     repair: Repair | None = None
 
     def __post_init__(self) -> None:
-        if self.relax is not None:
-            raise SecateurError(f"`relax` has no meaning yet, got {self.relax!r}. Leave it None.")
+        if self.score is None and self.relax is None:
+            raise SecateurError(f"{self.name}: `score` is None and no `relax` puts up gates: nothing says what stays.")
 
     @property
-    def density(self) -> float:
-        """The density at which the method ends."""
-        return self.schedule.final
+    def density(self) -> float | None:
+        """The density at which the method ends; None where it emerges."""
+        return self.schedule.final if self.relax is None else None
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Every score that the method asks for: its own, and those of its regrowth."""
+        own = () if self.score is None else (self.score,)
+        return own if self.regrow is None else (*own, *self.regrow.scores)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """All evidence that the method asks for, each kind once."""
+        asked = [measure for score in self.scores for _, measure in score.measures]
+        asked += self.repair.measures if self.repair is not None else ()
+        found = {measure.name: measure for measure in asked}
+        for measure in asked:
+            if found[measure.name] != measure:
+                raise SecateurError(
+                    f"{self.name} measures {measure.name!r} in two ways; give one of the two another name "
+                    "(dataclasses.replace(measure, name=…))."
+                )
+        return tuple(found.values())
+
+    @property
+    def online(self) -> bool:
+        """Whether the method can only act while the network trains, through a `Pruner`."""
+        return self.relax is not None or (self.regrow is not None and self.regrow.online)
 
     @property
     def needs(self) -> str:
         """What a user must bring to `prune`: "nothing", "inputs" (only their shape) or "labels"."""
-        return self.score.needs
+        return "nothing" if self.score is None else self.score.needs
 
     def __str__(self) -> str:
         return f"{self.name}: {self.structure.name}, {self.scope.name}, {self.schedule.name}"
@@ -59,12 +86,13 @@ class Method:
 
 def method(
     name: str,
-    score: Score | ScoreFunction,
+    score: Score | ScoreFunction | None,
     *,
     structure: Structure,
     scope: Scope,
     schedule: Schedule,
-    regrow: Revive | None = None,
+    regrow: Regrow | None = None,
+    relax: Relax | None = None,
     repair: Repair | None = None,
 ) -> Method:
     """Make a Method from a plain score function; see `Method` for the choices.
@@ -75,8 +103,8 @@ def method(
     >>> print(m)
     tiny: weights, everywhere, once(0.5)
     """
-    bound = score if isinstance(score, Score) else measured(score)
-    return Method(name, bound, structure, scope, schedule, regrow=regrow, repair=repair)
+    bound = score if score is None or isinstance(score, Score) else measured(score)
+    return Method(name, bound, structure, scope, schedule, regrow=regrow, relax=relax, repair=repair)
 
 
 def invert(method: Method) -> Method:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, nearest
-from secateur.measures import KNOWN, Evidence, Measure
+from secateur.measures import KNOWN, Measure
 
 ScoreFunction = Callable[..., Tensor]
 
@@ -19,9 +19,9 @@ ScoreFunction = Callable[..., Tensor]
 class Score:
     """A score function together with the measures that serve its arguments.
 
-    `function` is called once per parameter with tensors of the parameter's shape and returns one of the same shape;
-    a higher score means keep. It may overwrite its arguments (except `weight`), so that SNIP's score lies in the
-    gradient's own buffer.
+    `function` is called once per parameter with that parameter's evidence and returns one number per weight (the
+    parameter's shape), or one per unit of the method's structure; a higher score means keep. Its arguments are
+    read-only: other scores may ask for the same evidence.
     """
 
     function: ScoreFunction
@@ -33,16 +33,13 @@ class Score:
         order = ("nothing", "inputs", "labels")
         return max((measure.needs for _, measure in self.measures), key=order.index, default="nothing")
 
-    def __call__(self, evidence: Mapping[str, Evidence], name: str) -> Tensor:
-        """Score one parameter, taking its evidence out of `evidence` so that memory is freed as scores are made."""
-        arguments = {argument: evidence[measure.name].pop(name) for argument, measure in self.measures}
-        shape = next(iter(arguments.values())).shape
+    def __call__(self, evidence: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
+        """Score one parameter."""
+        arguments = {argument: evidence[measure.name][name] for argument, measure in self.measures}
         scores = self.function(**arguments)
-        if not isinstance(scores, Tensor) or scores.shape != shape:
-            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if not isinstance(scores, Tensor):
             raise ScoreError(
-                f"`{_name(self.function)}` must return a tensor of the weight's shape {tuple(shape)} for {name!r}, "
-                f"got {got}. Units larger than a weight are made by the method's structure, not by its score."
+                f"`{_name(self.function)}` must return a tensor of scores for {name!r}, got {type(scores).__name__}."
             )
         return scores
 

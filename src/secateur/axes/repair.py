@@ -4,15 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from secateur._base.errors import SecateurError
+from secateur.axes._moment import Moment
 from secateur.masks import Masks
+from secateur.measures import Measure
 
-Repair = Callable[[nn.Module, Masks, torch.Generator | None], None]
 Initialise = Callable[[nn.Module, torch.Generator], None]
+
+
+@runtime_checkable
+class Repair(Protocol):
+    """What corrects the survivors.
+
+    Called with the model as it is before the zeros are written, so that the dense weights are there to see, the masks
+    that will be written, and the moment, whose evidence includes the `measures` named here. It writes survivors; what
+    it writes where the masks say zero is overwritten.
+
+    Attributes:
+        measures: evidence that it asks for.
+        always: whether it runs at every milestone, or only after the last.
+    """
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Evidence to gather for it."""
+        ...
+
+    @property
+    def always(self) -> bool:
+        """Whether it runs at every milestone, not only after the last."""
+        ...
+
+    def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
+        """Write the survivors."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,14 +50,26 @@ class Redraw:
     """Give the survivors fresh initial weights (see `redraw`)."""
 
     initialise: Initialise | None = None
+    measures: tuple[Measure, ...] = ()
+    always: bool = False
 
-    def __call__(self, model: nn.Module, masks: Masks, generator: torch.Generator | None) -> None:
-        generator = generator if generator is not None else _seeded_from_global()
-        if self.initialise is not None:
-            self.initialise(model, generator)
-        else:
-            _reset_owners(model, masks, generator)
-        masks.apply_(model)
+    def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
+        draw(model, masks, moment.generator, self.initialise)
+
+
+def draw(
+    model: nn.Module, masks: Masks, generator: torch.Generator | None, initialise: Initialise | None = None
+) -> None:
+    """Write initial weights into the layers of `masks`, and zeros where the masks say.
+
+    They are drawn from `generator`, by default from a fresh one seeded with the global seed.
+    """
+    generator = generator if generator is not None else torch.Generator().manual_seed(torch.initial_seed())
+    if initialise is not None:
+        initialise(model, generator)
+    else:
+        _reset_owners(model, masks, generator)
+    masks.apply_(model)
 
 
 def redraw(initialise: Initialise | None = None) -> Redraw:
@@ -62,7 +104,3 @@ def _reset_owners(model: nn.Module, masks: Masks, generator: torch.Generator) ->
         torch.manual_seed(seed)
         for reset in resets:
             reset()
-
-
-def _seeded_from_global() -> torch.Generator:
-    return torch.Generator().manual_seed(torch.initial_seed())

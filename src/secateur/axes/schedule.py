@@ -1,4 +1,4 @@
-"""When to prune, and how far: a schedule is a list of (optimizer step, density to reach).
+"""When to prune, and how far: a schedule is a list of milestones, each an optimizer step and the density to reach.
 
 Offline, `prune` walks the densities one after the other; online, a `Pruner` asks the schedule after every optimizer
 step. One value class serves both.
@@ -9,48 +9,68 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from secateur._base.errors import SecateurError
 from secateur.selection import check_density
 
 
+class Milestone(NamedTuple):
+    """Something to do right after optimizer step number `step` (0 = before the first step).
+
+    Attributes:
+        step: how many optimizer steps have been taken.
+        density: the fraction to keep, or None where the scope decides how many stay (`scope.threshold`).
+    """
+
+    step: int
+    density: float | None
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """A density target for some optimizer steps.
+    """Milestones in the order of their steps.
 
-    `schedule(step)` is the density to reach right after optimizer step number `step` (0 = before the first step), or
-    None where nothing is to be done. `schedule.densities` are the same targets in order, for pruning without training.
+    `schedule(step)` is the milestone at that optimizer step, or None where nothing is to be done. `schedule.densities`
+    are the same targets in order, for pruning without training.
 
     >>> exponential(0.25, rounds=2).densities
     (0.5, 0.25)
+    >>> steady(None, every=100, until=300)(200)
+    Milestone(step=200, density=None)
     """
 
     name: str
-    milestones: tuple[tuple[int, float], ...] = field(repr=False)
-    _by_step: dict[int, float] = field(init=False, repr=False, compare=False, hash=False)
+    milestones: tuple[Milestone, ...] = field(repr=False)
+    _by_step: dict[int, Milestone] = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
-        steps = [step for step, _ in self.milestones]
+        steps = [milestone.step for milestone in self.milestones]
         if not steps:
             raise SecateurError("A schedule needs at least one (step, density) milestone.")
         if steps != sorted(set(steps)) or steps[0] < 0:
             raise SecateurError(f"Schedule steps must be non-negative and strictly increasing, got {steps[:8]}.")
-        for _, density in self.milestones:
-            check_density(density)
-        object.__setattr__(self, "_by_step", dict(self.milestones))
+        for milestone in self.milestones:
+            _check(milestone.density)
+        object.__setattr__(self, "_by_step", dict(zip(steps, self.milestones, strict=True)))
 
-    def __call__(self, step: int) -> float | None:
+    def __call__(self, step: int) -> Milestone | None:
         return self._by_step.get(step)
 
     @property
-    def densities(self) -> tuple[float, ...]:
+    def densities(self) -> tuple[float | None, ...]:
         """The densities to reach, in order."""
-        return tuple(density for _, density in self.milestones)
+        return tuple(milestone.density for milestone in self.milestones)
 
     @property
-    def final(self) -> float:
-        """The density at which the schedule ends."""
-        return self.milestones[-1][1]
+    def final(self) -> float | None:
+        """The density at which the schedule ends; None where it emerges."""
+        return self.milestones[-1].density
+
+
+def _check(density: float | None) -> None:
+    if density is not None:
+        check_density(density)
 
 
 def _spread(name: str, count: int, density_at: Callable[[float], float], begin: int, every: int) -> Schedule:
@@ -58,18 +78,22 @@ def _spread(name: str, count: int, density_at: Callable[[float], float], begin: 
     for label, value, least in (("rounds", count, 1), ("begin", begin, 0), ("every", every, 1)):
         if value < least:
             raise SecateurError(f"`{label}` must be at least {least}, got {value}.")
-    points = ((begin + i * every, density_at((i + 1) / count)) for i in range(count))
+    points = (Milestone(begin + i * every, density_at((i + 1) / count)) for i in range(count))
     return Schedule(name, tuple(points))
 
 
-def once(density: float, *, at: int = 0) -> Schedule:
-    """Prune to `density` in one go, after optimizer step `at` (0: before training).
+def once(density: float | None, *, at: int = 0) -> Schedule:
+    """Prune to `density` in one go, after optimizer step `at` (0: before training); None: as far as the scope says.
 
-    >>> once(0.05)
-    Schedule(name='once(0.05)')
+    >>> once(0.05), once(None)
+    (Schedule(name='once(0.05)'), Schedule(name='once(None)'))
     """
-    check_density(density)
-    return Schedule(f"once({density:g})", ((at, density),))
+    _check(density)
+    return Schedule(f"once({_text(density)})", (Milestone(at, density),))
+
+
+def _text(density: float | None) -> str:
+    return "None" if density is None else f"{density:g}"
 
 
 def exponential(density: float, *, rounds: int, begin: int = 0, every: int = 1) -> Schedule:
@@ -111,7 +135,7 @@ def cubic(density: float, *, begin: int, end: int, every: int, initial: float = 
     def at(step: int) -> float:
         return density + (initial - density) * (1 - (step - begin) / (end - begin)) ** 3
 
-    return Schedule(f"cubic({density:g}, {begin}..{end})", tuple((step, at(step)) for step in steps))
+    return Schedule(f"cubic({density:g}, {begin}..{end})", tuple(Milestone(step, at(step)) for step in steps))
 
 
 def geometric(density: float, *, halvings: int = 5, begin: int = 0, every: int = 1) -> Schedule:
@@ -130,18 +154,21 @@ def geometric(density: float, *, halvings: int = 5, begin: int = 0, every: int =
     sparsity = 1 - density
     steps = [1 - (sparsity - (sparsity - 0.5) * 0.5**i) for i in range(halvings + 1)] if density < 0.5 else []
     targets = [*steps, density]
-    return Schedule(f"geometric({density:g})", tuple((begin + i * every, target) for i, target in enumerate(targets)))
+    points = (Milestone(begin + i * every, target) for i, target in enumerate(targets))
+    return Schedule(f"geometric({density:g})", tuple(points))
 
 
-def steady(density: float, *, every: int, until: int, begin: int = 0) -> Schedule:
+def steady(density: float | None, *, every: int, until: int, begin: int = 0) -> Schedule:
     """Ask for the same density again and again: the clock of dynamic sparse training (drop and regrow).
 
     Milestones at begin, begin + every, … < `until` (RigL: every=100, until=¾ of training, arXiv 1911.11134, §3).
+    With `density` None the scope decides each time how many stay.
     """
-    check_density(density)
+    _check(density)
     if every < 1 or until <= begin:
         raise SecateurError(f"steady needs every >= 1 and until > begin, got every={every}, until={until}.")
-    return Schedule(f"steady({density:g})", tuple((step, density) for step in range(begin, until, every)))
+    points = (Milestone(step, density) for step in range(begin, until, every))
+    return Schedule(f"steady({_text(density)})", tuple(points))
 
 
 def cyclic(low: float, high: float, *, period: int, cycles: int, begin: int = 0, every: int = 1) -> Schedule:
@@ -162,12 +189,12 @@ def cyclic(low: float, high: float, *, period: int, cycles: int, begin: int = 0,
     def at(step: int) -> float:
         return low + (high - low) * (1 + math.cos(2 * math.pi * step / period)) / 2
 
-    points = [(begin + step, at(step)) for step in range(0, end, every)]
-    return Schedule(f"cyclic({low:g}, {high:g})", (*points, (begin + end, low)))
+    points = [Milestone(begin + step, at(step)) for step in range(0, end, every)]
+    return Schedule(f"cyclic({low:g}, {high:g})", (*points, Milestone(begin + end, low)))
 
 
 def then(first: Schedule, second: Schedule, *, gap: int = 1) -> Schedule:
     """Run `first`, then `second`, whose steps are counted from `gap` steps after the end of `first`."""
-    offset = first.milestones[-1][0] + gap
-    later = tuple((step + offset, density) for step, density in second.milestones)
+    offset = first.milestones[-1].step + gap
+    later = tuple(Milestone(step + offset, density) for step, density in second.milestones)
     return Schedule(f"then({first.name}, {second.name})", first.milestones + later)

@@ -36,21 +36,28 @@ class Scope:
             equal scopes are equal.
         rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
         lowest: keep the lowest scores instead of the highest (the *invert* sanity check).
+        counted: the density says how many stay; False where the scope alone does, and the density may be None.
     """
 
     name: str
     choose: Callable[[Scores, Shapes, float, bool], Keep] = field(repr=False)
     rank: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     lowest: bool = False
+    counted: bool = True
 
     def __call__(
-        self, scores: Scores, shapes: Shapes, density: float, *, alive: Mapping[str, Tensor] | None = None
+        self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
     ) -> Keep:
+        if density is None and self.counted:
+            raise SecateurError(
+                f"Scope {self.name} needs a density, got None. Give the schedule one, or choose a scope that decides "
+                "by itself how many stay (`threshold`, `given`)."
+            )
         if self.rank is not None:
             scores = {name: self.rank(tensor) for name, tensor in scores.items()}
         if alive is not None:
             scores = {name: _bar(tensor, alive[name], self.lowest) for name, tensor in scores.items()}
-        keep = self.choose(scores, shapes, density, self.lowest)
+        keep = self.choose(scores, shapes, 1.0 if density is None else density, self.lowest)
         if alive is not None:
             keep = {name: bits & alive[name] for name, bits in keep.items()}
         return keep
@@ -123,7 +130,7 @@ def ranked_with(transform: Callable[[Tensor], Tensor]) -> Scope:
 def threshold(value: float) -> Scope:
     """Keep every unit whose score is at least `value`, however many that are; the density is ignored."""
 
-    return Scope(f"threshold({value:g})", _Above(value))
+    return Scope(f"threshold({value:g})", _Above(value), counted=False)
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ def given(densities: Densities) -> Scope:
         if density != 0:
             check_density(density, name=f"densities[{name!r}]")
 
-    return Scope(f"given({dict(fixed)})", _Given(fixed))
+    return Scope(f"given({dict(fixed)})", _Given(fixed), counted=False)
 
 
 @dataclass(frozen=True)

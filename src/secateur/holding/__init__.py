@@ -1,5 +1,6 @@
 """Pruned weights stay zero, in any training loop, under any torch optimizer."""
 
 from secateur.holding._hold import Hold, held, hold
+from secateur.holding._steps import unwatch, watch
 
-__all__ = ["Hold", "held", "hold"]
+__all__ = ["Hold", "held", "hold", "unwatch", "watch"]

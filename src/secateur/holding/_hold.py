@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from secateur._base import shards
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
+from secateur.holding._memory import clear_slots
 from secateur.holding._slot import Shelf, Slot
 from secateur.masks import Masks, unwrap
 
@@ -118,11 +119,13 @@ class Hold:
         """
         self._masks.apply_(self._model())
 
-    def replace(self, masks: Masks) -> None:
+    def replace(self, masks: Masks, *, forget: bool = True) -> None:
         """Hold other masks for the same parameters from now on; newly pruned weights are zeroed at once.
 
-        A weight that comes back starts at zero. The optimizer's memory of it (momentum, second moment) is
-        what is left after the steps in which its gradient was zero.
+        A weight that comes back starts at zero, and the optimizer's memory (momentum, second moments) of what comes
+        back and of what goes starts anew, in every optimizer that has stepped the held parameters: what it remembers
+        of an entry belongs to another life of it. `forget=False` leaves that memory alone, for masks that a
+        checkpoint brings along with the optimizer's own state.
 
         Raises:
             MaskError: released already, other parameters than before, or a wrong shape; nothing is written.
@@ -136,9 +139,31 @@ class Hold:
                 "to hold others, release this hold and call hold(model, masks)"
             )
         masks.apply_(self._model())
-        self._masks = masks
+        before, self._masks = self._masks, masks
         for slot in self._slots:
             slot.replace_mask(masks[slot.name])
+            parameter = slot.parameter()
+            if forget and parameter is not None and self._optimizers:
+                changed = before[slot.name] ^ masks[slot.name]
+                if bool(changed.any()):
+                    for optimizer in self._optimizers:
+                        clear_slots(optimizer, parameter, changed)
+
+    def ask(self, dense_gradients: bool) -> None:
+        """Say whether the gradients of the coming step are wanted as they are before the masks cut them.
+
+        Those of the step before are let go of.
+        """
+        for slot in self._slots:
+            slot.asked = dense_gradients
+            slot.forget()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the dense gradients of the present step by name, where they were asked for and backward came by.
+
+        They are what backward left, before clipping and before a GradScaler divides its scale out.
+        """
+        return {slot.name: slot.seen for slot in self._slots if slot.seen is not None}
 
     def release(self) -> None:
         """Stop holding: the hooks go, the zeros stay and may now be trained away. Twice is fine."""
@@ -166,6 +191,7 @@ class Hold:
         self._slots = slots
         self._steps = 0
         self._round: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # all that have stepped a held parameter
         self._number: int | None = _steps.watch(self)
         # Nobody else refers to it: should it go with its model, its hooks must go too.
         weakref.finalize(self, _let_go, slots, self._number).atexit = False
@@ -205,7 +231,7 @@ class Hold:
 
     # What it does at each optimizer step
 
-    def _before_step(self, owned: Set[int]) -> None:
+    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None:
         if any(slot.parameter() is None for slot in self._slots):
             self._find_again(owned)
         with torch.no_grad():
@@ -214,7 +240,9 @@ class Hold:
                 if parameter is None or id(parameter) not in owned:
                     continue
                 slot.hook(parameter)
+                self._optimizers.add(optimizer)
                 if not slot.fired:  # a gradient written by hand, or by a backward before the hook was there
+                    slot.see(parameter)
                     slot.mask_gradient(parameter)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:

@@ -1,7 +1,7 @@
 """One held parameter: where it lives, its mask, and the hook that masks its gradient.
 
 The gradient is masked as soon as backward has accumulated it, in place: before a trainer clips or unscales
-it, and after any tensor hook that wants to see the dense gradient (a method that regrows weights does).
+it. A method that lets weights grow asks for the gradient as it was before that; it is copied then, and only then.
 """
 
 from __future__ import annotations
@@ -32,15 +32,21 @@ class Slot:
         "_mask",
         "_owner",
         "_pruned",
+        "_seen_from",
+        "asked",
         "attribute",
         "fired",
         "name",
+        "seen",
     )
 
     def __init__(self, name: str, owner: nn.Module, attribute: str, mask: Tensor) -> None:
         self.name = name
         self.attribute = attribute
         self.fired = False
+        self.asked = False  # whether the dense gradient of the present step is wanted
+        self.seen: Tensor | None = None
+        self._seen_from: tuple[int, int] | None = None
         self._owner = weakref.ref(owner)
         self._pruned: dict[object, Tensor] = {}
         self.replace_mask(mask)
@@ -84,6 +90,26 @@ class Slot:
         if shards.layout(grad) == shards.layout(parameter):
             zero_(shards.local(grad), self.pruned(parameter))
 
+    def see(self, parameter: Tensor) -> None:
+        """Copy the gradient before it is masked, if it is asked for.
+
+        Where several backwards add up, the entries that were masked in between are added up here instead. A gradient
+        that was cleared or replaced since the last look (`zero_grad`) starts anew.
+        """
+        grad = parameter.grad
+        if not self.asked or grad is None or grad.layout != torch.strided:
+            return
+        # One more write than after our own last one: backward has added to what we saw.
+        adds_up = self._seen_from == (grad.data_ptr(), grad._version - 1)
+        if self.seen is None or self._dense or not adds_up:
+            self.seen = shards.local(grad).detach().clone()
+        else:
+            self.seen = torch.where(self.pruned(parameter), self.seen + grad, grad)
+
+    def forget(self) -> None:
+        """Let go of the gradient that was seen."""
+        self.seen = self._seen_from = None
+
     def hook(self, parameter: nn.Parameter) -> None:
         """See to it that gradients get masked from the next backward on. Cheap where that is so already."""
         if shards.is_sharded(parameter):
@@ -108,7 +134,10 @@ class Slot:
 
     def _on_gradient(self, parameter: Tensor) -> None:
         self.fired = True
+        self.see(parameter)
         self.mask_gradient(parameter)
+        if self.asked and parameter.grad is not None:
+            self._seen_from = (parameter.grad.data_ptr(), parameter.grad._version)
 
     def _hook_forward(self) -> None:
         # Autograd never sees FSDP2's sharded parameter. In the forward its module holds the gathered one

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 class Watcher(Protocol):
     """What is told about optimizer steps; `owned` are the ids of the stepping optimizer's parameters."""
 
-    def _before_step(self, owned: Set[int]) -> None: ...
+    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None: ...
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None: ...
 
@@ -56,7 +56,7 @@ def unwatch(number: int) -> None:
 def _before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     owned = _owned(optimizer)
     for watcher in watching():
-        watcher._before_step(owned)
+        watcher._before_step(owned, optimizer)
 
 
 def _after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -5,26 +5,36 @@ Files in this folder never import one another. Adding a method is one file and o
 
 from __future__ import annotations
 
+from secateur.methods._agp import agp
+from secateur.methods._dns import dns
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
 from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
+from secateur.methods._l0 import l0
 from secateur.methods._lamp import lamp
 from secateur.methods._magnitude import magnitude
 from secateur.methods._random import random
+from secateur.methods._rigl import rigl
+from secateur.methods._set import set_
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._synflow import synflow
 
 __all__ = [
+    "agp",
+    "dns",
     "erk",
     "force",
     "grasp",
     "igq",
     "iter_snip",
+    "l0",
     "lamp",
     "magnitude",
     "random",
+    "rigl",
+    "set_",
     "snip",
     "snip_it",
     "synflow",

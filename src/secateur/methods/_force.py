@@ -13,7 +13,7 @@ from secateur.measures import grad
 
 
 def score(weight: Tensor, grad: Tensor) -> Tensor:
-    return grad.mul_(weight).abs_()
+    return (weight * grad).abs_()
 
 
 def force(density: float, *, rounds: int = 60, train: bool | None = None) -> Method:

@@ -12,11 +12,11 @@ from secateur.measures import hessian_grad
 
 
 def score(weight: Tensor, hessian_grad: Tensor) -> Tensor:
-    return hessian_grad.mul_(weight)
+    return hessian_grad * weight
 
 
 def magnitude_score(weight: Tensor, hessian_grad: Tensor) -> Tensor:
-    return hessian_grad.mul_(weight).abs_()
+    return (hessian_grad * weight).abs_()
 
 
 def grasp(density: float, *, signed: bool = True, temperature: float = 200.0, train: bool | None = True) -> Method:

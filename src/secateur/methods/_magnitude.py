@@ -35,5 +35,5 @@ def magnitude(
     """
     plan = schedule or once(density)
     if plan.final != density:
-        raise ValueError(f"`schedule` ends at density {plan.final:g}, got density={density:g}. Make them agree.")
+        raise ValueError(f"`schedule` ends at density {plan.final}, got density={density:g}. Make them agree.")
     return method("magnitude", score, structure=structure or weights(), scope=scope or everywhere(), schedule=plan)

@@ -12,7 +12,7 @@ from secateur.measures import grad
 
 
 def score(weight: Tensor, grad: Tensor) -> Tensor:
-    return grad.mul_(weight).abs_()
+    return (weight * grad).abs_()
 
 
 def snip_it(density: float, *, halvings: int = 5) -> Method:

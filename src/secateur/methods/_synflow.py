@@ -11,7 +11,7 @@ from secateur.axes.structure import weights
 
 
 def score(weight: Tensor, flow: Tensor) -> Tensor:
-    return flow.mul_(weight.abs())
+    return flow * weight.abs()
 
 
 def synflow(density: float, *, rounds: int = 100) -> Method:

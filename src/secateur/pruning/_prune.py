@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import EmptyLayerWarning, SecateurError
-from secateur.axes import Method
+from secateur._base.errors import SecateurError
+from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, prunable, unwrap
-from secateur.measures import Batch, Loss, Params, gather, swapped
+from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
+from secateur.pruning._choose import choose, report_empty
+from secateur.selection import kept_count
 
 
 def prune(
@@ -21,6 +24,7 @@ def prune(
     *,
     loss: Loss | None = None,
     only: Only = None,
+    masks: Masks | None = None,
     generator: torch.Generator | None = None,
     allow_empty: bool = True,
 ) -> Masks:
@@ -36,12 +40,15 @@ def prune(
             use only the shape of the inputs; scores that need no data ignore it.
         loss: (output, target) → scalar; cross-entropy by default.
         only: which tensors: a predicate, names or globs; see `prunable`.
+        masks: go on from these: what they cut stays cut, whatever its value and whatever the value of what they keep,
+            unless the method brings weights back; `density` still counts all weights. None: nothing is cut yet.
         generator: source of randomness for methods that draw.
         allow_empty: False refuses, before anything is written, a result in which some layer has no weight left;
             True only warns (`EmptyLayerWarning`).
 
     Raises:
-        SecateurError: bad input, named; ScoreError: a score that is NaN or infinite.
+        SecateurError: bad input, named; a method that only acts while a network trains; more weights asked for than
+            `masks` leave. ScoreError: a score that is NaN or infinite. MaskError: `masks` of another model.
 
     >>> from secateur import methods
     >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -49,21 +56,20 @@ def prune(
     10
     """
     network = unwrap(model)
+    _refuse_online(method)
     params = prunable(network, only, biases=method.structure.biases)
-    _refuse_sharded(params)
-    batches = _reusable(batches)
-    bits: dict[str, Tensor] | None = None
-    for density in method.schedule.densities:
-        bits = _round(network, method, density, bits, params, batches, loss, generator)
-    if bits is None:
-        raise SecateurError("`method.schedule` has no milestones.")
-    masks = Masks(bits, copy=False)
-    report_empty(masks, allow_empty=allow_empty)
-    masks.apply_(network)
-    if method.repair is not None:
-        method.repair(network, masks, generator)
-        masks.apply_(network)
-    return masks
+    refuse_unscorable(params)
+    bits = _present(network, method, masks, params)
+    batches = reusable(batches)
+    with _untouched_on_error(network, method):
+        for step, density in enumerate(method.schedule.densities):
+            moment = Moment(step, density, params, bits, generator=generator)
+            last = step == len(method.schedule.densities) - 1
+            chosen = _after(network, method, moment, batches, loss, repairs=last or _repairs_always(method))
+            bits = dict(chosen)
+        report_empty(chosen, allow_empty=allow_empty)
+        chosen.apply_(network)
+    return chosen
 
 
 def scores(
@@ -78,12 +84,18 @@ def scores(
 ) -> dict[str, Tensor]:
     """Return the scores by which `method` would rank the weights of `model` as it stands. Nothing is changed.
 
-    With `normalise` they are divided by the sum of their magnitudes over all tensors: SNIP's
+    One tensor per parameter: a number per weight, in the weight's shape, or, where the method prunes larger units, a
+    number per unit. With `normalise` they are divided by the sum of their magnitudes over all tensors: SNIP's
     s_j = |g_j| / Σ_k |g_k| (arXiv 1810.02340, eq. 6), which adds up to 1.
     """
     network = unwrap(model)
+    if method.score is None:
+        raise SecateurError(f"{method.name} has gates and no score: what stays is learned while the network trains.")
     params = prunable(network, only, biases=method.structure.biases)
-    found = _scores(network, method, None, params, _reusable(batches), loss, generator)
+    measures = [measure for _, measure in method.score.measures]
+    evidence = gather(network, reusable(batches), measures, params=params, loss=loss, generator=generator)
+    with torch.no_grad():
+        found = {name: method.score(evidence, name) for name in params}
     if not normalise:
         return found
     total = sum(float(tensor.abs().sum(dtype=torch.float64)) for tensor in found.values())
@@ -92,90 +104,93 @@ def scores(
     return {name: tensor / total for name, tensor in found.items()}
 
 
-def emptied_layers(masks: Masks) -> list[str]:
-    """Names of the weights of which nothing is left. Biases are not among them: a layer does without."""
-    return [name for name in masks.empty if masks[name].dim() > 1]
-
-
-def report_empty(masks: Masks, *, allow_empty: bool) -> None:
-    """Warn of layers without a weight left, or refuse them."""
-    empty = emptied_layers(masks)
-    if not empty:
-        return
-    what = (
-        f"{len(empty)} of {len(masks)} tensors lost all their weights: {', '.join(empty)}. Their layers no longer pass "
-        "any signal on."
-    )
-    if not allow_empty:
-        raise SecateurError(
-            f"allow_empty=False: {what} Keep more (a higher density), or choose per-layer quotas "
-            "(scope.erk(), scope.layerwise()) or synflow, which empties no layer."
-        )
-    warnings.warn(what, EmptyLayerWarning, stacklevel=3)
-
-
-def _round(
+def _after(
     network: nn.Module,
     method: Method,
-    density: float,
-    bits: dict[str, Tensor] | None,
-    params: Params,
+    moment: Moment,
     batches: Iterable[Batch] | None,
     loss: Loss | None,
-    generator: torch.Generator | None,
-) -> dict[str, Tensor]:
-    """One milestone: score the network as pruned so far, and choose anew."""
-    found = _scores(network, method, bits, params, batches, loss, generator)
-    return choose(found, method, density, bits, params)
-
-
-def _scores(
-    network: nn.Module,
-    method: Method,
-    bits: Mapping[str, Tensor] | None,
-    params: Params,
-    batches: Iterable[Batch] | None,
-    loss: Loss | None,
-    generator: torch.Generator | None,
-) -> dict[str, Tensor]:
-    measures = [measure for _, measure in method.score.measures]
-    dense = {name: parameter.data for name, parameter in params.items()}
-    pruned = {} if bits is None else {name: dense[name] * bits[name] for name in bits}
-    with swapped(params, pruned):
-        evidence = gather(network, batches, measures, params=params, loss=loss, generator=generator)
+    *,
+    repairs: bool,
+) -> Masks:
+    """The masks after one moment, for which the network is measured as pruned so far; survivors repaired if asked."""
+    measures = [measure for measure in method.measures if repairs or not _for_repair_only(method, measure)]
+    dense = {name: parameter.data for name, parameter in moment.params.items()}
+    cut = {name: dense[name] * bits for name, bits in moment.alive.items() if not bool(bits.all())}
+    with swapped(moment.params, cut):
+        evidence = gather(network, batches, measures, params=moment.params, loss=loss, generator=moment.generator)
     if "weight" in evidence:  # the dense value: what a revived weight would come back with
         evidence["weight"] = dense
-    with torch.no_grad():
-        return {name: method.score(evidence, name) for name in params}
+    moment = replace(moment, evidence=evidence)
+    masks = Masks(choose(method, moment), copy=False)
+    if repairs and method.repair is not None:
+        method.repair(network, masks, moment)
+    return masks
 
 
-def choose(
-    found: Mapping[str, Tensor],
-    method: Method,
-    density: float,
-    bits: Mapping[str, Tensor] | None,
-    params: Params,
-) -> dict[str, Tensor]:
-    """Turn entry scores into masks: reduce to units, let them compete, expand the survivors."""
-    shapes = {name: parameter.shape for name, parameter in params.items()}
-    units = {name: method.structure.scores(name, tensor) for name, tensor in found.items()}
-    alive = None
-    if bits is not None and method.regrow is None:
-        alive = {name: _units_alive(method, bits[name], units[name].shape) for name in units}
-    keep = method.scope(units, shapes, density, alive=alive)
-    return method.structure.expand(keep, shapes)
+def _for_repair_only(method: Method, measure: Measure) -> bool:
+    return not any(measure == other for score in method.scores for _, other in score.measures)
 
 
-def _units_alive(method: Method, bits: Tensor, shape: torch.Size) -> Tensor:
-    return bits if bits.shape == shape else method.structure.split(bits).any(1)
+def _repairs_always(method: Method) -> bool:
+    return method.repair is not None and method.repair.always
 
 
-def _reusable(batches: Iterable[Batch] | None) -> Iterable[Batch] | None:
+def _present(network: nn.Module, method: Method, masks: Masks | None, params: Params) -> dict[str, Tensor]:
+    """What is alive before the first moment, checked."""
+    alive = all_alive(params)
+    if masks is None:
+        return alive
+    masks.check(network)
+    for name in masks:
+        if name not in alive:
+            raise SecateurError(
+                f"`masks` cover {name!r}, which this prune does not touch. Prunable here: {', '.join(alive)}."
+            )
+    alive |= {name: bits.to(alive[name].device) for name, bits in masks.items()}
+    revives = method.regrow is not None and method.regrow.revives
+    wanted, total = method.schedule.final, sum(bits.numel() for bits in alive.values())
+    kept = sum(int(bits.count_nonzero()) for bits in alive.values())
+    if not revives and wanted is not None and kept_count(wanted, total) > kept:
+        raise SecateurError(
+            f"`masks` keep {kept} of {total} weights, fewer than density={wanted:g} asks for, and {method.name} brings "
+            f"none back. Ask for at most {kept / total:.3g}."
+        )
+    return alive
+
+
+@contextmanager
+def _untouched_on_error(network: nn.Module, method: Method) -> Iterator[None]:
+    """Give parameters and buffers their values back if a repair, which writes them, or what follows it fails."""
+    if method.repair is None:
+        yield
+        return
+    tensors = [*network.parameters(), *network.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        raise
+
+
+def _refuse_online(method: Method) -> None:
+    if method.online:
+        raise SecateurError(
+            f"{method.name} acts while the network trains, which prune() does not do. Write "
+            f"pruner = Pruner(model, method) before your training loop and pruner.finish() after it."
+        )
+
+
+def reusable(batches: Iterable[Batch] | None) -> Iterable[Batch] | None:
     """Keep the batches of a one-shot iterator: several rounds or passes see them again."""
     return list(batches) if isinstance(batches, Iterator) else batches
 
 
-def _refuse_sharded(params: Params) -> None:
+def refuse_unscorable(params: Params) -> None:
+    """Refuse parameters that are sharded over processes, or that hold no values."""
     for name, parameter in params.items():
         if hasattr(parameter, "device_mesh"):
             raise SecateurError(

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from secateur._base.errors import EarlyFinishWarning, SecateurError
-from secateur.axes import Method
+from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, prunable, unwrap
-from secateur.measures import Batch, Loss, check_online, gather, observe
-from secateur.pruning._prune import choose, report_empty
+from secateur.measures import Batch, Loss, Measure, check_online, gather
+from secateur.pruning._choose import choose, report_empty
+from secateur.pruning._evidence import Online
+from secateur.pruning._gates import Gates
+from secateur.pruning._prune import refuse_unscorable, reusable
 
 
 class Pruner:
     """Prune during training: `hold` with a schedule.
 
-    After every optimizer step whose number is a milestone of the method's schedule, the weights are scored, the masks
-    tighten, and the zeros are held from then on. Your loop does not change; `finish` returns the masks.
+    After every optimizer step whose number is a milestone of the method's schedule, the weights are scored, weights go
+    (or, where the method says so, others come back), and the zeros are held from then on. Methods with gates put them
+    on the model and train them along. Your loop does not change; `finish` returns the masks.
 
-    Evidence comes from the gradients that the training step left behind, or, with `batches`, from batches of your
-    choice run through the model at each milestone (the model is then left as found).
+    Evidence comes from the gradients of the training steps, as they are before the masks cut them, or, with `batches`,
+    from batches of your choice run through the model at each milestone (the model is then left as found). Evidence
+    that adds up over steps (`measures.fisher`, `measures.grad_average`) does so from the first step on.
 
     Args:
         model: the network being trained (wrapped or not).
@@ -60,65 +67,105 @@ class Pruner:
         generator: torch.Generator | None = None,
         allow_empty: bool = True,
     ) -> None:
-        if method.regrow is not None:
-            raise SecateurError(
-                f"{method.name} brings pruned weights back at their old value, which training does not keep. "
-                "Prune before training with prune(model, method, batches)."
-            )
-        if batches is None:
-            for _, measure in method.score.measures:
-                check_online(measure)
         self.method = method
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)
-        self._batches = list(batches) if isinstance(batches, Iterator) else batches
+        refuse_unscorable(self._params)
+        _refuse(method, with_batches=batches is not None)
+        self._batches = reusable(batches)
         self._loss = loss
         self._generator = generator
         self._allow_empty = allow_empty
         self._step = 0
-        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._params.items()}
-        self._hold: Hold = hold(model, Masks(whole, copy=False), on_step=self._after_step)
-        self._act(0)
+        self._online = Online(method.measures if batches is None else (), self._params)
+        self._gates: Gates | None = None
+        self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
+        self._hold: Hold = hold(model, Masks(all_alive(self._params), copy=False), on_step=self._after_step)
+        try:
+            if method.relax is not None:
+                self._gates = Gates(self._network, self._params, method.relax, generator)
+            self._act_before_the_first_step()
+        except BaseException:
+            self.release()
+            raise
+        self._ask()
 
     @property
     def masks(self) -> Masks:
-        """The masks as they stand."""
-        return self._hold.masks
+        """The masks as they stand: what is held, or what the gates keep."""
+        return self._hold.masks if self._gates is None else self._gates.masks()
 
     @property
     def step(self) -> int:
         """How many optimizer steps have been seen."""
         return self._step
 
+    def adopt(self, optimizer: Optimizer) -> None:
+        """Put the gates' parameters into groups of their own in `optimizer`, with the options that the gates name.
+
+        For methods with gates that want other options than the weights (no weight decay, say). Call it right after the
+        optimizer was made, before schedulers and before its state is loaded. Without gates it does nothing.
+        """
+        if self._gates is not None:
+            self._gates.adopt(optimizer)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The gates' own parameters, for an optimizer of their own. Empty where the method has no gates."""
+        return [] if self._gates is None else self._gates.parameters()
+
     def finish(self) -> Masks:
-        """Stop holding, let the method repair the survivors, and return the masks.
+        """Stop: fold gates away, let the method repair the survivors, write the zeros, and return the masks.
+
+        The weights obey the masks, whatever was loaded or swapped in between.
 
         Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
         """
-        masks, last = self.masks, self.method.schedule.milestones[-1][0]
-        if self._step < last:
-            warnings.warn(
-                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
-                f"{last}: density is {masks.density:.3g}, not {self.method.density:g}.",
-                EarlyFinishWarning,
-                stacklevel=2,
-            )
+        masks = self.masks
+        self._warn_if_early(masks)
+        if self._gates is not None:
+            masks = self._gates.fold()
+            self._gates = None
+            report_empty(masks, allow_empty=self._allow_empty)
         self._hold.release()
         if self.method.repair is not None:
-            self.method.repair(self._network, masks, self._generator)
-            masks.apply_(self._network)
+            moment = self._moment(self._step, self.method.density, masks)
+            moment = replace(moment, evidence=self._for_repair())
+            self.method.repair(self._network, masks, moment)
+        masks.apply_(self._network)
         return masks
 
+    def release(self) -> None:
+        """Stop without a result: hooks and gates go, the weights stay as they are. Twice is fine."""
+        self._hold.release()
+        if self._gates is not None:
+            self._gates.remove()
+            self._gates = None
+
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs: the step count and the masks, as tensors and numbers only."""
-        return {"step": self._step, "masks": dict(self.masks)}
+        """What a checkpoint needs: step, masks, running evidence and the generator, as tensors and numbers only.
+
+        Gates belong to the model: their state is in the model's own `state_dict`.
+        """
+        state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": self._online.state()}
+        if self._generator is not None:
+            state["generator"] = self._generator.get_state()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`: the masks are held again and the schedule goes on where it was."""
-        if set(state) != {"step", "masks"}:
-            raise SecateurError(f"A Pruner's state has the keys 'step' and 'masks', got {sorted(state)}.")
-        self._hold.replace(Masks(state["masks"]))
+        """Continue from `state_dict()`: masks, evidence, random state and schedule go on where they were.
+
+        Before or after the model's and the optimizer's own state is loaded: what this Pruner cut when it was made is
+        given back, unless the weights have been loaded since.
+        """
+        self._check_state(state)
+        masks = Masks(state["masks"])
+        self._give_back()
+        self._hold.replace(masks, forget=False)
         self._step = int(state["step"])
+        self._online.load(state.get("evidence", {}))
+        if self._generator is not None and "generator" in state:
+            self._generator.set_state(state["generator"])
+        self._ask()
 
     def __enter__(self) -> Pruner:
         return self
@@ -126,27 +173,64 @@ class Pruner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hold.release()
+        self.release()
+
+    # What happens when
+
+    def _act_before_the_first_step(self) -> None:
+        """Act at step 0, and remember what that cut: a checkpoint that is loaded next was not cut by it."""
+        before = {name: p.detach().clone() for name, p in self._params.items()} if self._acts_at(0) else {}
+        self._act(0)
+        for name, old in before.items():
+            pruned = ~self._hold.masks[name]
+            if bool(pruned.any()):
+                self._cut[name] = (self._params[name]._version, pruned, old[pruned])
+
+    def _give_back(self) -> None:
+        with torch.no_grad():
+            for name, (version, pruned, values) in self._cut.items():
+                if self._params[name]._version == version:
+                    self._params[name][pruned] = values
+        self._cut.clear()
 
     def _after_step(self, _: int) -> None:
+        self._cut.clear()
         self._step += 1
+        if self._gates is not None:
+            self._gates.after_step()
+        self._online.update(self._network, self._hold.gradients(), self._generator, milestone=self._acts_at(self._step))
         self._act(self._step)
+        self._ask()
+
+    def _ask(self) -> None:
+        """Have the dense gradients of the coming step copied, if somebody will look at them."""
+        self._hold.ask(self._online.wants_gradients(milestone=self._acts_at(self._step + 1)))
+
+    def _acts_at(self, step: int) -> bool:
+        return self.method.score is not None and self.method.relax is None and self.method.schedule(step) is not None
 
     def _act(self, step: int) -> None:
-        density = self.method.schedule(step)
-        if density is None:
+        if not self._acts_at(step):
             return
-        evidence = self._evidence()
-        with torch.no_grad():
-            found: dict[str, Tensor] = {name: self.method.score(evidence, name) for name in self._params}
-        masks = Masks(choose(found, self.method, density, self.masks, self._params), copy=False)
+        milestone = self.method.schedule(step)
+        density = None if milestone is None else milestone.density
+        moment = self._moment(step, density, self._hold.masks)
+        moment = replace(moment, evidence=self._evidence(moment))
+        masks = Masks(choose(self.method, moment), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
+        if self.method.repair is not None and self.method.repair.always:
+            self.method.repair(self._network, masks, moment)
         self._hold.replace(masks)
 
-    def _evidence(self) -> dict[str, dict[str, Tensor]]:
-        measures = [measure for _, measure in self.method.score.measures]
+    def _moment(self, step: int, density: float | None, alive: Mapping[str, Tensor]) -> Moment:
+        here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
+        return Moment(step, density, self._params, here, generator=self._generator)
+
+    def _evidence(self, moment: Moment) -> dict[str, dict[str, Tensor]]:
+        untouched = all(bool(bits.all()) for bits in moment.alive.values())
+        measures = _asked_for(self.method, untouched=untouched)
         if self._batches is None:
-            return observe(self._network, measures, params=self._params, generator=self._generator)
+            return self._online.compute(measures, self._network, self._generator)
         return gather(
             self._network,
             self._batches,
@@ -155,3 +239,63 @@ class Pruner:
             loss=self._loss,
             generator=self._generator,
         )
+
+    def _for_repair(self) -> dict[str, dict[str, Tensor]]:
+        measures = () if self.method.repair is None else self.method.repair.measures
+        if not measures:
+            return {}
+        return gather(
+            self._network, self._batches, measures, params=self._params, loss=self._loss, generator=self._generator
+        )
+
+    def _warn_if_early(self, masks: Masks) -> None:
+        last = self.method.schedule.milestones[-1].step
+        if self._step < last:
+            wanted = "" if self.method.density is None else f", not {self.method.density:g}"
+            warnings.warn(
+                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
+                f"{last}: density is {masks.density:.3g}{wanted}.",
+                EarlyFinishWarning,
+                stacklevel=3,
+            )
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator"}:
+            raise SecateurError(
+                "A Pruner's state has the keys 'step' and 'masks', and 'evidence' and 'generator' where it has some, "
+                f"got {sorted(state)}."
+            )
+        if "generator" in state and self._generator is None:
+            raise SecateurError(
+                "This state holds the random state of a generator, and this Pruner has none: pass "
+                "generator=torch.Generator() to the Pruner that continues."
+            )
+
+
+def _asked_for(method: Method, *, untouched: bool) -> tuple[Measure, ...]:
+    """The evidence of one milestone: where nothing is cut yet, a method may start from another score."""
+    regrow = method.regrow
+    if untouched and regrow is not None and regrow.start is not None:
+        return tuple(measure for _, measure in regrow.start.measures)
+    return method.measures
+
+
+def _refuse(method: Method, *, with_batches: bool) -> None:
+    """Refuse what training cannot serve, and what would act before there is anything to act on."""
+    if method.regrow is not None and method.regrow.revives:
+        raise SecateurError(
+            f"{method.name} brings pruned weights back at their old value, which training does not keep. "
+            "Prune before training with prune(model, method, batches)."
+        )
+    if with_batches:
+        return
+    for measure in method.measures:
+        check_online(measure)
+    if method.score is None or method.relax is not None or method.schedule(0) is None:
+        return
+    for measure in _asked_for(method, untouched=True):
+        if measure.needs != "nothing":
+            raise SecateurError(
+                f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
+                "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."
+            )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from secateur.axes.repair import Initialise, redraw
+from secateur.axes.repair import Initialise, draw
 from secateur.masks import Masks, unwrap
 
 
@@ -51,4 +51,9 @@ def reinit(
     """
     network = unwrap(model)
     masks.check(network)
-    redraw(initialise)(network, masks, generator)
+    draw(
+        network,
+        masks,
+        generator if generator is not None else torch.Generator().manual_seed(torch.initial_seed()),
+        initialise,
+    )

@@ -58,7 +58,7 @@ def _print_one(entry: Any, options: dict[str, list[str]]) -> None:
     import inspect
 
     signature = str(inspect.signature(entry.factory)).replace("'", "")  # annotations are kept as text
-    console.say(f"{entry.name}{signature}")
+    console.say(f"{entry.call}{signature}")
     console.say()
     console.say(inspect.getdoc(entry.factory) or "")
     if options:

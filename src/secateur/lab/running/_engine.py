@@ -98,8 +98,10 @@ class TorchStepper:
             # Of 4-d weights only; and now, since the optimizer's memory takes it over. torch's own hints lack it.
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.precision = torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
-        self.pruner = None if begin is None else begin(model)  # before the optimizer, which may have to see its gates
+        self.pruner = None if begin is None else begin(model)  # before the optimizer, which has to see its gates
         self.optimizer = build_optimizer(model, optimizer)
+        if self.pruner is not None:
+            self.pruner.adopt(self.optimizer)
         self.hold: Hold | None = None if masks is None else hold(model, masks)
 
     def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
@@ -145,9 +147,10 @@ class TorchStepper:
             self.hold.check()
 
     def close(self) -> None:
-        """Remove the hooks."""
-        if self.hold is not None:
-            self.hold.release()
+        """Remove the hooks, and gates that have not been folded."""
+        for handle in (self.hold, self.pruner):
+            if handle is not None:
+                handle.release()
 
 
 class SparseStepper:

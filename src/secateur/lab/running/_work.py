@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from secateur.lab import data
 from secateur.lab.data import Dataset
 from secateur.lab.experiment import DENSE, Engine, Experiment, trained_on
-from secateur.lab.repeat import damaged, read_tensors
+from secateur.lab.repeat import damaged, derive, read_tensors
 from secateur.lab.running._checkpoint import Checkpoint
 from secateur.lab.running._engine import Begin, Choice, Stepper, choose, start
 from secateur.lab.running._train import Splits, Trail, evaluation_interval, judge, train
@@ -115,14 +116,14 @@ def trained(
     choice = saved.choice if saved else _choice(experiment, state, begin)
     stepper = start(choice, model, state.masks, recipe.optimizer, bf16=experiment.bf16, begin=begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
-    try:
+    with _noise_from(work, begin), closing(stepper):
         if saved is not None:
             checkpoint.put_back(saved, model, stepper)
         trail = train(
             model,
             stepper,
             recipe,
-            _batches(experiment, dataset),
+            _batches(experiment, dataset, seeded=begin is not None),
             splits,
             trail=saved.trail if saved else None,
             evaluate_every=evaluation_interval(recipe, len(dataset.train)),
@@ -135,8 +136,6 @@ def trained(
         if stepper.pruner is not None:
             masks = stepper.pruner.finish().to("cpu")
             judge(stepper, splits, trail)  # anew: what is finished may have changed the weights
-    finally:
-        stepper.close()
     return State(model, masks, state.fingerprint, state.seconds, choice, trail)
 
 
@@ -163,10 +162,23 @@ def _choice(experiment: Experiment, state: State, begin: Begin | None) -> Choice
     return choose(experiment.engine, state.model, state.masks, recipe.optimizer, bf16=experiment.bf16)
 
 
-def _batches(experiment: Experiment, dataset: Dataset) -> Callable[[int], tuple[Tensor, Tensor]]:
+def _batches(experiment: Experiment, dataset: Dataset, *, seeded: bool) -> Callable[[int], tuple[Tensor, Tensor]]:
     recipe = experiment.recipe
     augment = dataset.augment if recipe.augment else None
-    return lambda step: data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        if seeded:  # gates draw from the global generator, as dropout does: a function of seed and step, like the rest
+            torch.manual_seed(derive(experiment.seed, "gates", step))
+        return data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
+
+    return batch
+
+
+def _noise_from(work: Work, begin: Begin | None) -> AbstractContextManager[None]:
+    """Leave the global random state as found where training draws from it."""
+    if begin is None:
+        return nullcontext()
+    return torch.random.fork_rng([work.device] if work.device.type == "cuda" else [])
 
 
 def _teller(work: Work, state: State, stepper: Stepper, stage: str) -> Callable[[Trail], None]:

@@ -1,0 +1,42 @@
+"""A moment: everything that is known where a method acts, as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+Bits = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One milestone of one method on one model: what scopes, regrowth and repairs are handed.
+
+    Attributes:
+        step: how many optimizer steps have been taken; in `prune`, which round of the schedule this is.
+        density: the density to reach, or None where it emerges.
+        params: the prunable parameters by name, with their dense values where those are still there.
+        alive: one boolean tensor per parameter, True where a weight has not been pruned yet.
+        evidence: measure → parameter → tensor; read-only, so that a second score on it sees what the first saw.
+        generator: source of randomness, if the caller brought one.
+    """
+
+    step: int
+    density: float | None
+    params: Mapping[str, nn.Parameter]
+    alive: Bits
+    evidence: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
+    generator: torch.Generator | None = None
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each prunable parameter."""
+        return {name: parameter.shape for name, parameter in self.params.items()}
+
+
+def all_alive(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """One boolean tensor of ones per parameter: nothing is pruned yet."""
+    return {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}

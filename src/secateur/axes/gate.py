@@ -1,0 +1,78 @@
+"""Gates: learned modules that stand on a weight, on a layer or on its output while a network trains.
+
+A gate says in its own terms what training makes of a weight (a stochastic mask, a threshold, a code, noise), what that
+costs, and in the end which weights stay. A method's `relax` says which gate goes where; a `Pruner` puts them up, adds
+their penalty to the gradients before each optimizer step, and folds them away at the end. The training loop does not
+change, and the gated tensors keep their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base.errors import SecateurError
+
+
+class Stand(Enum):
+    """What a gate stands on, which is what its `forward` gets.
+
+    `WEIGHT`: the parameter; it returns what the layer computes with. `OUTPUT`: the layer's output; it returns what is
+    passed on. `LAYER`: the layer itself and its inputs; it computes the output (local reparametrisation, feature
+    suppression), with the weight as it stands.
+    """
+
+    WEIGHT = "weight"
+    OUTPUT = "output"
+    LAYER = "layer"
+
+
+class Gate(nn.Module):
+    """Base of all gates. A subclass writes `forward`, `keep`, and whichever of the others it needs.
+
+    Parameters of a gate are trained by the optimizer that trains the gated weight, with the options named in
+    `options` (`{"weight_decay": 0.0}`, say) instead of that weight's own. Noise in `forward` comes from torch's global
+    generator, as dropout's does, so that activation checkpointing draws it again alike; a gate that draws elsewhere
+    uses `generator`, which the Pruner sets.
+    """
+
+    stands_on: ClassVar[Stand] = Stand.WEIGHT
+    options: ClassVar[Mapping[str, Any]] = {}
+    generator: torch.Generator | None = None
+
+    def forward(self, *args: Any) -> Tensor:
+        """Return what the layer uses instead (see `Stand`): in training mode maybe drawn, in eval mode fixed."""
+        raise SecateurError(f"{type(self).__name__} must say what it does: write its `forward`.")
+
+    def penalty(self, weight: Tensor) -> Tensor | None:
+        """What this gate adds to the loss, as a scalar with its graph, strength included; None adds nothing."""
+        return None
+
+    def keep(self, weight: Tensor) -> Tensor:
+        """True for what stays: a boolean tensor that broadcasts to the weight's shape."""
+        raise SecateurError(f"{type(self).__name__} must say what stays: write its `keep`.")
+
+    def after_step(self, weight: Tensor) -> None:
+        """Called after each optimizer step, without gradients: proximal steps, clamps, mask updates."""
+
+    def fold(self, weight: Tensor) -> Tensor:
+        """The weight that computes, without the gate, what the gated one computes in eval mode.
+
+        By default the gate's own eval-mode output where it `keep`s, zero elsewhere. Gates on outputs fold into the
+        rows of the weight: their `forward` must be a factor per output. A gate that computes a layer writes its own.
+        """
+        gated = self.factors(weight) * weight if self.stands_on is Stand.OUTPUT else self(weight)
+        return torch.where(self.keep(weight), gated, torch.zeros((), dtype=weight.dtype, device=weight.device))
+
+    def factors(self, weight: Tensor) -> Tensor:
+        """For gates on outputs: the factor of each output in eval mode, shaped to multiply `weight`."""
+        ones = torch.ones(1, weight.shape[0], *[1] * max(weight.dim() - 2, 0), dtype=weight.dtype, device=weight.device)
+        return self(ones).reshape(-1, *[1] * (weight.dim() - 1))
+
+
+#: (name, parameter) → the gate that stands there, or None for a parameter without one.
+Relax = Callable[[str, nn.Parameter], Gate | None]

@@ -1,0 +1,8 @@
+"""Gates that methods put on weights while a network trains, one file each; `Gate` itself is in `secateur.axes`."""
+
+from __future__ import annotations
+
+from secateur.gates._hard_concrete import HardConcrete, hard_concrete
+from secateur.gates._surgery import Surgery, surgery
+
+__all__ = ["HardConcrete", "Surgery", "hard_concrete", "surgery"]

@@ -1,0 +1,34 @@
+"""What an optimizer remembers of single entries of a parameter, and how it forgets them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from secateur._base import shards
+
+# Slots that do not start at zero, and the option of the parameter's group that they start at.
+_STARTS_AT = {"step_size": "lr", "sum": "initial_accumulator_value"}
+
+
+def clear_slots(optimizer: Optimizer, parameter: nn.Parameter, entries: Tensor) -> None:
+    """Set what `optimizer` remembers of the `entries` (True) of `parameter` to what it is before the first step.
+
+    Cleared are the slots that have the parameter's shape: momentum, first and second moments, Rprop's last gradient
+    and step size, Adagrad's sum, ASGD's average. Counters of steps and statistics over whole rows (Adafactor) belong
+    to no single entry and stay. L-BFGS remembers directions over all parameters together: it starts anew.
+    """
+    if isinstance(optimizer, LBFGS):
+        optimizer.state.clear()
+        return
+    state: dict[str, Any] | None = optimizer.state.get(parameter)
+    if not state:
+        return
+    group = next(group for group in optimizer.param_groups if any(each is parameter for each in group["params"]))
+    where = shards.local_mask(entries, parameter)
+    for key, slot in state.items():
+        if isinstance(slot, Tensor) and slot.shape == parameter.shape and key != "step":
+            start = float(group.get(_STARTS_AT.get(key, ""), 0.0))
+            shards.local(slot).masked_fill_(where, start)

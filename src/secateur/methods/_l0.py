@@ -1,0 +1,34 @@
+"""L0 regularisation: a stochastic gate on every unit, the expected number of open ones a penalty."""
+
+from __future__ import annotations
+
+from secateur.axes import Method, method, scope
+from secateur.axes.schedule import once
+from secateur.axes.structure import columns
+from secateur.gates import hard_concrete
+
+
+def l0(*, strength: float = 1 / 60_000, open_at_start: float = 0.5) -> Method:
+    """Learn which units to keep: gates that are open or shut at random, and a price for each open one.
+
+    Minimise L(w ⊙ z) + λ Σ_g |g|·P(z_g ≠ 0) over weights and log α, |g| the number of weights behind gate g and
+    P(z_g ≠ 0) = σ(log α_g − β·log(−γ/ζ)). At the end z = clip(σ(log α)(ζ − γ) + γ, 0, 1) is folded into the weights,
+    and what is zero is cut. The density emerges.
+
+    Args:
+        strength: λ, per weight; the paper's N⁻¹ with N = 60,000 examples.
+        open_at_start: the initial σ(log α); log α itself is drawn around it with deviation 0.01.
+
+    Family: during training.
+    Source: Louizos, Welling & Kingma, arXiv 1712.01312, eqs. 10 to 13; β = 2/3, γ = −0.1, ζ = 1.1.
+    Deviates: one draw of the gates per batch, not per example; no draw-dependent weight decay; the first layer's gates
+    start as open as the others (the authors use 0.8 on the inputs of a perceptron); biases have no gate.
+    """
+    return method(
+        "l0",
+        None,
+        structure=columns(),
+        scope=scope.everywhere(),
+        schedule=once(None),
+        relax=hard_concrete(strength=strength, open_at_start=open_at_start),
+    )

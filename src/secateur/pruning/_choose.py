@@ -1,0 +1,91 @@
+"""One milestone of a method: from evidence to scores, from scores to units, from units to masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur.axes import Method, Moment, Score, Structure
+from secateur.masks import Masks
+
+Scores = Mapping[str, Tensor]
+
+
+def choose(method: Method, moment: Moment) -> dict[str, Tensor]:
+    """Say which weights stay after this moment, as one boolean tensor per parameter.
+
+    Units compete by the method's score for the density of the moment, among those alive; where the method regrows, a
+    part of what stays is then exchanged for what is worth more by the growth's score, or the dead compete as well.
+    """
+    regrow, structure = method.regrow, method.structure
+    untouched = all(bool(bits.all()) for bits in moment.alive.values())
+    start = regrow.start if regrow is not None and untouched else None
+    ranking = start or method.score
+    if ranking is None:
+        raise SecateurError(f"{method.name} has gates and no score: its masks come from the gates.")
+    grows = regrow is not None and regrow.by is not None and not untouched
+    only_reader = not grows and method.repair is None
+    scores = unit_scores(ranking, structure, moment, spend=only_reader)
+    alive = {name: _units_alive(structure, bits, scores[name].shape) for name, bits in moment.alive.items()}
+    free = untouched or (regrow is not None and regrow.revives)
+    keep = method.scope(scores, moment.shapes, moment.density, alive=None if free else alive)
+    if grows and regrow is not None and regrow.by is not None:
+        keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
+    return structure.expand(keep, moment.shapes)
+
+
+def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bool = False) -> dict[str, Tensor]:
+    """Score every parameter's units: per weight and reduced by the structure, or given per unit.
+
+    With `spend` the evidence of a parameter is let go of once it is scored, so that scores never need the memory of a
+    second network: for whoever is the last to read it.
+    """
+    found = {}
+    with torch.no_grad():
+        for name, parameter in moment.params.items():
+            found[name] = _as_units(score(moment.evidence, name), structure, name, parameter.shape)
+            for _, measure in score.measures if spend else ():
+                moment.evidence[measure.name].pop(name, None)
+    return found
+
+
+def _as_units(scores: Tensor, structure: Structure, name: str, shape: torch.Size) -> Tensor:
+    if scores.shape == shape:
+        return structure.scores(name, scores)
+    units = structure.split(torch.empty(shape, device="meta")).shape[0]
+    if scores.shape == (units,):
+        return scores
+    raise ScoreError(
+        f"A score must have the weight's shape {tuple(shape)} for {name!r}, or one entry for each of its {units} "
+        f"{structure.name}, got {tuple(scores.shape)}."
+    )
+
+
+def _units_alive(structure: Structure, bits: Tensor, shape: torch.Size) -> Tensor:
+    return bits if bits.shape == shape else structure.split(bits).any(1)
+
+
+def emptied_layers(masks: Masks) -> list[str]:
+    """Names of the weights of which nothing is left. Biases are not among them: a layer does without."""
+    return [name for name in masks.empty if masks[name].dim() > 1]
+
+
+def report_empty(masks: Masks, *, allow_empty: bool) -> None:
+    """Warn of layers without a weight left, or refuse them."""
+    empty = emptied_layers(masks)
+    if not empty:
+        return
+    what = (
+        f"{len(empty)} of {len(masks)} tensors lost all their weights: {', '.join(empty)}. Their layers no longer pass "
+        "any signal on."
+    )
+    if not allow_empty:
+        raise SecateurError(
+            f"allow_empty=False: {what} Keep more (a higher density), or choose per-layer quotas "
+            "(scope.erk(), scope.layerwise()) or synflow, which empties no layer."
+        )
+    warnings.warn(what, EmptyLayerWarning, stacklevel=3)

@@ -1,0 +1,291 @@
+"""Gates on a model: put up by hooks that leave the names of tensors alone, fed with their penalty, folded away."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from secateur._base.errors import GateOptionsWarning, SecateurError
+from secateur.axes import Gate, Relax, Stand
+from secateur.holding import unwatch, watch
+from secateur.masks import Masks
+from secateur.measures import Params
+
+
+@dataclass
+class _Swap:
+    """Forward hooks that let a layer find the gated tensor where its parameter is, for the time of a forward.
+
+    An instance attribute stands before `nn.Module`'s look-up of parameters: the parameter keeps its name and place.
+    """
+
+    gate: Gate
+    attribute: str
+    child: str = ""
+
+    def enter(self, module: nn.Module, inputs: Any) -> None:
+        owner = module.get_submodule(self.child)
+        parameter = owner._parameters[self.attribute]
+        gated = self.gate(parameter)
+        owner.__dict__[self.attribute] = gated
+        flat: Any = owner.__dict__.get("_flat_weights")
+        if flat is not None:  # recurrent layers hold their weights in a list of their own
+            owner.__dict__["_flat_weights"] = [gated if each is parameter else each for each in flat]
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        owner = module.get_submodule(self.child)
+        owner.__dict__.pop(self.attribute, None)
+        if "_flat_weights" in owner.__dict__:
+            names: list[str] = owner.__dict__["_flat_weights_names"]
+            owner.__dict__["_flat_weights"] = [getattr(owner, name, None) for name in names]
+
+
+@dataclass
+class _OnOutput:
+    """A forward hook that passes a layer's output through a gate."""
+
+    gate: Gate
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise SecateurError(
+                f"A gate on outputs needs a layer that returns a tensor, got {type(output).__name__} from "
+                f"{type(module).__name__}. Gate its weight instead (Stand.WEIGHT)."
+            )
+        return self.gate(output)
+
+
+@dataclass
+class _Instead:
+    """Stands in for a layer's `forward` and lets the gate compute it."""
+
+    gate: Gate
+    layer: nn.Module
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self.gate(self.layer, *inputs)
+
+
+class Gates:
+    """The gates that a method's `relax` puts up on one model, until they are folded."""
+
+    def __init__(self, network: nn.Module, params: Params, relax: Relax, generator: torch.Generator | None) -> None:
+        self._network = network
+        self._gated: dict[str, tuple[nn.Parameter, Gate]] = {}
+        self._homes: list[tuple[nn.Module, str]] = []
+        self._handles: list[RemovableHandle] = []
+        self._replaced: list[nn.Module] = []
+        self._params = params
+        self._claimed = self._checked = False
+        for name, parameter in params.items():
+            gate = relax(name, parameter)
+            if gate is not None:
+                self._put_up(name, parameter, gate, generator)
+        if not self._gated:
+            raise SecateurError("`relax` put up no gate: it returned None for every parameter that may be pruned.")
+        self._number = watch(self)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The gates' own parameters; whoever asks for them trains them."""
+        self._claimed = True
+        return self._own()
+
+    def masks(self) -> Masks:
+        """What stays as the gates stand, everything of what has no gate."""
+        bits = {}
+        for name, parameter in self._params.items():
+            found = self._gated.get(name)
+            if found is None:
+                bits[name] = torch.ones_like(parameter, dtype=torch.bool)
+                continue
+            with _quiet(found[1]):
+                bits[name] = found[1].keep(parameter.detach()).expand_as(parameter).contiguous()
+        return Masks(bits, copy=False)
+
+    def after_step(self) -> None:
+        """Let every gate do what it does after an optimizer step, and see that somebody trains it."""
+        with torch.no_grad():
+            for parameter, gate in self._gated.values():
+                gate.after_step(parameter)
+
+    def adopt(self, optimizer: Optimizer) -> None:
+        """Give the gates' parameters groups of their own in `optimizer`, with the options that each gate names."""
+        self._claimed = True
+        mine = {id(parameter) for parameter in self._own()}
+        for group in optimizer.param_groups:
+            group["params"] = [each for each in group["params"] if id(each) not in mine]
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        for parameter, gate in self._gated.values():
+            own = list(gate.parameters())
+            if own:
+                home = _group_of(optimizer, parameter) or {}
+                options = {key: value for key, value in home.items() if key not in ("params", "param_names")}
+                optimizer.add_param_group({**options, **gate.options, "params": own})
+
+    def fold(self) -> Masks:
+        """Write what the gates make of each weight into the weight, prove it, and take the gates away."""
+        masks, folded = self.masks(), {}
+        for name, (parameter, gate) in self._gated.items():
+            with _quiet(gate):
+                folded[name] = gate.fold(parameter.detach())
+                _prove(name, gate, parameter.detach(), folded[name], masks[name])
+        with torch.no_grad():
+            for name, (parameter, gate) in self._gated.items():
+                self._fold_bias(name, parameter, gate)
+                parameter.copy_(folded[name])
+        self.remove()
+        masks.apply_(self._network)
+        return masks
+
+    def remove(self) -> None:
+        """Take all gates and hooks off the model, writing nothing."""
+        unwatch(self._number)
+        while self._handles:
+            self._handles.pop().remove()
+        for layer in self._replaced:
+            layer.__dict__.pop("forward", None)
+        for module, attribute in self._homes:
+            if attribute in module._modules:
+                del module._modules[attribute]
+        self._replaced.clear()
+        self._homes.clear()
+
+    # How gates get onto the model
+
+    def _put_up(self, name: str, parameter: nn.Parameter, gate: Gate, generator: torch.Generator | None) -> None:
+        owners = [
+            (path, module, attribute)
+            for path, module in self._network.named_modules()
+            for attribute, own in module._parameters.items()
+            if own is parameter
+        ]
+        gate.to(device=parameter.device, dtype=parameter.dtype).train(self._network.training)
+        gate.generator = generator
+        _, home, attribute = owners[0]
+        label = f"{attribute}_gate"
+        if hasattr(home, label):
+            raise SecateurError(f"{name!r} has a gate already ({label!r}): finish the Pruner that put it up first.")
+        home.add_module(label, gate)
+        self._homes.append((home, label))
+        self._gated[name] = (parameter, gate)
+        for path, module, attribute in owners:
+            self._stand(path, module, attribute, gate)
+
+    def _stand(self, path: str, module: nn.Module, attribute: str, gate: Gate) -> None:
+        if gate.stands_on is Stand.WEIGHT:
+            caller, child = self._caller(path, module)
+            swap = _Swap(gate, attribute, child)
+            self._handles.append(caller.register_forward_pre_hook(swap.enter))
+            self._handles.append(caller.register_forward_hook(swap.leave, always_call=True))
+        elif gate.stands_on is Stand.OUTPUT:
+            self._handles.append(module.register_forward_hook(_OnOutput(gate)))
+        else:
+            module.__dict__["forward"] = _Instead(gate, module)
+            self._replaced.append(module)
+
+    def _caller(self, path: str, module: nn.Module) -> tuple[nn.Module, str]:
+        """The module whose forward reads the weights of `module`: attention never calls its output projection."""
+        outer, _, last = path.rpartition(".")
+        parent = self._network.get_submodule(outer)
+        return (parent, last) if path and isinstance(parent, nn.MultiheadAttention) else (module, "")
+
+    # What they do at each step
+
+    def _own(self) -> list[nn.Parameter]:
+        return [parameter for _, gate in self._gated.values() for parameter in gate.parameters()]
+
+    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None:
+        for parameter, gate in self._gated.values():
+            own = list(gate.parameters())
+            if id(parameter) in owned and not self._claimed:
+                self._join(optimizer, parameter, gate, [each for each in own if id(each) not in owned])
+            mine = own or [parameter]
+            if any(id(each) in owned for each in mine) or (id(parameter) in owned and not self._claimed):
+                self._check_options(optimizer, gate, own)
+                self._add_penalty(optimizer, parameter, gate)
+
+    def _join(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate, left_out: list[nn.Parameter]) -> None:
+        """Let the optimizer that was made before the gates train them too, in the group of the gated weight."""
+        group = _group_of(optimizer, parameter)
+        if group is not None and left_out:
+            group["params"].extend(left_out)
+
+    def _check_options(self, optimizer: Optimizer, gate: Gate, own: list[nn.Parameter]) -> None:
+        """Warn, once, of gates that are trained with other options than they name."""
+        group = _group_of(optimizer, own[0]) if own and not self._checked else None
+        if group is None:
+            return
+        self._checked = True
+        other = {key: group[key] for key, value in gate.options.items() if key in group and group[key] != value}
+        if other:
+            warnings.warn(
+                f"{type(gate).__name__} asks for {dict(gate.options)}, but the optimizer trains it with {other}. "
+                "Call pruner.adopt(optimizer) right after making the optimizer.",
+                GateOptionsWarning,
+                stacklevel=2,
+            )
+
+    def _add_penalty(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate) -> None:
+        with torch.enable_grad():
+            penalty = gate.penalty(parameter)
+            if penalty is None:
+                return
+            scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides a GradScaler's scale out itself
+            (penalty if scale is None else penalty * scale).backward()
+
+    def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
+        pass
+
+    def _fold_bias(self, name: str, parameter: nn.Parameter, gate: Gate) -> None:
+        bias = getattr(self._network.get_submodule(name.rpartition(".")[0]), "bias", None)
+        if gate.stands_on is Stand.OUTPUT and isinstance(bias, nn.Parameter):
+            with _quiet(gate):
+                bias.mul_(gate.factors(parameter.detach()).flatten())
+
+
+class _quiet:
+    """A gate in eval mode and without gradients, for the time of a block."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        self._was = self._gate.training
+        self._gate.eval()
+        self._no_grad = torch.no_grad()
+        self._no_grad.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._no_grad.__exit__(None, None, None)
+        self._gate.train(self._was)
+
+
+def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
+    found = (group for group in optimizer.param_groups if any(each is parameter for each in group["params"]))
+    return next(found, None)
+
+
+def _prove(name: str, gate: Gate, weight: Tensor, folded: Tensor, mask: Tensor) -> None:
+    """Raise unless the folded weight computes what the gated one does: the same tensor, or the same layer output."""
+    if gate.stands_on is Stand.WEIGHT:
+        same = torch.equal(torch.where(mask, gate(weight), 0 * weight), folded)
+    elif gate.stands_on is Stand.OUTPUT:
+        flat = weight.flatten(1)
+        probe = torch.linspace(-1, 1, 4 * flat.shape[1], device=weight.device, dtype=weight.dtype).reshape(4, -1)
+        want, got = (probe @ flat.T) * gate.factors(weight).flatten(), probe @ folded.flatten(1).T
+        same = torch.allclose(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+    else:
+        same = True  # it computed the layer itself: only its own eval mode says what it is
+    if not same or bool((folded[~mask] != 0).any()):
+        raise SecateurError(
+            f"{type(gate).__name__} on {name!r} does not fold: with the folded weight the layer computes something "
+            "else than with the gate in eval mode. `fold` must return what `forward` makes of the weight, zero where "
+            "`keep` says so."
+        )
