@@ -101,7 +101,9 @@ def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tenso
     if args.method not in known:
         raise UsageError(f"there is no method {args.method!r}.{nearest(args.method, known)}")
     if known[args.method].tags & {"online", "program", "emerging"}:
-        raise UsageError(f"--method {args.method} prunes no untrained network: name one that does, or a run that used it.")
+        raise UsageError(
+            f"--method {args.method} prunes no untrained network: name one that does, or a run that used it."
+        )
     generator = torch.Generator().manual_seed(args.seed)
     shape, classes = _sizes_of(args.what)
     try:

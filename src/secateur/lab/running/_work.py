@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,9 +114,10 @@ def trained(
     recipe, dataset, saved = experiment.recipe, trained_on(experiment, work.dataset), checkpoint.load()
     # A run goes on with the engine it began with: engines differ in their last bits.
     choice = saved.choice if saved else _choice(experiment, state, begin)
-    stepper = start(choice, model, state.masks, recipe.optimizer, bf16=experiment.bf16, begin=begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
-    with _noise_from(work, begin), closing(stepper):
+    with _noise_from(work, begin), ExitStack() as opened:
+        stepper = start(choice, model, state.masks, recipe.optimizer, bf16=experiment.bf16, begin=begin)
+        opened.callback(stepper.close)
         if saved is not None:
             checkpoint.put_back(saved, model, stepper)
         trail = train(
@@ -174,11 +175,15 @@ def _batches(experiment: Experiment, dataset: Dataset, *, seeded: bool) -> Calla
     return batch
 
 
-def _noise_from(work: Work, begin: Begin | None) -> AbstractContextManager[None]:
-    """Leave the global random state as found where training draws from it."""
+@contextmanager
+def _noise_from(work: Work, begin: Begin | None) -> Iterator[None]:
+    """Where something may draw from the global generator, begin from the seed and leave its state as found."""
     if begin is None:
-        return nullcontext()
-    return torch.random.fork_rng([work.device] if work.device.type == "cuda" else [])
+        yield
+        return
+    with torch.random.fork_rng([work.device] if work.device.type == "cuda" else []):
+        torch.manual_seed(derive(work.experiment.seed, "gates"))
+        yield
 
 
 def _teller(work: Work, state: State, stepper: Stepper, stage: str) -> Callable[[Trail], None]:
