@@ -11,6 +11,7 @@ from torch import nn
 
 from secateur import Masks, Method, invert, method, methods, prune, schedule, scope, scores, structure
 from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur.axes import ScoreFunction
 
 
 @pytest.fixture
