@@ -26,12 +26,9 @@ from torch.nn.functional import cross_entropy
 
 from secateur._base import door
 from secateur.lab import data
-from secateur.lab.compare import compare, deviation
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Ramp, Recipe
-from secateur.lab.run import Progress
-from secateur.lab.stages import masks_for, untrained
+from secateur.lab.comparing import compare, deviation
+from secateur.lab.experiment import Engine, Experiment, Ramp, Recipe, untrained
+from secateur.lab.running import Progress, masks_for
 from secateur.sparse import compile_step
 from secateur.sparse.measured._machine import processor
 from secateur.sparse.measured._timing import interleaved

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secateur.lab.experiment import Experiment
+from secateur.lab.experiment import Experiment, Ramp, Recipe
 from secateur.lab.paper import Cell, Record
-from secateur.lab.recipe import Ramp, Recipe
 
 RECIPE = Recipe(20, Ramp(0.1, 20, warmup=2), batch=50)
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, RECIPE)
@@ -46,8 +45,8 @@ from dataclasses import replace
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper import Artefact, Cell, grid, lines
-from secateur.lab.paper.drawing import canvas, save
-from secateur.lab.recipe import Constant, Ramp, Recipe
+from secateur.lab.paper import canvas, save_figure
+from secateur.lab.experiment import Constant, Ramp, Recipe
 
 TITLE = "Tiny, 1999"
 ABOUT = "A table and a figure on digits."
@@ -69,7 +68,7 @@ def draw(gathered, folder):
     for cell in gathered.cells:
         for result in gathered.results[cell.name]:
             axes.plot([point["loss"] for point in result.facts["curve"]])
-    save(figure, folder / "figure.png")
+    save_figure(figure, folder / "figure.png")
     shown = sum(bool(gathered.results[cell.name]) for cell in gathered.cells)
     return [("figure.png", f"{shown} curves")]
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from papers.snip_2019.setting import LENET_5, LENET_300, TITLES, lenet
 
-from secateur.lab.paper import Artefact, Cell, Gathered, grid
-from secateur.lab.paper.drawing import canvas, save
-from secateur.lab.paper.record import Record
+from secateur.lab.experiment import Sanity
+from secateur.lab.paper import Artefact, Cell, Gathered, Record, canvas, grid, save_figure
 
 ABOUT = """
 The paper's Figure 1 draws the error of both LeNets against the sparsity and finds it level with the dense network up
@@ -30,15 +29,15 @@ RANGE = 4  # How many times the lowest error the left picture shows: above that 
 
 # Columns beside SNIP: the method of the catalogue, and what of its choice is taken away.
 OTHERS = {
-    "magnitude": ("magnitude", ""),
-    "random": ("random", ""),
-    "random, ERK": ("erk", ""),
-    "GraSP": ("grasp", ""),
-    "SynFlow": ("synflow", ""),
-    "FORCE": ("force", ""),
-    "SNIP, shuffled": ("snip", "shuffle"),
-    "SNIP, redrawn": ("snip", "reinit"),
-    "SNIP, inverted": ("snip", "invert"),
+    "magnitude": ("magnitude", Sanity.NONE),
+    "random": ("random", Sanity.NONE),
+    "random, ERK": ("erk", Sanity.NONE),
+    "GraSP": ("grasp", Sanity.NONE),
+    "SynFlow": ("synflow", Sanity.NONE),
+    "FORCE": ("force", Sanity.NONE),
+    "SNIP, shuffled": ("snip", Sanity.SHUFFLE),
+    "SNIP, redrawn": ("snip", Sanity.REINIT),
+    "SNIP, inverted": ("snip", Sanity.INVERT),
 }
 
 
@@ -76,7 +75,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
             axes.set_ylabel("test error, %")
         figure.suptitle(f"{TITLES[model]} on MNIST", fontsize="medium")
         name = f"figure1-{model}.png"
-        save(figure, folder / name)
+        save_figure(figure, folder / name)
         pictures.append((name, f"{TITLES[model]}: error over sparsity; bars are one standard deviation over the seeds"))
     return pictures
 

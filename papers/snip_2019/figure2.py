@@ -10,10 +10,11 @@ from papers.snip_2019.setting import LENET_300
 
 import secateur as sc
 from secateur._base.types import Tensor
-from secateur.lab import data, init, models, seeds
+from secateur.lab import data, models
 from secateur.lab.data import Dataset
-from secateur.lab.paper import Artefact, Gathered, grid
-from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image
+from secateur.lab.models import vs_x
+from secateur.lab.paper import Artefact, Gathered, canvas, grid, kept_inputs, save_figure, show_image
+from secateur.lab.repeat import generator
 
 ABOUT = """
 LeNet-300-100 is scored on 100 images of a single class, and pruned to sparsities from 10 % (top) to 90 % (bottom). A
@@ -32,7 +33,7 @@ def panels(dataset: Dataset, label: int, seed: int = 0) -> Iterator[Tensor]:
     some = (dataset.train.y == label).nonzero().flatten()[:EXAMPLES]
     batch = dataset.train.x[some], dataset.train.y[some]
     for sparsity in SPARSITIES:
-        model = models.build(LENET_300, init=init.vs_x, generator=seeds.generator(seed, "weights"))
+        model = models.build(LENET_300, init=vs_x, generator=generator(seed, "weights"))
         masks = sc.prune(model, sc.methods.snip(density=round(1 - sparsity / 100, 6)), batches=[batch])
         yield kept_inputs(masks, dataset.shape)
 
@@ -49,7 +50,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
             show_image(panel, columns[label][row], str(dataset.classes[label]) if row == 0 else "")
             if label == 0:
                 panel.text(-4, 14, f"{SPARSITIES[row]} %", ha="right", va="center", fontsize="small")
-        save(figure, folder / f"figure2-{name}.png")
+        save_figure(figure, folder / f"figure2-{name}.png")
         pictures.append((f"figure2-{name}.png", f"{title}: connections kept per pixel, by class and sparsity"))
     return pictures
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from papers.snip_2019.setting import LENET_300, lenet
 
 from secateur.lab import data
-from secateur.lab.paper import Artefact, Cell, Gathered, lines
-from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image
-from secateur.lab.stages import MASKS
+from secateur.lab.paper import Artefact, Cell, Gathered, canvas, kept_inputs, lines, save_figure, show_image
+from secateur.lab.running import MASKS
 from secateur.masks import Masks
 
 ABOUT = """
@@ -55,7 +54,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     curve.set_xticks(range(len(SIZES)), [f"{size:,}" for size in SIZES])
     curve.set_xlabel("examples scored")
     curve.set_ylabel("test error, %")
-    save(figure, folder / "figure3.png")
+    save_figure(figure, folder / "figure3.png")
     return [("figure3.png", "First-layer masks (seed 0) and errors by the number of scored examples")]
 
 

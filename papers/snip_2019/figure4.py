@@ -8,9 +8,8 @@ from pathlib import Path
 
 from papers.snip_2019.setting import LENET_5, lenet
 
-from secateur.lab.paper import Artefact, Cell, Gathered, lines
-from secateur.lab.paper.drawing import canvas, save
-from secateur.lab.recipe import Adam, Constant, Recipe
+from secateur.lab.experiment import Adam, Constant, Recipe
+from secateur.lab.paper import Artefact, Cell, Gathered, canvas, lines, save_figure
 
 ABOUT = """
 LeNet-5-Caffe on MNIST with true labels and with labels permuted at random; the mask, at 99 % sparsity, is from true
@@ -55,7 +54,7 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     axes.legend(fontsize="x-small", frameon=False)
-    save(figure, folder / "figure4.png")
+    save_figure(figure, folder / "figure4.png")
     return [("figure4.png", f"Training loss over the steps, seed 0; dotted: chance, {CHANCE}")]
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from papers.snip_2019.setting import LENET_5, LENET_300, as_published, lenet
 
-from secateur.lab.experiment import Experiment
+from secateur.lab.experiment import Adam, Experiment, Ramp, Recipe, Sgd
+from secateur.lab.models import Initial
 from secateur.lab.paper import Artefact, Cell, lines
-from secateur.lab.recipe import Adam, Ramp, Recipe, Sgd
 
 ABOUT = """
 The literal recipe gives a better dense network than the paper's and worse sparse ones. This search asks what closes the
@@ -59,8 +59,8 @@ def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experime
         "Adam": Recipe(STEPS, Ramp(1e-3, STEPS, STEPS // 100), Adam()),
     }
     yield from ((name, replace(start, recipe=changed)) for name, changed in trained.items())
-    yield "initialiser VS", replace(start, initialiser="vs")
-    yield "initialiser VS-H", replace(start, initialiser="vs-h")
+    yield "initialiser VS", replace(start, initialiser=Initial.VS)
+    yield "initialiser VS-H", replace(start, initialiser=Initial.VS_H)
     yield "1,000 examples scored", replace(start, score_batch=1_000)
     yield "54,000 examples scored", replace(start, score_batch=54_000)
     yield "nothing held out", replace(start, validation=0.0)
@@ -68,7 +68,7 @@ def changes(literal: Experiment, recipe: Recipe) -> Iterator[tuple[str, Experime
 
 def together(literal: Experiment) -> Iterator[tuple[str, Experiment]]:
     """Yield what helped alone, together: He's initialiser, all examples scored and trained on, larger batches."""
-    all_scored = replace(literal, initialiser="vs-h", score_batch=60_000, validation=0.0)
+    all_scored = replace(literal, initialiser=Initial.VS_H, score_batch=60_000, validation=0.0)
     wide = replace(BASE, batch=200)
     yield "VS-H, all scored, none held out", replace(all_scored, recipe=BASE)
     yield "the same, batches of 200", replace(all_scored, recipe=wide)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from secateur.lab.data import whereabouts
-from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
-from secateur.lab.recipe import Ramp, Recipe, Sgd, recipe
+from secateur.lab.experiment import PAPER_PROTOCOL, Experiment, Ramp, Recipe, Sgd, recipe
 
 LENET_300, LENET_5 = "lenet-300-100", "lenet-5-caffe"
 TITLES = {LENET_300: "LeNet-300-100", LENET_5: "LeNet-5-Caffe"}

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from papers.snip_2019.setting import CIFAR, LITERAL, cifar_on_disk
 
 from secateur.lab.experiment import Experiment
-from secateur.lab.paper import Artefact, Cell, Record
-from secateur.lab.paper.layout import markdown, number, spread
+from secateur.lab.paper import Artefact, Cell, Record, markdown, number, spread
 
 ABOUT = """
 The paper's Table 2 puts sparse networks beside their dense twins. The recurrent ones read MNIST row by row. Both

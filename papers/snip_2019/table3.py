@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from papers.snip_2019.setting import ADAM
 
 from secateur.lab.experiment import Experiment
+from secateur.lab.models import Initial
 from secateur.lab.paper import Artefact, Cell, lines
 
 ABOUT = """
@@ -30,14 +31,14 @@ MISSED = (
     "Adam's rate stays at 1e-3 to the end, so that the error still moves from epoch to epoch (see the best one); "
     "that is a part of it, and the rest is not known."
 )
-INITIALISERS = ("rn", "tn", "vs-x", "vs-h")
+INITIALISERS = (Initial.RN, Initial.TN, Initial.VS_X, Initial.VS_H)
 
 
 def cells() -> Iterator[Cell]:
     """Yield every network under every initialiser of the scored weights."""
     for model, title, errors in PRINTED:
         for name, error in zip(INITIALISERS, errors, strict=True):
-            run = Experiment(model, "mnist", "snip", 0.10, ADAM, initialiser="vs-x", score_initialiser=name)
+            run = Experiment(model, "mnist", "snip", 0.10, ADAM, initialiser=Initial.VS_X, score_initialiser=name)
             fails_from = FAILS_FROM if (model, name) in FAILS else None
             yield Cell(title, name.upper(), run, error, fails_from=fails_from, why=MISSED)
 

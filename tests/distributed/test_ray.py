@@ -17,14 +17,11 @@ import pytest
 
 from secateur._base.errors import SecateurError
 from secateur.cli import main
-from secateur.lab import courier
-from secateur.lab.cluster import on_ray
-from secateur.lab.compare import Comparison, compare, grid
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import Progress
-from secateur.lab.store import read_tensors
+from secateur.lab.cluster import on_ray, pack
+from secateur.lab.comparing import Comparison, compare, grid
+from secateur.lab.experiment import Constant, Engine, Experiment, Recipe
+from secateur.lab.repeat import read_tensors
+from secateur.lab.running import Progress
 from secateur.masks import Masks
 
 ray = pytest.importorskip("ray", reason="the cluster is Ray's (extra `ray`)")
@@ -121,13 +118,12 @@ def step_at_home(directory: Path) -> int:
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """The steps from which each run, by name, was sent out to go on."""
     steps: dict[str, list[int]] = {}
-    pack = courier.pack
 
     def spy(directory: Path) -> dict[str, bytes]:
         steps.setdefault(directory.name, []).append(step_at_home(directory))
         return pack(directory)
 
-    monkeypatch.setattr(courier, "pack", spy)
+    monkeypatch.setattr("secateur.lab.cluster._cluster.pack", spy)
     return steps
 
 

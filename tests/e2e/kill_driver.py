@@ -18,11 +18,10 @@ from pathlib import Path
 import torch
 import torch._dynamo  # torch.optim imports it at the first step: seconds, here paid once and not in every child
 
-from secateur.lab import data, store
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Ramp, Recipe
-from secateur.lab.run import run
+from secateur.lab import data
+from secateur.lab.experiment import Engine, Experiment, Ramp, Recipe
+from secateur.lab.repeat import _store
+from secateur.lab.running import run
 from secateur.masks import _file
 
 DATASET = data.load("digits", seed=0)
@@ -71,7 +70,7 @@ def kill_at_rename(count: int, *, after: bool) -> Callable[[], None]:
             if last:
                 die()
 
-        store.os.replace = _file.os.replace = counted  # type: ignore[assignment]
+        os.replace = _file.os.replace = counted  # type: ignore[assignment]
 
     return prepare
 
@@ -80,7 +79,7 @@ def kill_in_write(count: int) -> Callable[[], None]:
     """Kill when half of the bytes of the `count`-th file that the lab writes are on disk."""
 
     def prepare() -> None:
-        write, calls = store.write_bytes, iter(range(1, 1_000_000))
+        write, calls = _store.write_bytes, iter(range(1, 1_000_000))
 
         def counted(path: Path, content: bytes) -> None:
             if next(calls) == count:
@@ -90,7 +89,7 @@ def kill_in_write(count: int) -> Callable[[], None]:
                     die()
             write(path, content)
 
-        store.write_bytes = counted
+        _store.write_bytes = counted
 
     return prepare
 

@@ -252,7 +252,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 
 
 def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur.cli import asked
+    from secateur.cli.runs import asked
 
     def interrupt(*ignored: object) -> None:
         raise KeyboardInterrupt

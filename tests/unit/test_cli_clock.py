@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from secateur.cli import main
-from secateur.lab.paper import clock, cost
+from secateur.lab.paper import Cost, read_costs, time_cells
 
 Captured = pytest.CaptureFixture[str]
 
@@ -18,12 +19,11 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the fewest turns."""
-    measure = clock.measure
-    monkeypatch.setattr(clock, "measure", lambda cells, **places: measure(cells, budget=0.01, **places))
+    monkeypatch.setattr("secateur.lab.paper.time_cells", partial(time_cells, budget=0.01))
 
 
-def kept(name: str) -> dict[str, cost.Cost]:
-    return cost.read(Path("papers") / name / "table.cost.json")
+def kept(name: str) -> dict[str, Cost]:
+    return read_costs(Path("papers") / name / "table.cost.json")
 
 
 def test_a_step_beside_the_dense_one(tiny: str, capsys: Captured) -> None:
@@ -67,7 +67,7 @@ def test_as_json(tiny: str, capsys: Captured) -> None:
     assert (document["format"], document["paper"]) == ("secateur.paper/1", tiny)
     assert [one["artefact"] for one in document["artefacts"]] == ["table", "figure"]
     for one in document["artefacts"]:
-        found = cost.Cost.from_json(one["costs"]["LeNet · SNIP"])
+        found = Cost.from_json(one["costs"]["LeNet · SNIP"])
         assert (found.engine, found.threads, found.experiment.method) == ("sparse", 1, "snip")
         assert found.step > 0 and found.dense > 0
 
@@ -114,7 +114,7 @@ def test_what_would_fail_later_is_refused_before_the_first_step(
         (package.parent / "table.cost.json").write_text("{}")
     monkeypatch.delenv("SECATEUR_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
-    monkeypatch.setattr(clock, "measure", lambda *_, **__: pytest.fail("something was timed"))
+    monkeypatch.setattr("secateur.lab.paper.time_cells", lambda *_, **__: pytest.fail("something was timed"))
     assert main(["paper", tiny, "table", "--clock", "--record"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and re.search(message, captured.err), captured.err

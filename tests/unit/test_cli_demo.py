@@ -11,10 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 from secateur.cli import main
-from secateur.cli.progress import bars
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import RECIPES
-from secateur.lab.run import Progress
+from secateur.cli.runs import bars
+from secateur.lab.experiment import RECIPES, Experiment
+from secateur.lab.running import Progress
 
 
 class Terminal(io.StringIO):

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from secateur.cli import main, paper
-from secateur.lab import runners
-from secateur.lab.paper import artefact as artefacts
+from secateur.cli import main
+from secateur.cli.commands._paper import ABOUT, ALL, PAGE
+from secateur.lab.comparing import _runners
+from secateur.lab.paper import _artefact
+from secateur.lab.running import run
 
 Captured = pytest.CaptureFixture[str]
 
@@ -52,7 +54,7 @@ def test_the_same_command_with_more_seeds_adds_only_those(tiny: str, capsys: Cap
 
 
 def test_interrupted_and_resumed(tiny: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, done = runners.run, []
+    done: list[str] = []
 
     def interrupted(experiment: Any, **places: Any) -> Any:
         if len(done) == 3:
@@ -60,19 +62,19 @@ def test_interrupted_and_resumed(tiny: str, capsys: Captured, monkeypatch: pytes
         done.append(experiment.name)
         return run(experiment, **places)
 
-    monkeypatch.setattr(runners, "run", interrupted)
+    monkeypatch.setattr(_runners, "run", interrupted)
     command = ["paper", tiny, "table", "--seeds", "2", "--json"]
     assert main(command) == 130
     captured = capsys.readouterr()
     assert captured.out == "" and "The same command goes on" in captured.err
     assert [name.split("-")[0] for name in done] == ["snip", "dense", "random"]  # one seed of the whole table
-    monkeypatch.setattr(runners, "run", run)
+    monkeypatch.setattr(_runners, "run", run)
     assert main([*command, "--finished", "--only", "snip"]) == 0  # what there is, without running anything
     ours = json.loads(capsys.readouterr().out)["artefacts"][0]["cells"][0]["ours"]
     assert ours["seeds"] == [0]
     again: list[str] = []
     monkeypatch.setattr(
-        runners, "run", lambda experiment, **places: again.append(experiment.name) or run(experiment, **places)
+        _runners, "run", lambda experiment, **places: again.append(experiment.name) or run(experiment, **places)
     )
     stamps = {name: (Path("runs") / name / "result.json").stat().st_mtime_ns for name in done}
     assert main(command) == 0
@@ -228,7 +230,7 @@ def test_without_a_folder_of_papers_the_way_out_is_said(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(artefacts, "__file__", str(tmp_path / "lib" / "python" / "secateur" / "lab" / "paper" / "a.py"))
+    monkeypatch.setattr(_artefact, "__file__", str(tmp_path / "lib" / "python" / "secateur" / "lab" / "paper" / "a.py"))
     assert main(["paper", *words]) == 2
     assert "`paper` needs the folder papers, which is in the repository" in capsys.readouterr().err
 
@@ -273,5 +275,5 @@ def test_missing_data_are_refused_at_the_start(tiny: str, capsys: Captured, monk
 
 
 def test_the_help_names_the_reserved_words() -> None:
-    assert (paper.PAGE, paper.ALL) == ("page", "all")
-    assert all(word in paper.ABOUT for word in ("--quick", "--only", "--record", paper.PAGE))
+    assert (PAGE, ALL) == ("page", "all")
+    assert all(word in ABOUT for word in ("--quick", "--only", "--record", PAGE))

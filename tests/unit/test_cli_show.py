@@ -12,10 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from secateur.cli import main
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import run
-from secateur.lab.train import DivergedError
+from secateur.lab.experiment import Constant, Experiment, Recipe
+from secateur.lab.running import DivergedError, run
 from secateur.masks import Masks
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.cli import values
+from secateur.cli.text import values
 
 
 @given(st.decimals(min_value=0, max_value=Decimal("99.9999"), places=4))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateur._base.errors import SecateurError
-from secateur.cli import bench, console, demo, doctor, methods, paper, run, show
-from secateur.cli.parser import Parser, UsageError
+from secateur.cli.commands import COMMANDS
+from secateur.cli.text import Parser, UsageError, console
 
 __all__ = ["main"]
 
@@ -74,7 +74,7 @@ def build_parser() -> Parser:
     parser = Parser("secateur", description=PAGE, epilog=END)
     parser.add_argument("--version", action=_Version, nargs=0, help="write the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in (demo, run, paper, methods, show, doctor, bench):
+    for module in COMMANDS:
         module.add(commands)
     return parser
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,9 +55,10 @@ class Observer:
             check_online(measure)
         self._collectors: dict[str, Collector] = {m.name: m.begin(params) for m in self._measures}
 
-    def wants(self, *, milestone: bool) -> bool:
-        """Whether a step's gradients are looked at: at every one by what remembers, at milestones by the rest."""
-        return any(_remembers(measure) or (milestone and measure.online is not None) for measure in self._measures)
+    @property
+    def remembers(self) -> bool:
+        """Whether some evidence outlives a step, so that `update` must be called at every one."""
+        return any(map(_remembers, self._measures))
 
     def update(self, grads: Mapping[str, Tensor], *, dense: Mapping[str, Tensor] | None = None) -> None:
         """Take in one training step.
@@ -69,53 +70,36 @@ class Observer:
         """
         self._show(grads, dense, [measure for measure in self._measures if _remembers(measure)])
 
-    def compute(
-        self,
-        grads: Mapping[str, Tensor],
-        *,
-        dense: Mapping[str, Tensor] | None = None,
-        only: Collection[Measure] | None = None,
-    ) -> dict[str, Evidence]:
+    def compute(self, grads: Mapping[str, Tensor], *, dense: Mapping[str, Tensor] | None = None) -> dict[str, Evidence]:
         """Return `{measure: {parameter: tensor}}` as it stands; `grads` of the present step do not count again.
-
-        Args:
-            grads: the gradients of the present step, for the measures that remember nothing.
-            dense: as in `update`.
-            only: the measures wanted at this milestone; None: all.
 
         Raises:
             ScoreError: a tensor that no gradient has reached.
         """
-        wanted = [measure for measure in self._measures if only is None or measure in only]
-        present = [measure for measure in wanted if not _remembers(measure)]
+        present = [measure for measure in self._measures if not _remembers(measure)]
         for measure in present:
             self._collectors[measure.name].reset()
         self._show(grads, dense, present)
-        found = {measure.name: self._collectors[measure.name].compute() for measure in wanted}
-        for measure in wanted:
+        found = {measure.name: self._collectors[measure.name].compute() for measure in self._measures}
+        for measure in self._measures:
             check_complete(measure, found[measure.name], self._params)
-        for measure in wanted:
             if measure.online is not Memory.RUN:
                 self._collectors[measure.name].reset()
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of every collector that remembers, as tensors and numbers."""
-        return {name: collector.state_dict() for name, collector in self._living().items()}
+        """Return the state of every collector, as tensors and numbers."""
+        return {name: collector.state_dict() for name, collector in self._collectors.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` in the same bits."""
-        living = self._living()
-        if state.keys() != living.keys():
+        if state.keys() != self._collectors.keys():
             raise SecateurError(
-                f"The state is of the measures {sorted(state)}, but what lives here is {sorted(living)}. "
+                f"The state is of the measures {sorted(state)}, but this method measures {sorted(self._collectors)}. "
                 "Load it into the method that saved it."
             )
-        for name, collector in living.items():
+        for name, collector in self._collectors.items():
             collector.load_state_dict(state[name])
-
-    def _living(self) -> dict[str, Collector]:
-        return {m.name: self._collectors[m.name] for m in self._measures if _remembers(m)}
 
     def _show(
         self, grads: Mapping[str, Tensor], dense: Mapping[str, Tensor] | None, measures: Sequence[Measure]

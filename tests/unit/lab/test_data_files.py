@@ -18,11 +18,10 @@ import torch
 from PIL import Image
 
 from secateur.lab import data
-from secateur.lab.data import find
-from secateur.lab.data.dataset import Raw
-from secateur.lab.data.find import Published
-from secateur.lab.data.formats import cifar_records, idx, read_cifar, read_jpegs
-from secateur.lab.data.sources import SOURCES
+from secateur.lab.data._dataset import Raw
+from secateur.lab.data._find import Published, cache_folder
+from secateur.lab.data._formats import cifar_records, idx, read_cifar, read_jpegs
+from secateur.lab.data._sources import SOURCES
 
 _RANDOM = np.random.default_rng(0)
 
@@ -244,4 +243,4 @@ def test_another_npz_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray]) -
 
 def test_the_cache_is_under_home_unless_the_desktop_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert find.cache_folder() == Path(os.path.expanduser("~/.cache/secateur"))
+    assert cache_folder() == Path(os.path.expanduser("~/.cache/secateur"))

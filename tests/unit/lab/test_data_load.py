@@ -10,7 +10,8 @@ import torch
 
 from secateur._base.errors import SecateurError
 from secateur.lab import data
-from secateur.lab.data.dataset import moments, split
+from secateur.lab.data import split
+from secateur.lab.data._dataset import moments
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur._base.errors import SecateurError
-from secateur.lab import seeds
 from secateur.lab.data import (
     Examples,
     batch_at,
@@ -20,6 +19,7 @@ from secateur.lab.data import (
     rows,
     steps_in,
 )
+from secateur.lab.repeat import derive, generator
 
 
 def _examples(n: int = 23) -> Examples:
@@ -128,16 +128,16 @@ def test_rows_are_the_rows_of_all_channels() -> None:
 
 def test_streams_are_told_apart_by_seed_name_and_kind() -> None:
     paths = [(), ("a",), ("b",), ("a", 1), ("a", 2), ("a", "1"), ("a/1",), (1, "a")]
-    values = {seeds.derive(seed, *path) for seed in range(4) for path in paths}
+    values = {derive(seed, *path) for seed in range(4) for path in paths}
     assert len(values) == 4 * len(paths)
     assert all(0 <= value < 2**63 for value in values)
 
 
 def test_a_stream_does_not_change_from_version_to_version() -> None:
     # SHA-256 of "7/str:order/int:3", computed once with sha256sum: results on disk were made with these streams.
-    assert seeds.derive(7, "order", 3) == int("2c3f2070fbd928d9", 16) >> 1
+    assert derive(7, "order", 3) == int("2c3f2070fbd928d9", 16) >> 1
 
 
 def test_generators_of_one_stream_draw_the_same() -> None:
-    first, second = (torch.rand(5, generator=seeds.generator(2, "x")) for _ in range(2))
+    first, second = (torch.rand(5, generator=generator(2, "x")) for _ in range(2))
     assert torch.equal(first, second)

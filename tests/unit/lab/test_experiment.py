@@ -8,10 +8,20 @@ import pytest
 
 from secateur._base.errors import SecateurError
 from secateur.axes.structure import blocks
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import PAPER_PROTOCOL, Experiment
-from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd, Stairs
-from secateur.lab.stages import method_of
+from secateur.lab.experiment import (
+    PAPER_PROTOCOL,
+    Adam,
+    Constant,
+    Engine,
+    Experiment,
+    Ramp,
+    Recipe,
+    Sanity,
+    Sgd,
+    Stairs,
+    method_of,
+)
+from secateur.lab.models import Initial
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(steps=100, rate=Constant(0.1)))
 
@@ -31,8 +41,8 @@ def test_names_are_pinned() -> None:
         options=(("rounds", 5),),
         score_batch=1000,
         score_batches=4,
-        initialiser="vs-h",
-        score_initialiser="rn",
+        initialiser=Initial.VS_H,
+        score_initialiser=Initial.RN,
         engine=Engine.TORCH,
     )
     assert other.name == "force-gru-s-mnist-d0.1-s0-c63517cb"
@@ -65,18 +75,19 @@ CHANGES = {
     "options": (("rounds", 5),),
     "score_batch": 10,
     "score_batches": 2,
-    "initialiser": "vs-h",
-    "score_initialiser": "rn",
+    "initialiser": Initial.VS_H,
+    "score_initialiser": Initial.RN,
     "redraw": True,
     "biases": True,
     "score_in_eval": True,
     "engine": Engine.TORCH,
     "block": (4, 1),
-    "sanity": "shuffle",
+    "sanity": Sanity.SHUFFLE,
     "random_labels": True,
     "validation": 0.0,
     "examples": 500,
     "bf16": True,
+    "pretrain": Recipe(steps=50, rate=Constant(0.1)),
 }
 
 
@@ -137,6 +148,13 @@ def test_unknown_stored_fields_are_refused() -> None:
         Experiment.from_json(BASE.to_json() | {"densety": 0.1})
     with pytest.raises(SecateurError, match=r"`kind` must be one of .*, got 'recipee'. Did you mean 'recipe'\?"):
         Experiment.from_json(BASE.to_json() | {"recipe": {"kind": "recipee"}})
+    for field, word, message in (
+        ("initialiser", "vsx", r"`initialiser` must be one of vs, .*Did you mean 'vs-x'\?"),
+        ("score_initialiser", "nr", r"`score_initialiser` must be one of"),
+        ("sanity", "shufle", r"`sanity` must be one of invert, shuffle, reinit, got 'shufle'\. Did you mean 'shuffle'"),
+    ):
+        with pytest.raises(SecateurError, match=message):
+            Experiment.from_json(BASE.to_json() | {field: word})
     with pytest.raises(SecateurError, match="expected a stored experiment, got a stored recipe"):
         Experiment.from_json(BASE.to_json()["recipe"])
 
@@ -148,6 +166,10 @@ def test_unknown_stored_fields_are_refused() -> None:
         ({"density": 95}, r"got 95\. Did you mean density=0\.05 \(keep 5 %\)\?"),
         ({"density": float("nan")}, r"`density` must be in \(0, 1\], got nan\."),
         ({"method": "dense"}, r"`density` of the method dense must be 1 \(nothing is pruned\), got 0\.05\."),
+        (
+            {"method": "dense", "density": 1.0, "pretrain": BASE.recipe},
+            r"`pretrain` is for what is pruned later, and dense is not: leave it None\.",
+        ),
         ({"seed": -1}, r"`seed` must not be negative, got -1\."),
         ({"score_batch": -1}, r"`score_batch` must not be negative, got -1\."),
         ({"score_batches": 0}, r"`score_batches` must be at least 1, got 0\."),

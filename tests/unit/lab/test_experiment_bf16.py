@@ -15,13 +15,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._base.errors import SecateurError
-from secateur.lab import data, stages
-from secateur.lab.compare import dense
-from secateur.lab.engine import BF16, Choice, Engine, TorchStepper, choose, start
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Adam, Constant, Recipe, Sgd
-from secateur.lab.run import Progress, run
-from secateur.lab.train import Splits, train
+from secateur.lab import data
+from secateur.lab.experiment import BF16, Adam, Constant, Engine, Experiment, Recipe, Sgd, dense, load_data, untrained
+from secateur.lab.running import MASKS, Choice, Progress, Splits, TorchStepper, choose, run, start, train
 from secateur.masks import Masks
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -34,7 +30,7 @@ TORCH = Choice(Engine.TORCH, "asked for")
 
 @pytest.fixture(scope="module")
 def digits() -> data.Dataset:
-    return stages.load(BASE, data_dir=None, device="cpu")
+    return load_data(BASE, data_dir=None, device="cpu")
 
 
 class CutError(Exception):
@@ -76,13 +72,13 @@ def test_it_trains_as_in_float32_within_rounding(digits: data.Dataset, tmp_path:
 
 def test_what_is_kept_is_float32_with_its_zeros(digits: data.Dataset, tmp_path: Path) -> None:
     result = run(BASE, root=tmp_path, dataset=digits)
-    weights, masks = load_file(result.directory / "weights.safetensors"), Masks.load(result.directory / stages.MASKS)
+    weights, masks = load_file(result.directory / "weights.safetensors"), Masks.load(result.directory / MASKS)
     assert {weight.dtype for weight in weights.values() if weight.is_floating_point()} == {torch.float32}
     assert all(weight.is_contiguous() for weight in weights.values())
     for name, mask in masks.items():
         assert not weights[name][~mask].any() and weights[name][mask].all()
     # The file is in the ordinary order: a network of its own, in float32, makes nearly the errors that stand beside it.
-    model = stages.untrained(BASE)
+    model = untrained(BASE)
     model.load_state_dict(weights)
     with torch.inference_mode():
         wrong = (model.eval()(digits.test.x).argmax(1) != digits.test.y).double().mean()
@@ -211,7 +207,7 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(digits: data.Dataset) -> None:
 @pytest.mark.parametrize("bf16", [True, False])
 def test_no_step_waits_for_a_gpu(bf16: bool, digits: data.Dataset) -> None:
     examples = data.Examples(digits.train.x.cuda(), digits.train.y.cuda())
-    model = stages.untrained(BASE).cuda()
+    model = untrained(BASE).cuda()
     masks = Masks(
         {n: torch.arange(p.numel()).reshape(p.shape) % 5 == 0 for n, p in model.named_parameters() if p.dim() == 4}
     )
@@ -239,5 +235,5 @@ def test_a_run_on_a_gpu_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     result = run(BASE, root=tmp_path, device="cuda")
     losses = [point["loss"] for point in result.facts["curve"]]
     assert len(losses) == 40 and sum(losses[-5:]) < 0.1 * sum(losses[:5])
-    weights, masks = load_file(result.directory / "weights.safetensors"), Masks.load(result.directory / stages.MASKS)
+    weights, masks = load_file(result.directory / "weights.safetensors"), Masks.load(result.directory / MASKS)
     assert not any(weights[name][~mask].any() for name, mask in masks.items())

@@ -10,17 +10,16 @@ import pytest
 import torch
 
 from secateur._base.errors import SecateurError
-from secateur.lab.compare import compare, deviation, grid
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import OnProgress, Progress
-from secateur.lab.runners import Outcomes, Places
+from secateur.lab.comparing import Outcomes, Places, compare, deviation, grid
+from secateur.lab.experiment import Constant, Experiment, Recipe
+from secateur.lab.models import Initial
+from secateur.lab.running import OnProgress, Progress
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(10, Constant(0.05), batch=50))
 
 
 def test_grid_is_on_equal_terms() -> None:
-    paper = replace(BASE, redraw=True, biases=True, score_in_eval=True, score_batch=20, initialiser="vs-h")
+    paper = replace(BASE, redraw=True, biases=True, score_in_eval=True, score_batch=20, initialiser=Initial.VS_H)
     experiments = grid(paper, ["snip", "random", "dense"], range(3, 5))
     assert [(one.method, one.seed) for one in experiments] == [
         ("snip", 3),
@@ -31,7 +30,7 @@ def test_grid_is_on_equal_terms() -> None:
         ("dense", 4),
     ]
     assert len({(one.recipe, one.model, one.data, one.initialiser) for one in experiments}) == 1
-    assert experiments[2] == grid(replace(BASE, initialiser="vs-h"), ["dense"], [3])[0]  # shared by all protocols
+    assert experiments[2] == grid(replace(BASE, initialiser=Initial.VS_H), ["dense"], [3])[0]  # shared by all protocols
 
 
 def test_rows_and_statistics(tmp_path: Path) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from secateur.lab import courier, store
-from secateur.lab.courier import Job, Parcel, pack, unpack, work
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import run
-from secateur.lab.runners import Places
+from secateur.lab.cluster import FILES, Job, Parcel, pack, unpack, work
+from secateur.lab.comparing import Places
+from secateur.lab.experiment import Constant, Experiment, Recipe
+from secateur.lab.repeat import locked
+from secateur.lab.running import run
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(10, Constant(0.05), batch=50))
 
@@ -45,7 +44,7 @@ def test_all_files_of_a_run_come_home(tmp_path: Path, scratches: Path) -> None:
     assert [parcel.done for parcel in parcels] == [False] * (len(parcels) - 1) + [True]
     assert parcels[-1].failure is None
     names = {path.name for path in expected.iterdir() if path.name != ".lock"}
-    # A run that writes another file has to say so in courier.FILES.
+    # A run that writes another file has to say so in its FILES.
     assert {path.name for path in (tmp_path / "home").iterdir()} - {"checkpoint.safetensors"} == names
     assert (tmp_path / "home" / "weights.safetensors").read_bytes() == (expected / "weights.safetensors").read_bytes()
     assert not list(scratches.glob("secateur-*"))
@@ -62,7 +61,7 @@ def test_a_run_goes_on_from_the_files_that_are_sent(tmp_path: Path) -> None:
             break
     parcels.close()  # type: ignore[attr-defined]
     files = pack(home)
-    assert list(files)[::-1] == [name for name in courier.FILES if name in files]
+    assert list(files)[::-1] == [name for name in FILES if name in files]
     again = list(work(job(longer, tmp_path, files)))
     assert "masks.safetensors" not in {name for parcel in again for name in parcel.files}  # nothing goes back unchanged
     received(again, home)
@@ -71,9 +70,9 @@ def test_a_run_goes_on_from_the_files_that_are_sent(tmp_path: Path) -> None:
 
 def test_later_files_are_never_there_without_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(store, "write_bytes", lambda path, content: written.append(path.name))
-    unpack({name: b"" for name in sorted(courier.FILES)}, tmp_path)
-    assert written == list(courier.FILES)
+    monkeypatch.setattr("secateur.lab.cluster._courier.write_bytes", lambda path, content: written.append(path.name))
+    unpack({name: b"" for name in sorted(FILES)}, tmp_path)
+    assert written == list(FILES)
 
 
 def test_a_failure_names_the_files_at_home(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_errors_that_are_not_ours_are_raised(tmp_path: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(courier, "run_at", full)
+    monkeypatch.setattr("secateur.lab.cluster._courier.run_at", full)
     with pytest.raises(OSError, match="no space left"):
         list(work(job(BASE, tmp_path)))
 
@@ -102,7 +101,7 @@ def test_what_killed_workers_left_is_removed(tmp_path: Path, scratches: Path) ->
     old, fresh, used = (scratches / f"secateur-run-{name}" for name in ("old", "fresh", "used"))
     for folder in (old, fresh, used):
         (folder / BASE.name).mkdir(parents=True)
-    with store.locked(used):
+    with locked(used):
         for folder in (old, used):
             os.utime(folder, (0, time.time() - 120))
         list(work(job(BASE, tmp_path)))

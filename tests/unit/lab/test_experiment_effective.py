@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.lab.effective import is_chain, layer_uses
+from secateur.lab.running import is_chain, layer_uses
 
 
 def by_counting_paths(masks: list[Tensor]) -> list[int]:

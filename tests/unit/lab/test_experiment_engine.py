@@ -12,12 +12,10 @@ from torch import nn
 
 from secateur._base import door
 from secateur._base.errors import LeakError, SecateurError
-from secateur.lab import data, engine
-from secateur.lab.compare import grid
-from secateur.lab.engine import Choice, Engine, build_optimizer, choose, sparse_below, start
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Adam, Constant, Ramp, Recipe, Sgd
-from secateur.lab.run import Progress, run
+from secateur.lab import data
+from secateur.lab.comparing import grid
+from secateur.lab.experiment import Adam, Constant, Engine, Experiment, Ramp, Recipe, Sgd
+from secateur.lab.running import Choice, Progress, build_optimizer, choose, run, sparse_below, start
 from secateur.masks import Masks
 
 needs_kernels = pytest.mark.skipif(door.native is None, reason=f"no compiled kernels: {door.why_not}")
@@ -108,7 +106,7 @@ def test_a_run_keeps_the_engine_it_began_with(
         return Choice(Engine.TORCH, "no kernels on that day")
 
     with monkeypatch.context() as patch, pytest.raises(CutError):
-        patch.setattr(engine, "choose", without_kernels)
+        patch.setattr("secateur.lab.running._work.choose", without_kernels)
         run(BASE, root=tmp_path, dataset=digits, save_every=0.0, on_progress=cut)
     resumed = run(BASE, root=tmp_path, dataset=digits)
     assert resumed.facts["engine"] == {"name": "torch", "why": "no kernels on that day"}

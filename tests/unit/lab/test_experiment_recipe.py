@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from secateur._base.errors import SecateurError
-from secateur.lab.recipe import RECIPES, Adam, Constant, Ramp, Recipe, Sgd, Stairs, recipe, shortened
+from secateur.lab.experiment import RECIPES, Adam, Constant, Ramp, Recipe, Sgd, Stairs, recipe, shortened
 
 
 def test_stairs_fall_by_a_factor_at_each_boundary() -> None:

@@ -10,10 +10,8 @@ from safetensors.torch import load_file
 
 from secateur._base import door
 from secateur.lab import data
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Constant, Recipe
-from secateur.lab.run import run
+from secateur.lab.experiment import Constant, Engine, Experiment, Recipe
+from secateur.lab.running import run
 
 
 @pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")

@@ -10,15 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from lab_cases import add_methods
+from secateur import methods
 from secateur._base.errors import SecateurError
-from secateur.lab import data, stages, store
-from secateur.lab.engine import Engine
-from secateur.lab.experiment import Experiment
-from secateur.lab.recipe import Adam, Constant, Ramp, Recipe
-from secateur.lab.run import Progress, Result, run, state_of, why_diverged
-from secateur.lab.store import ArtefactError
-from secateur.lab.train import DivergedError, Trail
+from secateur.axes import Method
+from secateur.axes.repair import redraw
+from secateur.lab import data
+from secateur.lab.experiment import Adam, Constant, Engine, Experiment, Ramp, Recipe, untrained
+from secateur.lab.repeat import ArtefactError, BusyError, locked
+from secateur.lab.running import (
+    DivergedError,
+    Progress,
+    Result,
+    Trail,
+    run,
+    state_of,
+    why_diverged,
+)
 from secateur.masks import Masks
 
 STEPS = 24
@@ -114,7 +124,7 @@ def test_masks_on_disk_are_not_computed_again(
         run(BASE, root=tmp_path, dataset=digits, on_progress=cut_at("train", 1))
     directory = tmp_path / BASE.name
     assert state_of(directory) == "pruned"
-    monkeypatch.setattr(stages, "masks_for", lambda *a: pytest.fail("scored again"))
+    monkeypatch.setattr("secateur.lab.running._phases.prune", lambda *a, **k: pytest.fail("scored again"))
     assert run(BASE, root=tmp_path, dataset=digits).directory == directory
     assert state_of(directory) == "finished"
 
@@ -128,7 +138,7 @@ def test_a_run_that_diverged_says_so_until_it_has_finished(
         raise DivergedError("training diverged: the loss is nan after step 3.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("secateur.lab.run.train", diverge)
+        patch.setattr("secateur.lab.running._work.train", diverge)
         with pytest.raises(DivergedError):
             run(BASE, root=tmp_path, dataset=digits)
     assert state_of(directory) == "diverged"
@@ -184,23 +194,41 @@ def test_global_random_state_is_left_as_found(digits: data.Dataset, tmp_path: Pa
 
 def test_paper_protocol_trains_a_second_draw_without_biases(digits: data.Dataset, tmp_path: Path) -> None:
     paper = replace(BASE, redraw=True, biases=True, score_in_eval=True)
-    scored, trained = stages.untrained(paper, scoring=True), stages.untrained(paper)
+    scored, trained = untrained(paper, scoring=True), untrained(paper)
     first, second = (next(model.parameters()) for model in (scored, trained))
     assert not torch.equal(first, second)
-    assert torch.equal(second, next(stages.untrained(BASE).parameters()))  # equal terms: what is trained is the same
+    assert torch.equal(second, next(untrained(BASE).parameters()))  # equal terms: what is trained is the same
     result = run(paper, root=tmp_path, dataset=digits)
     assert result.facts["prunable"] == 50_610 and result.facts["kept"] == 2_531  # floor(2530.5 + 0.5)
     masks = Masks.load(result.directory / "masks.safetensors")
     assert not any(mask.any() for name, mask in masks.items() if name.endswith("bias"))
 
 
-def test_a_method_that_redraws_trains_what_it_redrew(digits: data.Dataset, tmp_path: Path) -> None:
-    drawn = replace(BASE, options=(("paper_protocol", True),))
-    masks = stages.masks_for(drawn, digits, torch.device("cpu"))
-    model, again = stages.survivors(drawn, masks), stages.survivors(drawn, masks)
-    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
-    kept = masks["fc1.weight"]
-    assert not torch.equal(model.state_dict()["fc1.weight"][kept], next(stages.untrained(drawn).parameters())[kept])
+def test_a_repair_is_made_once_and_trained_from(
+    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def initialise(model: nn.Module, _: torch.Generator) -> None:
+        made.append(1)
+        for parameter in model.parameters():
+            parameter.data.fill_(0.01)
+
+    def repaired(density: float) -> Method:
+        return replace(methods.magnitude(density), repair=redraw(initialise))
+
+    add_methods(monkeypatch, repaired=repaired)
+    wanted = replace(BASE, method="repaired")
+    with pytest.raises(CutError):
+        run(wanted, root=tmp_path, dataset=digits, on_progress=cut_at("train", 1))
+    start = load_file(tmp_path / wanted.name / "start.safetensors")
+    masks = Masks.load(tmp_path / wanted.name / "masks.safetensors")
+    assert all(torch.equal(start[name] != 0, mask) for name, mask in masks.items())
+    assert start["fc1.weight"][masks["fc1.weight"]].unique().tolist() == pytest.approx([0.01])
+    result = run(wanted, root=tmp_path, dataset=digits)
+    assert len(made) == 1 and not (result.directory / "start.safetensors").exists()
+    with pytest.raises(SecateurError, match="`redraw` trains other weights than the ones that were scored, but rep"):
+        run(replace(wanted, redraw=True), root=tmp_path, dataset=digits)
 
 
 def test_diverged_training_is_an_error(digits: data.Dataset, tmp_path: Path) -> None:
@@ -216,8 +244,6 @@ def test_diverged_training_is_an_error(digits: data.Dataset, tmp_path: Path) -> 
         ({"method": "snipp"}, r"`method` must be one of dense, .*, got 'snipp'\. Did you mean 'snip'\?"),
         ({"data": "mnits"}, r"`data` must be one of digits, .*, got 'mnits'\. Did you mean 'mnist'\?"),
         ({"model": "lenet"}, r"got 'lenet'"),
-        ({"initialiser": "vsx"}, r"`initialiser` must be one of vs, .*Did you mean 'vs-x'\?"),
-        ({"score_initialiser": "nr"}, r"`score_initialiser` must be one of"),
         ({"options": (("roundz", 5),), "method": "force"}, r"no option 'roundz'.*Did you mean 'rounds'\?"),
         ({"options": (("rounds", "many"),), "method": "force"}, r"rounds of force must be of type int, got 'many'"),
         ({"options": (("rounds", True),), "method": "force"}, r"rounds of force must be of type int, got True"),
@@ -235,8 +261,8 @@ def test_wrong_names_are_refused_before_anything_is_written(
 def test_two_processes_never_share_a_run(digits: data.Dataset, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with (
-        store.locked(tmp_path / BASE.name),
-        pytest.raises(store.BusyError, match="is being worked on by another process"),
+        locked(tmp_path / BASE.name),
+        pytest.raises(BusyError, match="is being worked on by another process"),
     ):
         run(BASE, root=tmp_path, dataset=digits)
     assert run(BASE, root=tmp_path, dataset=digits).facts["run"] == BASE.name
@@ -257,7 +283,7 @@ def test_damaged_artefacts_are_named_with_the_way_out(
 ) -> None:
     path = half_done / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(store.ArtefactError, match=rf"{name} is damaged \(.*\)\. Delete it and run again") as problem:
+    with pytest.raises(ArtefactError, match=rf"{name} is damaged \(.*\)\. Delete it and run again") as problem:
         run(BASE, root=half_done.parent, dataset=digits)
     assert str(path) in str(problem.value)
     path.unlink()  # the way out; without prune.json its masks are next
@@ -269,7 +295,7 @@ def test_damaged_artefacts_are_named_with_the_way_out(
 def test_a_damaged_result_is_named(digits: data.Dataset, tmp_path: Path) -> None:
     path = run(BASE, root=tmp_path, dataset=digits).directory / "result.json"
     path.write_text(json.dumps({"test_error": 0.0}))
-    with pytest.raises(store.ArtefactError, match=r"result.json is damaged \(KeyError: 'experiment'\)\. Delete it"):
+    with pytest.raises(ArtefactError, match=r"result.json is damaged \(KeyError: 'experiment'\)\. Delete it"):
         run(BASE, root=tmp_path, dataset=digits)
 
 
@@ -286,7 +312,7 @@ def test_foreign_artefacts_are_refused(half_done: Path, digits: data.Dataset, tm
         mine = half_done / name
         kept = mine.read_bytes()
         mine.write_bytes((theirs / name).read_bytes())
-        with pytest.raises(store.ArtefactError, match=message):
+        with pytest.raises(ArtefactError, match=message):
             run(BASE, root=half_done.parent, dataset=digits)
         mine.write_bytes(kept)
     assert run(BASE, root=half_done.parent, dataset=digits).facts["run"] == BASE.name

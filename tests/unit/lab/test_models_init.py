@@ -10,9 +10,9 @@ from scipy import stats
 from torch import nn
 
 from secateur._base.errors import SecateurError
-from secateur.lab import init
+from secateur.lab.models import Initialiser, rn, tn, variance_scaling, vs, vs_h, vs_x
 
-ALL = [init.vs, init.vs_x, init.vs_h, init.rn, init.tn]
+ALL = [vs, vs_x, vs_h, rn, tn]
 _CUT = 0.8796256610342398  # the deviation of a standard normal distribution cut at two
 
 
@@ -39,11 +39,11 @@ LAYERS = [
 @pytest.mark.parametrize(("layer", "inputs", "outputs"), LAYERS, ids=lambda x: getattr(x, "_get_name", str)())
 def test_scaled_variances(layer: nn.Module, inputs: int, outputs: int) -> None:
     expected = {
-        init.vs: 1 / inputs,
-        init.vs_x: 2 / (inputs + outputs),
-        init.vs_h: 2 / inputs,
-        init.rn: 1.0,
-        init.tn: _CUT**2,
+        vs: 1 / inputs,
+        vs_x: 2 / (inputs + outputs),
+        vs_h: 2 / inputs,
+        rn: 1.0,
+        tn: _CUT**2,
     }
     for initialise, variance in expected.items():
         initialise(layer, generator=_generator())
@@ -57,26 +57,26 @@ def test_scaled_variances(layer: nn.Module, inputs: int, outputs: int) -> None:
 
 def test_cut_distributions_are_normal_ones_without_tails() -> None:
     layer = nn.Linear(200, 300)
-    init.tn(layer, generator=_generator(), std=0.5)
+    tn(layer, generator=_generator(), std=0.5)
     values = layer.weight.detach().double().flatten().numpy()
     assert abs(values).max() <= 1
     assert stats.kstest(values, stats.truncnorm(-2, 2, scale=0.5).cdf).pvalue > 0.001
-    init.vs_h(layer, generator=_generator())
+    vs_h(layer, generator=_generator())
     values = layer.weight.detach().double().flatten().numpy()
     assert stats.kstest(values, stats.truncnorm(-2, 2, scale=0.1 / _CUT).cdf).pvalue > 0.001
 
 
 def test_the_plain_normal_has_its_tails() -> None:
     layer = nn.Linear(200, 300)
-    init.rn(layer, generator=_generator(), std=0.1)
+    rn(layer, generator=_generator(), std=0.1)
     assert stats.kstest(layer.weight.detach().flatten().numpy(), stats.norm(scale=0.1).cdf).pvalue > 0.001
 
 
 def test_scaling_keeps_the_signal_through_many_layers() -> None:
     linear = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(10)))
     rectified = nn.Sequential(*(nn.Sequential(nn.Linear(1024, 1024), nn.ReLU()) for _ in range(10)))
-    init.vs(linear, generator=_generator())
-    init.vs_h(rectified, generator=_generator())
+    vs(linear, generator=_generator())
+    vs_h(rectified, generator=_generator())
     x = torch.randn(64, 1024)
     with torch.no_grad():
         assert 0.5 < linear(x).square().mean() < 2
@@ -85,7 +85,7 @@ def test_scaling_keeps_the_signal_through_many_layers() -> None:
 
 def test_gates_of_a_cell_have_unit_variance_for_unit_inputs_and_states() -> None:
     cell = nn.LSTM(300, 200)
-    init.vs(cell, generator=_generator())
+    vs(cell, generator=_generator())
     with torch.no_grad():
         gates = torch.randn(500, 300) @ cell.weight_ih_l0.T + torch.randn(500, 200) @ cell.weight_hh_l0.T
     assert gates.var().item() == pytest.approx(1, rel=0.05)
@@ -97,13 +97,13 @@ def test_normalisation_layers_become_the_identity() -> None:
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
             assert tensor is not None
             tensor.fill_(7)
-    init.vs(nn.Sequential(norm), generator=_generator())
+    vs(nn.Sequential(norm), generator=_generator())
     x = torch.randn(2, 4, 3, 3)
     assert torch.allclose(norm.eval()(x), x / math.sqrt(1 + norm.eps))
 
 
 @pytest.mark.parametrize("initialise", ALL, ids=lambda f: f.__name__)
-def test_the_generator_alone_decides(initialise: init.Initialiser) -> None:
+def test_the_generator_alone_decides(initialise: Initialiser) -> None:
     models = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 5)) for _ in range(3)]
     before = torch.random.get_rng_state()
     for model, seed in zip(models, (0, 0, 1), strict=True):
@@ -115,18 +115,18 @@ def test_the_generator_alone_decides(initialise: init.Initialiser) -> None:
 
 def test_layers_draw_one_after_the_other() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    init.vs(model, generator=_generator())
+    vs(model, generator=_generator())
     assert not torch.equal(model[0].weight, model[1].weight)
     alone, generator = nn.Linear(8, 8), _generator()
     for layer in model:
-        init.vs(alone, generator=generator)
+        vs(alone, generator=generator)
         assert torch.equal(alone.weight, layer.weight)
 
 
 def test_a_double_model_gets_the_same_weights() -> None:
     single, double = nn.Linear(5, 5), nn.Linear(5, 5).double()
     for layer in (single, double):
-        init.vs_x(layer, generator=_generator())
+        vs_x(layer, generator=_generator())
     assert torch.equal(single.weight.double(), double.weight)
 
 
@@ -135,7 +135,7 @@ def test_frozen_parameters_are_constants_and_stay() -> None:
     before = layer.weight.clone()
     layer.weight.requires_grad_(False)
     layer.bias.requires_grad_(False)
-    init.vs_h(layer, generator=_generator())
+    vs_h(layer, generator=_generator())
     assert torch.equal(layer.weight, before) and layer.bias.any()
 
 
@@ -143,14 +143,14 @@ def test_an_unknown_layer_is_refused_before_anything_is_changed() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Embedding(4, 3))
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(SecateurError) as caught:
-        init.vs_h(model, generator=_generator())
+        vs_h(model, generator=_generator())
     assert str(caught.value).startswith("`model`: 1 is a Embedding with weights of its own; only Linear,")
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize("initialise", [init.rn, init.tn])
-def test_a_deviation_that_is_none_is_refused(initialise: init.Initialiser) -> None:
+@pytest.mark.parametrize("initialise", [rn, tn])
+def test_a_deviation_that_is_none_is_refused(initialise: Initialiser) -> None:
     with pytest.raises(SecateurError, match=r"^`std` must be positive, got 0\.$"):
         initialise(nn.Linear(2, 2), generator=_generator(), std=0)  # type: ignore[call-arg]
     with pytest.raises(SecateurError, match=r"^`scale` must be positive, got -1\.$"):
-        init.variance_scaling(nn.Linear(2, 2), generator=_generator(), scale=-1)
+        variance_scaling(nn.Linear(2, 2), generator=_generator(), scale=-1)

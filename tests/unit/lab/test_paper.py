@@ -10,8 +10,8 @@ import pytest
 
 from paper_cases import BASE, DENSE, RECIPE, TINY, cell, clone, record
 from secateur._base.errors import SecateurError
+from secateur.lab.experiment import Ramp, Stairs
 from secateur.lab.paper import Artefact, Cell, Length, Verdict, folders, lines, load, only, order, verdict
-from secateur.lab.recipe import Ramp, Stairs
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,26 @@ from torch import Tensor, nn
 
 from paper_cases import BASE, DENSE, RECIPE, cell
 from secateur._base.errors import SecateurError
-from secateur.lab import engine
 from secateur.lab.data import DataError
-from secateur.lab.engine import Choice, Engine, Stepper
-from secateur.lab.paper import Artefact, Cell, Paper, clock, cost, lines, page
-from secateur.lab.paper.cost import Cost
-from secateur.lab.recipe import Adam
-from secateur.lab.store import ArtefactError
+from secateur.lab.experiment import Adam, Engine
+from secateur.lab.paper import (
+    Artefact,
+    Cell,
+    Cost,
+    Paper,
+    check_timed,
+    cost_table,
+    current_costs,
+    keep_costs,
+    lines,
+    read_costs,
+    time_cells,
+    whole_costs,
+    write_costs,
+    write_page,
+)
+from secateur.lab.repeat import ArtefactError
+from secateur.lab.running import Choice, Stepper, TorchStepper, start
 from secateur.masks import Masks
 
 CELLS = (cell("5 %", "SNIP"), cell("5 %", "dense", DENSE), cell("1 %", "SNIP", replace(BASE, density=0.01)))
@@ -48,7 +61,6 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started: list[tuple[Stepper, nn.Module, Masks | None, list[Tensor]]] = []
         self.closed: list[Stepper] = []
-        start = engine.start
 
         def watched(choice: Choice, model: nn.Module, masks: Masks | None, optimizer: Any, *, bf16: bool) -> Stepper:
             before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -58,7 +70,7 @@ class Watched:
             monkeypatch.setattr(stepper, "close", lambda: (self.closed.append(stepper), close()))
             return stepper
 
-        monkeypatch.setattr(engine, "start", watched)
+        monkeypatch.setattr("secateur.lab.paper._clock.start", watched)
 
     def kinds(self) -> list[tuple[str, int]]:
         """The engine of each, and how many weights it was given."""
@@ -72,7 +84,7 @@ def test_steps_are_real_ones_of_the_cell_s_engine(monkeypatch: pytest.MonkeyPatc
     watched = Watched(monkeypatch)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     cells = [CELLS[0], cell("held", experiment=replace(BASE, engine=Engine.TORCH, recipe=replace(RECIPE, batch=20)))]
-    found = clock.measure(cells, threads=1, budget=0.01)
+    found = time_cells(cells, threads=1, budget=0.01)
     # The cell's own network and the dense one beside it, of 64 · 300 + 300 · 100 + 100 · 10 weights, for each.
     assert watched.kinds() == [("sparse", 2_510), ("torch", 50_200), ("torch", 2_510), ("torch", 50_200)]
     assert [found[one.name].engine for one in cells] == ["sparse", "torch"]
@@ -90,17 +102,17 @@ def test_steps_are_real_ones_of_the_cell_s_engine(monkeypatch: pytest.MonkeyPatc
 
 def test_steps_see_the_run_s_own_batches_and_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     watched, sizes = Watched(monkeypatch), []
-    step = engine.TorchStepper.step
+    step = TorchStepper.step
 
-    def counted(self: engine.TorchStepper, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
+    def counted(self: TorchStepper, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
         sizes.append(len(inputs))
         return step(self, inputs, targets, rate)
 
-    monkeypatch.setattr(engine.TorchStepper, "step", counted)
+    monkeypatch.setattr(TorchStepper, "step", counted)
     run = replace(DENSE, recipe=replace(RECIPE, batch=30, optimizer=Adam()), random_labels=True, seed=3)
-    found = clock.measure([cell("dense", experiment=run)], budget=0.01)
+    found = time_cells([cell("dense", experiment=run)], budget=0.01)
     ((stepper, *_),) = watched.started
-    assert isinstance(stepper, engine.TorchStepper) and isinstance(stepper.optimizer, torch.optim.Adam)
+    assert isinstance(stepper, TorchStepper) and isinstance(stepper.optimizer, torch.optim.Adam)
     assert set(sizes) == {30} and len(sizes) >= 7  # two untimed, five turns
     only = found["dense · snip"]
     assert only.evaluation == only.dense_evaluation > 0
@@ -117,11 +129,11 @@ def test_an_evaluation_is_of_the_validation_and_the_test_set(monkeypatch: pytest
             call()
         return dict.fromkeys(candidates, 0.008)
 
-    predict = engine.TorchStepper.predict
-    monkeypatch.setattr(engine.TorchStepper, "predict", lambda self, x: (asked.append(len(x)), predict(self, x))[1])
-    monkeypatch.setattr(clock, "interleaved", known)
+    predict = TorchStepper.predict
+    monkeypatch.setattr(TorchStepper, "predict", lambda self, x: (asked.append(len(x)), predict(self, x))[1])
+    monkeypatch.setattr("secateur.lab.paper._clock.interleaved", known)
     run = replace(DENSE, recipe=replace(RECIPE, steps=100, batch=20, evaluate_every=30))
-    (found,) = clock.measure([cell("dense", experiment=run)]).values()
+    (found,) = time_cells([cell("dense", experiment=run)]).values()
     assert asked == [355]  # the test set of the digits, which is timed for the 144 of the validation set as well
     assert found.evaluation == pytest.approx(0.008 * 499 / 355) and found.evaluations == 4
 
@@ -129,20 +141,20 @@ def test_an_evaluation_is_of_the_validation_and_the_test_set(monkeypatch: pytest
 def test_what_cannot_be_timed_is_refused_before_anything_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SECATEUR_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    clock.check(CELLS)
+    check_timed(CELLS)
     with pytest.raises(SecateurError, match=r"Did you mean 'random'\?"):
-        clock.check([*CELLS, cell("wrong", experiment=replace(BASE, method="randm"))])
+        check_timed([*CELLS, cell("wrong", experiment=replace(BASE, method="randm"))])
     with pytest.raises(DataError, match=r"MNIST was not found\. Looked for"):
-        clock.check([*CELLS, cell("far", experiment=replace(BASE, data="mnist"))])
+        check_timed([*CELLS, cell("far", experiment=replace(BASE, data="mnist"))])
     with pytest.raises(SecateurError, match=r"`threads` must be at least 1, got 0"):
-        clock.measure(CELLS, threads=0)
+        time_cells(CELLS, threads=0)
 
 
 def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
     path = tmp_path / "table.cost.json"
-    assert cost.read(path) == {}
-    cost.write(path, COSTS)
-    assert cost.read(path) == COSTS
+    assert read_costs(path) == {}
+    write_costs(path, COSTS)
+    assert read_costs(path) == COSTS
 
 
 @pytest.mark.parametrize(
@@ -167,35 +179,35 @@ def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
 def test_damaged_and_foreign_files_are_named_and_left(damage: Callable[[str], str], why: str, tmp_path: Path) -> None:
     paper, artefact = paper_in(tmp_path, *CELLS)
     path = paper.costs(artefact)
-    cost.write(path, COSTS)
+    write_costs(path, COSTS)
     path.write_text(damage(path.read_text()))
     before = path.read_bytes()
     with pytest.raises(ArtefactError, match=rf"table\.cost\.json is damaged \(.*{why}.*\)\. Delete it and run again"):
-        cost.read(path)
+        read_costs(path)
     with pytest.raises(ArtefactError, match=r"table\.cost\.json is damaged"):
-        cost.keep(paper, artefact, COSTS)
+        keep_costs(paper, artefact, COSTS)
     assert path.read_bytes() == before
 
 
 def test_keep_replaces_only_what_was_timed_and_forgets_cells_that_are_gone(tmp_path: Path) -> None:
     paper, artefact = paper_in(tmp_path, *CELLS)
     gone = cell("gone")
-    assert cost.keep(*paper_in(tmp_path, *CELLS[1:], gone), {gone.name: spent(gone), "5 % · dense": spent(CELLS[1])})
+    assert keep_costs(*paper_in(tmp_path, *CELLS[1:], gone), {gone.name: spent(gone), "5 % · dense": spent(CELLS[1])})
     fresh = {"5 % · dense": COSTS["5 % · dense"], "5 % · SNIP": COSTS["5 % · SNIP"]}
-    assert cost.keep(paper, artefact, fresh) == fresh
-    assert list(cost.read(paper.costs(artefact))) == ["5 % · SNIP", "5 % · dense"]  # in the order of the table
-    assert cost.keep(paper, artefact, {"1 % · SNIP": COSTS["1 % · SNIP"]}) == COSTS
+    assert keep_costs(paper, artefact, fresh) == fresh
+    assert list(read_costs(paper.costs(artefact))) == ["5 % · SNIP", "5 % · dense"]  # in the order of the table
+    assert keep_costs(paper, artefact, {"1 % · SNIP": COSTS["1 % · SNIP"]}) == COSTS
 
 
 def test_a_cost_of_another_experiment_is_none_of_the_cell_s() -> None:
     other = replace(CELLS[0], experiment=replace(BASE, recipe=replace(RECIPE, batch=51)))
     renamed = replace(CELLS[0], experiment=replace(BASE, recipe=replace(RECIPE, name="only a label")))
-    assert cost.current([other, *CELLS[1:]], COSTS).keys() == {"5 % · dense", "1 % · SNIP"}
-    assert cost.current([renamed], COSTS) == {"5 % · SNIP": COSTS["5 % · SNIP"]}
+    assert current_costs([other, *CELLS[1:]], COSTS).keys() == {"5 % · dense", "1 % · SNIP"}
+    assert current_costs([renamed], COSTS) == {"5 % · SNIP": COSTS["5 % · SNIP"]}
 
 
 def test_layout_is_milliseconds_and_how_much_longer_dense_takes() -> None:
-    assert cost.layout(CELLS, COSTS) == (
+    assert cost_table(CELLS, COSTS) == (
         "Milliseconds per training step (and how many times longer dense takes, under torch, measured in turns), "
         "on Abacus, 1 thread:\n\n"
         "|  | SNIP | dense |\n"
@@ -203,13 +215,13 @@ def test_layout_is_milliseconds_and_how_much_longer_dense_takes() -> None:
         "| 5 % | 2 (2.5×) | 5 |\n"
         "| 1 % | 1.25 (4.0×) |  |"
     )
-    assert cost.layout(CELLS, {}) == ""
+    assert cost_table(CELLS, {}) == ""
     only = {"1 % · SNIP": spent(CELLS[2], threads=2), "gone": spent(CELLS[0], machine="Another")}
-    assert "on Abacus, 2 threads:\n\n|  | SNIP |\n" in cost.layout(CELLS, only)
+    assert "on Abacus, 2 threads:\n\n|  | SNIP |\n" in cost_table(CELLS, only)
 
 
 def test_many_columns_go_down_the_page() -> None:
-    shown = cost.layout(CELLS[:2], COSTS).splitlines()
+    shown = cost_table(CELLS[:2], COSTS).splitlines()
     assert shown[2] == "|  | 5 % |" and shown[4:] == ["| SNIP | 2 (2.5×) |", "| dense | 5 |"]
 
 
@@ -219,9 +231,9 @@ def test_the_whole_counts_all_steps_and_evaluations_of_all_seeds() -> None:
     costs = COSTS | {"1 % · SNIP": replace(COSTS["1 % · SNIP"], experiment=longer, evaluations=3)}
     # 20 steps at 2 ms, 20 at 5 ms and 100 at 1.25 ms, and seven evaluations of half a second, five times each; were
     # they dense, 140 at 5 ms and seven of three quarters.
-    assert cost.whole(cells, costs, 5) == pytest.approx((5 * (0.265 + 3.5), 5 * (0.7 + 5.25)))
-    assert cost.whole(cells, {"5 % · SNIP": COSTS["5 % · SNIP"]}, 5) is None
-    assert cost.whole((), COSTS, 5) is None
+    assert whole_costs(cells, costs, 5) == pytest.approx((5 * (0.265 + 3.5), 5 * (0.7 + 5.25)))
+    assert whole_costs(cells, {"5 % · SNIP": COSTS["5 % · SNIP"]}, 5) is None
+    assert whole_costs((), COSTS, 5) is None
 
 
 def test_the_page_shows_costs_of_what_the_cells_run_now(tmp_path: Path) -> None:
@@ -231,14 +243,14 @@ def test_the_page_shows_costs_of_what_the_cells_run_now(tmp_path: Path) -> None:
     )
     paper, artefact = paper_in(tmp_path, *cells, seeds=2)
     costs = {one.name: replace(COSTS[one.name], experiment=one.experiment) for one in cells}
-    cost.keep(paper, artefact, costs)
-    text = page.write(paper, tmp_path / "docs").read_text()
-    assert f"\n\n{cost.layout(cells, costs)}\n\n" in text
+    keep_costs(paper, artefact, costs)
+    text = write_page(paper, tmp_path / "docs").read_text()
+    assert f"\n\n{cost_table(cells, costs)}\n\n" in text
     # 3,600,000 steps at 2 + 1.25 ms, and at 10 ms, with two seeds, in hours; dense is no series but a single cell
     model = cells[0].experiment.model
     assert f"{model}, SNIP: 6.5, and 20 if each run took as long as the dense network's." in text
     assert "full length with 2 seeds" in text and f"{model}, dense:" not in text
     changed, _ = paper_in(tmp_path, CELLS[0], *cells[1:], seeds=2)
-    text = page.write(changed, tmp_path / "docs").read_text()
+    text = write_page(changed, tmp_path / "docs").read_text()
     assert "| 5 % |  | 5 |" in text or "| 5 % | 5 |  |" in text
     assert "at full length" not in text  # a cell has not been timed

@@ -9,7 +9,7 @@ import torch
 from matplotlib.image import imread
 
 from secateur._base.errors import SecateurError
-from secateur.lab.paper.drawing import canvas, kept_inputs, save, show_image
+from secateur.lab.paper import canvas, kept_inputs, save_figure, show_image
 from secateur.masks import Masks
 
 
@@ -38,7 +38,7 @@ def test_panels_come_in_reading_order(tmp_path: Path) -> None:
     assert len(panels) == 6
     for number, panel in enumerate(panels):
         show_image(panel, torch.full((2, 2), number / 5), most=1.0)
-    save(figure, tmp_path / "deep" / "six.png")
+    save_figure(figure, tmp_path / "deep" / "six.png")
     drawn = torch.from_numpy(imread(tmp_path / "deep" / "six.png")[:, :, 0])
     height, width = drawn.shape
     places = [(height * (1 + 2 * row) // 4, width * (1 + 2 * column) // 6) for row in range(2) for column in range(3)]
@@ -50,6 +50,6 @@ def test_drawing_is_the_same_bytes_each_time(tmp_path: Path) -> None:
         figure, axes = canvas(1, 2, width=2.0, height=1.0)
         show_image(axes[0], torch.eye(4), "eye")
         show_image(axes[1], torch.eye(4), most=2.0)
-        save(figure, tmp_path / name / "eye.png")
+        save_figure(figure, tmp_path / name / "eye.png")
     assert (tmp_path / "one" / "eye.png").read_bytes() == (tmp_path / "two" / "eye.png").read_bytes()
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["eye.png"]

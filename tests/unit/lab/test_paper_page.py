@@ -11,14 +11,27 @@ import pytest
 from matplotlib.image import imread
 
 from paper_cases import BASE, DENSE, cell, record
-from secateur.lab.paper import Artefact, Cell, Gathered, Paper, Record, grid, lines, work
-from secateur.lab.paper.drawing import canvas, save
-from secateur.lab.paper.layout import cross, markdown
-from secateur.lab.paper.page import misses, outcomes, write
-from secateur.lab.paper.record import Verdict
-from secateur.lab.paper.record import write as write_records
-from secateur.lab.recipe import shortened
-from secateur.lab.store import ArtefactError
+from secateur.lab.experiment import shortened
+from secateur.lab.paper import (
+    Artefact,
+    Cell,
+    Gathered,
+    Paper,
+    Record,
+    Verdict,
+    canvas,
+    cross,
+    grid,
+    illustrate,
+    lines,
+    markdown,
+    misses,
+    outcomes,
+    save_figure,
+    write_page,
+)
+from secateur.lab.paper import write_records as write_records
+from secateur.lab.repeat import ArtefactError
 
 
 def table(text: str) -> list[list[str]]:
@@ -97,7 +110,7 @@ RECORDS = {
 def draw(gathered: Gathered, folder: Path) -> list[tuple[str, str]]:
     figure, (axes,) = canvas(1, 1, width=1.0, height=1.0)
     axes.plot([0, 1])
-    save(figure, folder / "curve.png")
+    save_figure(figure, folder / "curve.png")
     return [("curve.png", f"A line among {len(gathered.cells)} cells")]
 
 
@@ -143,8 +156,8 @@ def test_the_page_shows_everything(tmp_path: Path) -> None:
     paper = paper_in(tmp_path, RECORDS)
     docs = tmp_path / "docs" / "papers"
     figure = paper.find("figure")
-    assert work.illustrate(figure, Gathered(figure.cells, {}, {}), docs / "tiny") == [docs / "tiny" / "curve.png"]
-    assert write(paper, docs) == docs / "tiny.md"
+    assert illustrate(figure, Gathered(figure.cells, {}, {}), docs / "tiny") == [docs / "tiny" / "curve.png"]
+    assert write_page(paper, docs) == docs / "tiny.md"
     page = (docs / "tiny.md").read_text()
     assert page.startswith("# Tiny, 1999\n\nWhat it is.\n\n") and page.endswith("\n") and "\n\n\n" not in page
     summary = table(page)[:3]
@@ -159,41 +172,41 @@ def test_the_page_shows_everything(tmp_path: Path) -> None:
     brief = {
         name: replace(one, experiment=replace(BASE, recipe=shortened(BASE.recipe, 5))) for name, one in RECORDS.items()
     }
-    assert f"Steps: {BASE.model} 5 of 20." in write(paper_in(tmp_path / "short", brief), docs).read_text()
-    write(paper, docs)
+    assert f"Steps: {BASE.model} 5 of 20." in write_page(paper_in(tmp_path / "short", brief), docs).read_text()
+    write_page(paper, docs)
     linked = re.findall(r"!\[(.*)\]\((.*)\)", page)
     assert linked == [("A line among 0 cells", "tiny/curve.png")]
     assert imread(docs / linked[0][1]).ndim == 3
     before = page
-    write(paper, docs)
+    write_page(paper, docs)
     assert (docs / "tiny.md").read_text() == before  # a pure function of what is recorded
 
 
 def test_a_picture_that_is_gone_is_not_linked(tmp_path: Path) -> None:
     paper, docs = paper_in(tmp_path, {}), tmp_path / "docs"
-    (path,) = work.illustrate(paper.find("figure"), Gathered((), {}, {}), docs / "tiny")
-    assert "curve.png" in write(paper, docs).read_text()
+    (path,) = illustrate(paper.find("figure"), Gathered((), {}, {}), docs / "tiny")
+    assert "curve.png" in write_page(paper, docs).read_text()
     path.unlink()
-    assert "curve.png" not in write(paper, docs).read_text()
+    assert "curve.png" not in write_page(paper, docs).read_text()
 
 
 def test_pictures_of_other_artefacts_are_remembered(tmp_path: Path) -> None:
     figure = Artefact("one", "", "", (), grid, draw=draw)
     for artefact in (figure, replace(figure, name="two"), replace(figure, name="three", draw=None)):
-        work.illustrate(artefact, Gathered((), {}, {}), tmp_path)
+        illustrate(artefact, Gathered((), {}, {}), tmp_path)
     known = (tmp_path / "pictures.json").read_text()
     assert '"one"' in known and '"two"' in known and '"three"' not in known
 
 
 def test_a_page_of_nothing_recorded_says_so(tmp_path: Path) -> None:
-    page = write(paper_in(tmp_path, {}), tmp_path / "docs").read_text()
+    page = write_page(paper_in(tmp_path, {}), tmp_path / "docs").read_text()
     assert table(page)[2] == ["Table 1", "5", "0", "0", "0", "0", "5"]
     assert page.count("not measured") == 1 + len(CELLS) and "Data:" not in page and "Misses" not in page
 
 
 def test_outdated_records_are_left_out_and_named(tmp_path: Path) -> None:
     changed = (replace(CELLS[0], experiment=replace(BASE, recipe=replace(BASE.recipe, batch=51))), *CELLS[1:])
-    page = write(paper_in(tmp_path, RECORDS, changed), tmp_path / "docs").read_text()
+    page = write_page(paper_in(tmp_path, RECORDS, changed), tmp_path / "docs").read_text()
     assert (
         "Recorded before these cells were changed, and left out until they are run again:\n\n* net · reached\n" in page
     )
@@ -209,5 +222,5 @@ def test_a_damaged_file_is_named_and_no_page_written(name: str, tmp_path: Path) 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('{"figure": [["no caption"]], "table": 3}')
     with pytest.raises(ArtefactError, match=rf"{path.name} is damaged"):
-        write(paper, tmp_path / "docs")
+        write_page(paper, tmp_path / "docs")
     assert not (tmp_path / "docs" / "tiny.md").exists()

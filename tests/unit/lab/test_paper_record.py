@@ -11,13 +11,28 @@ from typing import Any
 import pytest
 
 from paper_cases import BASE, DENSE, cell, record
-from secateur.lab.compare import Comparison, compare
-from secateur.lab.experiment import Experiment
-from secateur.lab.paper import Artefact, Cell, Length, Paper, condense, lines, page, work
-from secateur.lab.paper.record import Record, current, read, write
-from secateur.lab.recipe import Constant, Recipe, shortened
-from secateur.lab.run import Result
-from secateur.lab.store import ArtefactError
+from secateur.lab.comparing import Comparison, compare
+from secateur.lab.experiment import Constant, Experiment, Recipe, shortened
+from secateur.lab.paper import (
+    Artefact,
+    Cell,
+    Length,
+    Paper,
+    Record,
+    at_hand,
+    condense,
+    current_records,
+    finished,
+    keep_records,
+    lines,
+    outdone,
+    read_records,
+    run_cells,
+    write_page,
+    write_records,
+)
+from secateur.lab.repeat import ArtefactError
+from secateur.lab.running import Result
 
 CELLS = (
     cell("a", paper=1.6, why="Because."),
@@ -48,9 +63,9 @@ def result(seed: int, error: float, *, best: float = 0.0, seconds: float = 2.0, 
 def test_records_are_written_and_read_back_equal(tmp_path: Path) -> None:
     path = tmp_path / "table.expected.json"
     records = {"a · snip": FULL, "b · dense": record(experiment=DENSE, failures=("seed 0: no luck.",))}
-    write(path, CELLS, records)
-    assert read(path) == records
-    assert read(tmp_path / "none.json") == {}
+    write_records(path, CELLS, records)
+    assert read_records(path) == records
+    assert read_records(tmp_path / "none.json") == {}
 
 
 def test_runs_in_bfloat16_are_records_of_the_cell_and_said_to_be(tmp_path: Path) -> None:
@@ -59,15 +74,15 @@ def test_runs_in_bfloat16_are_records_of_the_cell_and_said_to_be(tmp_path: Path)
     assert experiment == replace(BASE, bf16=True) and experiment.hash != BASE.hash
     paper, artefact = paper_in(tmp_path, one)
     found = {one.name: record(1.5, experiment=experiment, engine="torch")}
-    assert work.keep(paper, artefact, found) == found == read(paper.expected(artefact))
-    assert "Engine: torch in bfloat16." in page.write(paper, tmp_path / "docs").read_text()
+    assert keep_records(paper, artefact, found) == found == read_records(paper.expected(artefact))
+    assert "Engine: torch in bfloat16." in write_page(paper, tmp_path / "docs").read_text()
     # A cell that is in bfloat16 itself is run so in any case.
     assert Length(1).of(cell(experiment=experiment)) == (experiment,)
 
 
 def test_the_file_says_what_was_expected_and_what_came_out(tmp_path: Path) -> None:
     path = tmp_path / "table.expected.json"
-    write(path, CELLS, {"a · snip": FULL})
+    write_records(path, CELLS, {"a · snip": FULL})
     content = json.loads(path.read_text())
     assert content["format"] == "secateur.expected/1"
     first, second, third = content["cells"]
@@ -107,25 +122,25 @@ def test_the_file_says_what_was_expected_and_what_came_out(tmp_path: Path) -> No
 )
 def test_damaged_and_foreign_files_are_named(damage: Callable[[str], str], why: str, tmp_path: Path) -> None:
     path = tmp_path / "table.expected.json"
-    write(path, CELLS, {"a · snip": FULL})
+    write_records(path, CELLS, {"a · snip": FULL})
     path.write_text(damage(path.read_text()))
     with pytest.raises(
         ArtefactError, match=rf"table\.expected\.json is damaged \(.*{why}.*\)\. Delete it and run again"
     ):
-        read(path)
+        read_records(path)
     before = path.read_bytes()
     with pytest.raises(ArtefactError, match=r"table\.expected\.json is damaged"):
-        work.keep(*paper_in(tmp_path, *CELLS), {"c · snip": record(2.0)})
+        keep_records(*paper_in(tmp_path, *CELLS), {"c · snip": record(2.0)})
     assert path.read_bytes() == before
 
 
 def test_keep_replaces_only_what_was_run(tmp_path: Path) -> None:
     paper, artefact = paper_in(tmp_path, *CELLS)
     old = {"a · snip": FULL, "b · dense": record(3.0, experiment=DENSE)}
-    assert work.keep(paper, artefact, old) == old
+    assert keep_records(paper, artefact, old) == old
     fresh = {"b · dense": record(2.0, 2.2, experiment=DENSE), "c · snip": record(9.0, experiment=CELLS[2].experiment)}
-    assert work.keep(paper, artefact, fresh) == {"a · snip": FULL, **fresh}
-    assert read(paper.expected(artefact)) == {"a · snip": FULL, **fresh}
+    assert keep_records(paper, artefact, fresh) == {"a · snip": FULL, **fresh}
+    assert read_records(paper.expected(artefact)) == {"a · snip": FULL, **fresh}
     assert [entry["cell"] for entry in json.loads(paper.expected(artefact).read_text())["cells"]] == [
         "a · snip",
         "b · dense",
@@ -146,20 +161,20 @@ def test_keep_replaces_only_what_was_run(tmp_path: Path) -> None:
 def test_what_took_more_work_stays(fresh: Record, stays: bool, tmp_path: Path) -> None:
     paper, artefact = paper_in(tmp_path, *CELLS)
     known = {"a · snip": record(2.0, 2.2)}
-    work.keep(paper, artefact, known)
-    assert work.outdone(artefact, {"a · snip": fresh}, known) == (known if stays else {})
-    assert work.keep(paper, artefact, {"a · snip": fresh}) == (known if stays else {"a · snip": fresh})
+    keep_records(paper, artefact, known)
+    assert outdone(artefact, {"a · snip": fresh}, known) == (known if stays else {})
+    assert keep_records(paper, artefact, {"a · snip": fresh}) == (known if stays else {"a · snip": fresh})
 
 
 def test_a_record_of_another_experiment_is_no_record_of_the_cell(tmp_path: Path) -> None:
     (one,) = CELLS[:1]
     other = replace(one, experiment=replace(BASE, recipe=replace(BASE.recipe, batch=51)))
-    assert current([one], {one.name: FULL}) == {one.name: FULL}
-    assert current([other], {one.name: FULL}) == {}
+    assert current_records([one], {one.name: FULL}) == {one.name: FULL}
+    assert current_records([other], {one.name: FULL}) == {}
     paper, artefact = paper_in(tmp_path, other)
-    write(paper.expected(artefact), [one], {one.name: FULL})
-    assert work.keep(paper, artefact, {}) == {}
-    assert read(paper.expected(artefact)) == {one.name: FULL}  # kept: the cell may change back
+    write_records(paper.expected(artefact), [one], {one.name: FULL})
+    assert keep_records(paper, artefact, {}) == {}
+    assert read_records(paper.expected(artefact)) == {one.name: FULL}  # kept: the cell may change back
     assert json.loads(paper.expected(artefact).read_text())["cells"][0]["verdict"] == "not measured"
 
 
@@ -167,9 +182,9 @@ def test_a_record_of_another_experiment_is_no_record_of_the_cell(tmp_path: Path)
 def test_a_record_of_another_length_is_the_cell_s_own(length: Length) -> None:
     one = cell(quick=5, quick_examples=40)
     found = record(1.0, experiment=length.of(one)[0])
-    assert current([one], {one.name: found}) == {one.name: found}
+    assert current_records([one], {one.name: found}) == {one.name: found}
     renamed = replace(one, experiment=replace(BASE, recipe=replace(BASE.recipe, name="only a label")))
-    assert current([renamed], {one.name: found}) == {one.name: found}
+    assert current_records([renamed], {one.name: found}) == {one.name: found}
 
 
 def test_a_record_is_condensed_from_the_facts() -> None:
@@ -199,7 +214,7 @@ def test_measure_runs_once_what_two_cells_share_and_keeps_failures_apart(tmp_pat
         asked.extend(experiments)
         return compare(experiments, root=tmp_path)
 
-    found = work.measure(cells, Length(2), "command", run_all)
+    found = run_cells(cells, Length(2), "command", run_all)
     assert len(asked) == 4 and found["a · snip"] == found["b · snip"]
     assert found["a · snip"].seeds == (0, 1) and not found["a · snip"].failures
     assert found["wild · snip"].errors == ()
@@ -212,10 +227,10 @@ def test_measure_runs_once_what_two_cells_share_and_keeps_failures_apart(tmp_pat
     assert found["a · snip"].kept == direct["kept"] == 2_510
 
     length = Length(3)
-    assert [one.seed for one in work.finished(length.of(cells[0]), tmp_path)] == [0, 1]
-    at_hand = work.at_hand(cells, length, tmp_path)
-    assert [[one.experiment.seed for one in at_hand[each.name]] for each in cells] == [[0, 1], [0, 1], []]
+    assert [one.seed for one in finished(length.of(cells[0]), tmp_path)] == [0, 1]
+    there = at_hand(cells, length, tmp_path)
+    assert [[one.experiment.seed for one in there[each.name]] for each in cells] == [[0, 1], [0, 1], []]
 
 
 def test_what_is_not_run_has_no_record() -> None:
-    assert work.measure([cell("a")], Length(2), "command", lambda experiments: Comparison((), {})) == {}
+    assert run_cells([cell("a")], Length(2), "command", lambda experiments: Comparison((), {})) == {}

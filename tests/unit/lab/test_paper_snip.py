@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateur.lab import data, stages
-from secateur.lab.paper import Artefact, Gathered, Length, Paper, load, order, work
-from secateur.lab.recipe import Adam, Constant, Sgd, Stairs
+from secateur.lab import data
+from secateur.lab.experiment import Adam, Constant, Sanity, Sgd, Stairs
+from secateur.lab.paper import Artefact, Gathered, Length, Paper, check_first, illustrate, load, order
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = {"table1", "figure1", "table2", "table3", "figure2", "figure3", "figure4"}  # of the paper itself
@@ -59,7 +59,7 @@ def test_every_table_and_figure_is_there(snip: Paper) -> None:
 
 def test_every_cell_can_be_run(snip: Paper) -> None:
     for artefact in snip.artefacts.values():
-        work.check_first(artefact.cells, Length(1, quick=True))
+        check_first(artefact.cells, Length(1, quick=True))
         assert artefact.title and artefact.about.strip()
         assert artefact.cells or artefact.draw is not None
         once = order(artefact.cells, Length(2))
@@ -188,7 +188,7 @@ def test_figure_1_spans_the_paper_s_axis_and_beyond(snip: Paper) -> None:
         assert own[0].experiment.method == "dense"
     checks = {cell.experiment.sanity for cell in artefact.cells}
     methods = {cell.experiment.method for cell in artefact.cells}
-    assert checks == {"", *stages.SANITY}
+    assert checks == set(Sanity)
     assert methods == {"dense", "snip", "magnitude", "random", "erk", "grasp", "synflow", "force"}
 
 
@@ -216,12 +216,12 @@ def test_figures_draw_what_there_is_and_nothing_from_nothing(snip: Paper, tmp_pa
 
     for name in ("figure1", "figure3", "figure4"):
         artefact = snip.find(name)
-        assert work.illustrate(artefact, Gathered(artefact.cells, {}, {}), tmp_path) == []
+        assert illustrate(artefact, Gathered(artefact.cells, {}, {}), tmp_path) == []
     assert not list(tmp_path.iterdir())
     figure = snip.find("figure1")
     some = [cell for cell in figure.cells if cell.row == "LeNet-5-Caffe, 0 %" or cell.column == "random, ERK"]
     records = {cell.name: record(2.0, 3.0, experiment=cell.experiment) for cell in some}
-    drawn = work.illustrate(figure, Gathered(figure.cells, records, {}), tmp_path)
+    drawn = illustrate(figure, Gathered(figure.cells, records, {}), tmp_path)
     assert [path.name for path in drawn] == ["figure1-lenet-300-100.png", "figure1-lenet-5-caffe.png"]
     assert all(path.stat().st_size > 5_000 for path in drawn)
 

@@ -142,8 +142,7 @@ def test_what_is_remembered_at_a_milestone() -> None:
     found = []
     for measure in memories:
         observer = _observer(model, measure)
-        assert observer.wants(milestone=True)
-        assert observer.wants(milestone=False) is (measure.online is not Memory.STEP)
+        assert observer.remembers is (measure.online is not Memory.STEP)
         for number, grads in enumerate(steps):
             observer.update(grads)
             if number == 1:
@@ -166,7 +165,7 @@ def test_two_scores_may_ask_for_the_same_measure() -> None:
 
 def test_a_state_of_other_measures_or_parameters_is_refused() -> None:
     observer = _observer(_model(), measures.fisher())
-    with pytest.raises(SecateurError, match=r"of the measures \['grad'\], but what lives here is \['fisher'\]"):
+    with pytest.raises(SecateurError, match=r"of the measures \['grad'\], but this method measures \['fisher'\]"):
         observer.load_state_dict({"grad": {}})
     with pytest.raises(SecateurError, match=r"tensors of this model, got \['running.z'\]"):
         observer.load_state_dict({"fisher": {"updates": 1, "running.z": torch.zeros(1)}})

@@ -14,8 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from secateur import Masks, SecateurError, hold
 from secateur._base import door
-from secateur.lab.models import build, registry
-from secateur.lab.models.wide_resnet import WideBlock
+from secateur.lab.models import WideBlock, _registry, build
 from secateur.sparse import compile_step, why_no_fused_step
 from secateur.sparse.programs._network import program_of
 from secateur.sparse.steps._network import NetworkStep
@@ -233,7 +232,7 @@ def test_masked_biases_stay_zero() -> None:
 @pytest.mark.parametrize("name", ["lenet-5-caffe", "alexnet-s", "alexnet-b", "vgg-c", "vgg-d", "vgg-like", "wrn-16-8"])
 def test_the_papers_networks_are_understood(name: str) -> None:
     """All that have no recurrence."""
-    known = registry._KNOWN[name]
+    known = _registry._KNOWN[name]
     with torch.device("meta"):
         assert program_of(known.make(known.in_shape, 10)).flat
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, hold
-from secateur.lab.models.recurrent import RowReader, gru, lstm
+from secateur.lab.models import RowReader, gru, lstm
 from secateur.sparse import Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
 from secateur.sparse.measured import _recurrent as measured
 from secateur.sparse.measured._machine import BreakEven, processor

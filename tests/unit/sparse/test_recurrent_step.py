@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from secateur import Masks, SecateurError, hold
 from secateur._base import door
-from secateur.lab.engine import Engine, choose
-from secateur.lab.models.recurrent import gru, lstm
-from secateur.lab.recipe import Sgd
+from secateur.lab.experiment import Engine, Sgd
+from secateur.lab.models import gru, lstm
+from secateur.lab.running import choose
 from secateur.sparse import UnsupportedError, compile_step, why_no_fused_step
 from secateur.sparse.programs._recurrent import recurrent_program_of
 from secateur.sparse.steps._recurrent import RecurrentStep

@@ -6,11 +6,11 @@ x, y = batch_at(data.train, 100, seed=3, step=7)  # the same batch in every proc
 
 from __future__ import annotations
 
-from secateur.lab.data.augment import Augment, flip, flip_and_shift, nudge, shift
-from secateur.lab.data.catalogue import catalogue, load, look_for, whereabouts
-from secateur.lab.data.dataset import Dataset, Examples, first, shuffle_labels, split
-from secateur.lab.data.find import DataError, Source
-from secateur.lab.data.stream import batch_at, batches, in_order, indices_at, order, rows, steps_in
+from secateur.lab.data._augment import Augment, flip, flip_and_shift, nudge, shift
+from secateur.lab.data._catalogue import catalogue, load, look_for, whereabouts
+from secateur.lab.data._dataset import Dataset, Examples, first, shuffle_labels, split
+from secateur.lab.data._find import DataError, Source
+from secateur.lab.data._stream import batch_at, batches, in_order, indices_at, order, rows, steps_in
 
 __all__ = [
     "Augment",

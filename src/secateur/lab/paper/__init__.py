@@ -2,27 +2,99 @@
 
 from __future__ import annotations
 
-from secateur.lab.paper.artefact import Artefact, Draw, Gathered, Layout, Paper, folders, load
-from secateur.lab.paper.cell import Cell, Length, only, order
-from secateur.lab.paper.layout import grid, lines
-from secateur.lab.paper.record import Record, Verdict, condense, verdict
+from secateur.lab.paper._artefact import Artefact, Draw, Gathered, Layout, Paper, folders, load
+from secateur.lab.paper._cell import Cell, Length, only, order
+from secateur.lab.paper._clock import check_timed, time_cells
+from secateur.lab.paper._cost import (
+    Cost,
+    Costs,
+    cost_table,
+    cost_totals,
+    current_costs,
+    keep_costs,
+    read_costs,
+    whole_costs,
+    write_costs,
+)
+from secateur.lab.paper._drawing import canvas, kept_inputs, save_figure, show_image
+from secateur.lab.paper._layout import cross, grid, lines, markdown, number, plural, short, spread
+from secateur.lab.paper._page import misses, note_pictures, outcomes, write_page
+from secateur.lab.paper._record import (
+    Record,
+    Records,
+    Verdict,
+    condense,
+    current_records,
+    read_records,
+    verdict,
+    write_records,
+)
+from secateur.lab.paper._work import (
+    at_hand,
+    check_data,
+    check_first,
+    diverged,
+    finished,
+    illustrate,
+    keep_records,
+    outdone,
+    run_cells,
+)
 
 __all__ = [
     "Artefact",
     "Cell",
+    "Cost",
+    "Costs",
     "Draw",
     "Gathered",
     "Layout",
     "Length",
     "Paper",
     "Record",
+    "Records",
     "Verdict",
+    "at_hand",
+    "canvas",
+    "check_data",
+    "check_first",
+    "check_timed",
     "condense",
+    "cost_table",
+    "cost_totals",
+    "cross",
+    "current_costs",
+    "current_records",
+    "diverged",
+    "finished",
     "folders",
     "grid",
+    "illustrate",
+    "keep_costs",
+    "keep_records",
+    "kept_inputs",
     "lines",
     "load",
+    "markdown",
+    "misses",
+    "note_pictures",
+    "number",
     "only",
     "order",
+    "outcomes",
+    "outdone",
+    "plural",
+    "read_costs",
+    "read_records",
+    "run_cells",
+    "save_figure",
+    "short",
+    "show_image",
+    "spread",
+    "time_cells",
     "verdict",
+    "whole_costs",
+    "write_costs",
+    "write_page",
+    "write_records",
 ]

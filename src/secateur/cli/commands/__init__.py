@@ -1,0 +1,10 @@
+"""The commands, one file each: `add` declares its options, `execute` imports what it needs and runs it."""
+
+from __future__ import annotations
+
+from secateur.cli.commands import _bench, _demo, _doctor, _methods, _paper, _run, _show
+
+#: In the order in which help lists them. A new command is one file and one name here.
+COMMANDS = (_demo, _run, _paper, _methods, _show, _doctor, _bench)
+
+__all__ = ["COMMANDS"]

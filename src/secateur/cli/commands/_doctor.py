@@ -1,0 +1,107 @@
+"""`secateur doctor`: versions, kernels, threads, devices, data, and why where something is missing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from secateur.cli.text import Parser, Table, console
+
+ABOUT = """\
+Says what Secateur found on this machine: versions, whether the compiled kernels run and with which
+instruction set (and if not, why), threads, devices, and which data sets are where."""
+
+_PACKAGES = {
+    "core": ("torch", "numpy", "safetensors"),
+    "lab": ("scikit-learn", "rich", "matplotlib", "pillow"),
+}
+
+
+def add(commands: Any) -> None:
+    """Declare the subcommand."""
+    parser: Parser = commands.add_parser("doctor", help="versions, kernels, devices and data found", description=ABOUT)
+    parser.add_argument("--data-dir", metavar="DIR", help="look for the data sets here too")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to stdout")
+    parser.set_defaults(execute=execute, parser=parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the subcommand; return the exit status."""
+    report = examine(args.data_dir)
+    if args.json:
+        console.emit(report)
+        return 0
+    table = Table("", ("what", "found"))
+    for what, found in _lines(report):
+        table.add(what, found)
+    console.show(table)
+    return 0
+
+
+def examine(data_dir: str | None = None) -> dict[str, Any]:
+    """Look at everything; return JSON-ready data."""
+    import torch
+
+    from secateur.lab.running import cpu_name, machine, package_version
+
+    return {
+        "versions": {
+            "secateur": package_version("secateur"),
+            "python": machine()["python"],
+            **{name: package_version(name) for group in _PACKAGES.values() for name in group},
+        },
+        "machine": {"system": machine()["system"], "cpu": cpu_name(), "cores": os.cpu_count()},
+        "native": _native(),
+        "threads": torch.get_num_threads(),
+        "devices": _devices(),
+        "data": _data(data_dir),
+    }
+
+
+def _native() -> dict[str, Any]:
+    from secateur._base import door
+
+    return {
+        "active": door.native is not None,
+        "isa": door.isa(),
+        "why_not": door.why_not,
+    }
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _data(data_dir: str | None) -> dict[str, str | None]:
+    """For each data set where it was found, or None."""
+    from secateur.lab import data
+
+    return data.whereabouts(data_dir)
+
+
+def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    missing = {group: [name for name in names if not report["versions"][name]] for group, names in _PACKAGES.items()}
+    versions = [f"{name} {version}" for name, version in report["versions"].items() if version]
+    native = report["native"]
+    lines = [
+        ("versions", ", ".join(versions)),
+        ("machine", "{system}, {cpu}, {cores} cores".format(**report["machine"])),
+        (
+            "kernels",
+            f"compiled, {native['isa']}" if native["active"] else f"torch fallback: {native['why_not']}",
+        ),
+        ("threads", str(report["threads"])),
+        *(("device", device) for device in report["devices"]),
+        *((f"data {name}", place or "not found") for name, place in report["data"].items()),
+    ]
+    if missing["lab"]:
+        lines.append(("missing", f"{', '.join(missing['lab'])}: pip install 'secateur[lab]'"))
+    return lines

@@ -1,0 +1,92 @@
+"""The phases of a run: what each does, who computes the training steps, and what stands beside every result."""
+
+from __future__ import annotations
+
+from secateur.lab.running._checkpoint import Checkpoint, Saved
+from secateur.lab.running._effective import LayerUse, is_chain, layer_uses
+from secateur.lab.running._engine import (
+    Choice,
+    SparseStepper,
+    Stepper,
+    TorchStepper,
+    build_optimizer,
+    choose,
+    sparse_below,
+    start,
+)
+from secateur.lab.running._facts import cpu_name, machine, package_version, sizes
+from secateur.lab.running._phases import Phase, masks_for, phases_of
+from secateur.lab.running._run import Result, run, state_of, why_diverged
+from secateur.lab.running._train import (
+    DivergedError,
+    Evaluation,
+    Splits,
+    Trail,
+    error,
+    evaluation_interval,
+    evaluations,
+    train,
+)
+from secateur.lab.running._work import (
+    CHECKPOINT,
+    EXPERIMENT,
+    FAILURE,
+    LEVEL,
+    MASKS,
+    PRUNE,
+    RESULT,
+    START,
+    WEIGHTS,
+    OnProgress,
+    Progress,
+    State,
+    Work,
+)
+
+__all__ = [
+    "CHECKPOINT",
+    "EXPERIMENT",
+    "FAILURE",
+    "LEVEL",
+    "MASKS",
+    "PRUNE",
+    "RESULT",
+    "START",
+    "WEIGHTS",
+    "Checkpoint",
+    "Choice",
+    "DivergedError",
+    "Evaluation",
+    "LayerUse",
+    "OnProgress",
+    "Phase",
+    "Progress",
+    "Result",
+    "Saved",
+    "SparseStepper",
+    "Splits",
+    "State",
+    "Stepper",
+    "TorchStepper",
+    "Trail",
+    "Work",
+    "build_optimizer",
+    "choose",
+    "cpu_name",
+    "error",
+    "evaluation_interval",
+    "evaluations",
+    "is_chain",
+    "layer_uses",
+    "machine",
+    "masks_for",
+    "package_version",
+    "phases_of",
+    "run",
+    "sizes",
+    "sparse_below",
+    "start",
+    "state_of",
+    "train",
+    "why_diverged",
+]

@@ -1,0 +1,197 @@
+"""What the phases of a run work on and hand on; and the one way in which any of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from secateur.lab import data
+from secateur.lab.data import Dataset
+from secateur.lab.experiment import DENSE, Engine, Experiment, trained_on
+from secateur.lab.repeat import damaged, derive, read_tensors
+from secateur.lab.running._checkpoint import Checkpoint
+from secateur.lab.running._engine import Begin, Choice, Stepper, choose, start
+from secateur.lab.running._train import Splits, Trail, evaluation_interval, judge, train
+from secateur.masks import Masks
+
+EXPERIMENT = "experiment.json"
+PRUNE = "prune.json"
+MASKS = "masks.safetensors"
+LEVEL = "level-"  # what the names of a program's trainings begin with
+START = "start.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
+RESULT = "result.json"
+FAILURE = "failure.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """News of a run. Errors are fractions; None where there is nothing to say yet."""
+
+    experiment: Experiment
+    stage: str
+    step: int
+    steps: int
+    loss: float | None = None
+    error: float | None = None
+    density: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run's experiment and files, and where and under whose eyes it happens.
+
+    Args:
+        experiment: what is run.
+        directory: where its artefacts are.
+        dataset: with the true labels.
+        device: where it is computed.
+        save_every: seconds between checkpoints.
+        tell: is told how it goes.
+        finish: runs another experiment on the same data and in the same place to its end, or finds it there; returns
+            its directory.
+    """
+
+    experiment: Experiment
+    directory: Path
+    dataset: Dataset
+    device: torch.device
+    save_every: float
+    tell: OnProgress
+    finish: Callable[[Experiment, Dataset], Path]
+
+
+@dataclass(frozen=True)
+class State:
+    """What one phase hands on to the next.
+
+    Args:
+        model: the network as it stands, on the work's device; None before there is one.
+        masks: which weights stay; None while nothing has been pruned.
+        fingerprint: a short text that differs when what was pruned does.
+        seconds: what each phase took, over all the processes that took part.
+        choice: who computed the last training steps, and why.
+        trail: of the last training.
+    """
+
+    model: nn.Module | None = None
+    masks: Masks | None = None
+    fingerprint: str = "dense"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    choice: Choice | None = None
+    trail: Trail | None = None
+
+
+def trained(
+    work: Work,
+    state: State,
+    checkpoint: Checkpoint,
+    *,
+    stage: str = "train",
+    begin: Begin | None = None,
+) -> State:
+    """Train the state's network by the experiment's recipe, from the start or from the checkpoint.
+
+    Args:
+        work: the run.
+        state: the network and its masks.
+        checkpoint: where training is saved, and read from where it was cut.
+        stage: what the news call it.
+        begin: begins to prune the network while it is trained; its masks and what it leaves of the weights are the
+            state's afterwards.
+    """
+    experiment, model = work.experiment, state.model
+    assert model is not None
+    recipe, dataset, saved = experiment.recipe, trained_on(experiment, work.dataset), checkpoint.load()
+    # A run goes on with the engine it began with: engines differ in their last bits.
+    choice = saved.choice if saved else _choice(experiment, state, begin)
+    splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
+    with _noise_from(work, begin), ExitStack() as opened:
+        stepper = start(choice, model, state.masks, recipe.optimizer, bf16=experiment.bf16, begin=begin)
+        opened.callback(stepper.close)
+        if saved is not None:
+            checkpoint.put_back(saved, model, stepper)
+        trail = train(
+            model,
+            stepper,
+            recipe,
+            _batches(experiment, dataset, seeded=begin is not None),
+            splits,
+            trail=saved.trail if saved else None,
+            evaluate_every=evaluation_interval(recipe, len(dataset.train)),
+            save_every=work.save_every,
+            save=lambda trail: checkpoint.save(model, stepper, trail),
+            on_step=_teller(work, state, stepper, stage),
+        )
+        stepper.verify()
+        masks = state.masks
+        if stepper.pruner is not None:
+            masks = stepper.pruner.finish().to("cpu")
+            judge(stepper, splits, trail)  # anew: what is finished may have changed the weights
+    return State(model, masks, state.fingerprint, state.seconds, choice, trail)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read a phase's weights into a network.
+
+    Raises:
+        ArtefactError: the file is damaged, or is of another network.
+    """
+    tensors, _ = read_tensors(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as problem:
+        raise damaged(path, " ".join(str(problem).split())) from None
+
+
+def _choice(experiment: Experiment, state: State, begin: Begin | None) -> Choice:
+    assert state.model is not None
+    if begin is not None:
+        return Choice(Engine.TORCH, f"{experiment.method} acts while the network trains")
+    if state.masks is None and experiment.method != DENSE:
+        return Choice(Engine.TORCH, f"{experiment.method} holds the zeros itself")
+    recipe = experiment.recipe
+    return choose(experiment.engine, state.model, state.masks, recipe.optimizer, bf16=experiment.bf16)
+
+
+def _batches(experiment: Experiment, dataset: Dataset, *, seeded: bool) -> Callable[[int], tuple[Tensor, Tensor]]:
+    recipe = experiment.recipe
+    augment = dataset.augment if recipe.augment else None
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        if seeded:  # gates draw from the global generator, as dropout does: a function of seed and step, like the rest
+            torch.manual_seed(derive(experiment.seed, "gates", step))
+        return data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
+
+    return batch
+
+
+@contextmanager
+def _noise_from(work: Work, begin: Begin | None) -> Iterator[None]:
+    """Where something may draw from the global generator, begin from the seed and leave its state as found."""
+    if begin is None:
+        yield
+        return
+    with torch.random.fork_rng([work.device] if work.device.type == "cuda" else []):
+        torch.manual_seed(derive(work.experiment.seed, "gates"))
+        yield
+
+
+def _teller(work: Work, state: State, stepper: Stepper, stage: str) -> Callable[[Trail], None]:
+    def on_step(trail: Trail) -> None:
+        masks = state.masks if stepper.pruner is None else stepper.pruner.masks
+        density = 1.0 if masks is None else masks.density
+        error = trail.evaluations[-1].validation_error if trail.evaluations else None
+        loss = trail.curve[-1][1] if trail.curve else None
+        work.tell(Progress(work.experiment, stage, trail.step, work.experiment.recipe.steps, loss, error, density))
+
+    return on_step
