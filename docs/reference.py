@@ -1,5 +1,8 @@
 """Write the API reference and the methods page from the code, and name what is public and has no docstring.
 
+A room is shown by its surface, and a value is described once: on the page of the nearest public package above its
+definition that offers it. The front page is the vocabulary of `import secateur`; every other page leads there by links.
+
 Docstrings here are Markdown: single backticks are code, an indented block is an equation or a layout, `>>>`
 an example. The pages go to `docs/_generated`, anew at every build; nothing in there is edited by hand.
 """
@@ -10,6 +13,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +21,11 @@ from typing import Any
 
 from sphinx.util.inspect import stringify_signature
 
+PACKAGE = "secateur"
 # Not part of the Python interface: the command line has a page of its own.
 NOT_REFERENCED = ("cli", "__main__")
+# In the order in which a reader meets them; what is not named here follows by its name.
+ROOMS = ("masks", "measures", "axes", "gates", "pruning", "holding", "methods", "programs", "sparse", "lab", "testing")
 SECTIONS = "Args|Arguments|Returns|Raises|Yields|Attributes|Warns|Deviates|Source|Shapes|Note|Example"
 
 
@@ -46,8 +53,6 @@ def public_names(module: ModuleType) -> dict[str, object]:
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isroutine(value))
         and getattr(value, "__module__", None) == module.__name__
-        # A method's formula: its factory, of the module's own name, says everything about it.
-        and not (name.endswith("score") and ".methods." in module.__name__)
     }
 
 
@@ -67,11 +72,8 @@ def members(cls: type) -> dict[str, object]:
 
 def own_bases(cls: type) -> list[str]:
     """The public bases that a class has in this package and that have members to tell of, by their full names."""
-    return [
-        f"{base.__module__}.{base.__name__}"
-        for base in cls.__bases__
-        if base.__module__.startswith("secateur.") and not base.__name__.startswith("_") and members(base)
-    ]
+    homes = {base: home_of(base, "") for base in cls.__bases__ if members(base)}
+    return [f"{home}.{base.__name__}" for base, home in homes.items() if home]
 
 
 def docstring(value: object) -> str:
@@ -190,10 +192,18 @@ def _member(name: str, value: object) -> str:
 
 
 def home_of(value: object, here: str) -> str:
-    """The public module whose page describes a value; `here` for constants and private modules' things."""
-    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", here)
-    private = any(part.startswith("_") for part in home.split("."))
-    return here if private or home.split(".")[0] != here.split(".")[0] else home
+    """The module whose page describes a value; `here` for constants and for what no package above it offers."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    parts = str(getattr(value, "__module__", None) or "").split(".")
+    # The house's own names only: a type of torch or numpy has no page here.
+    while parts and parts[0] == PACKAGE:
+        module = sys.modules.get(".".join(parts))
+        public = module is not None and not any(part.startswith("_") for part in parts)
+        if public and public_names(module).get(getattr(value, "__name__", "")) is value:
+            return module.__name__
+        parts.pop()
+    return here
 
 
 def link(name: str, value: object, home: str) -> str:
@@ -209,54 +219,106 @@ def first_line(value: object) -> str:
     return " ".join(docstring(value).split("\n\n")[0].split()).replace("|", "\\|")
 
 
-def module_page(module: ModuleType) -> str:
-    """The page of one module: its docstring, its own names described, names from elsewhere linked."""
-    here = module.__name__
-    homes = {name: home_of(value, here) for name, value in public_names(module).items()}
-    own = {name: value for name, value in public_names(module).items() if homes[name] == here}
+def table(module: ModuleType, wanted: Mapping[str, object]) -> str:
+    """One row per name: a link to its description, and its first line."""
     rows = "".join(
-        f"| {link(name, value, homes[name])} | {first_line(value)} |\n"
-        for name, value in public_names(module).items()
-        if name not in own
+        f"| {link(name, value, home_of(value, module.__name__))} | {first_line(value)} |\n"
+        for name, value in wanted.items()
     )
-    table = f"| name | what it is |\n|---|---|\n{rows}\n" if rows else ""
-    return f"# {here}\n\n{as_markdown(docstring(module))}\n:::{{py:module}} {here}\n:::\n\n{table}" + "".join(
-        describe(name, value) for name, value in own.items()
+    return f"| name | what it is |\n|---|---|\n{rows}\n" if rows else ""
+
+
+def described(module: ModuleType) -> dict[str, object]:
+    """The names that a module offers and no module below it describes."""
+    here = module.__name__
+    return {
+        name: value
+        for name, value in public_names(module).items()
+        if home_of(value, here) == here and value is not module
+    }
+
+
+def rooms_of(module: ModuleType, modules: list[ModuleType]) -> list[ModuleType]:
+    """The public modules right inside one, in the order of `ROOMS`."""
+    inside = [each for each in modules if each.__name__.rpartition(".")[0] == module.__name__]
+    last = [each.__name__.rpartition(".")[2] for each in inside]
+    order = {name: (ROOMS.index(name) if name in ROOMS else len(ROOMS), name) for name in last}
+    return sorted(inside, key=lambda each: order[each.__name__.rpartition(".")[2]])
+
+
+def shown(modules: list[ModuleType]) -> list[ModuleType]:
+    """The modules that get a page: those that offer names, and those around them."""
+    offering = [module.__name__ for module in modules if public_names(module)]
+    return [m for m in modules if any(f"{name}.".startswith(f"{m.__name__}.") for name in offering)]
+
+
+def module_page(module: ModuleType, inside: list[ModuleType]) -> str:
+    """The page of one module: its docstring, its rooms, names from elsewhere linked, its own described."""
+    here, own = module.__name__, described(module)
+    # The rooms are listed on their own account.
+    others = {n: v for n, v in public_names(module).items() if n not in own and v not in inside}
+    head = f"# {here}\n\n{as_markdown(docstring(module))}\n:::{{py:module}} {here}\n:::\n\n"
+    return head + toctree(inside) + table(module, others) + "".join(describe(n, v) for n, v in own.items())
+
+
+def toctree(inside: list[ModuleType]) -> str:
+    """The rooms of a module: a table to read, and the same for the sidebar."""
+    if not inside:
+        return ""
+    rows = "".join(f"| {{py:mod}}`{each.__name__}` | {first_line(each)} |\n" for each in inside)
+    entries = "".join(f"{each.__name__}\n" for each in inside)
+    return f"| room | what is there |\n|---|---|\n{rows}\n:::{{toctree}}\n:hidden:\n\n{entries}:::\n\n"
+
+
+def front_page(package: ModuleType, inside: list[ModuleType]) -> str:
+    """The vocabulary: what `import secateur` offers, by kind, and the rooms behind it."""
+    here, offered = package.__name__, public_names(package)
+    errors = {n: v for n, v in offered.items() if inspect.isclass(v) and issubclass(v, BaseException)}
+    nouns = {n: v for n, v in offered.items() if inspect.isclass(v) and n not in errors}
+    verbs = {n: v for n, v in offered.items() if inspect.isroutine(v)}
+    at_hand = {n: v for n, v in offered.items() if isinstance(v, ModuleType)}
+    own = described(package)
+    return (
+        f"# Reference\n\n{as_markdown(docstring(package))}\n:::{{py:module}} {here}\n:::\n\n"
+        f"## Nouns\n\n{table(package, nouns)}## Verbs\n\n{table(package, verbs)}"
+        f"## Modules at hand\n\n{table(package, at_hand)}"
+        f"## Rooms\n\nEach page is the surface of one room, generated from the code.\n\n{toctree(inside)}"
+        f"## Errors and warnings\n\n{table(package, errors)}## Described here\n\n"
+        + "".join(describe(name, value) for name, value in own.items())
     )
 
 
 def pages(package: ModuleType) -> Iterator[tuple[str, str]]:
     """Yield file name and text of every reference page."""
-    modules = public_modules(package)
-    rows = "".join(f"* {{py:mod}}`{module.__name__}`: {first_line(module)}\n" for module in modules)
-    entries = "".join(f"{module.__name__}\n" for module in modules)
-    intro = "# Reference\n\nEvery public name, generated from the code.\n\n"
-    yield "api/index.md", f"{intro}{rows}\n:::{{toctree}}\n:hidden:\n\n{entries}:::\n"
-    for module in modules:
-        yield f"api/{module.__name__}.md", module_page(module)
+    modules = shown(public_modules(package))
+    yield "api/index.md", front_page(package, rooms_of(package, modules))
+    for module in modules[1:]:
+        yield f"api/{module.__name__}.md", module_page(module, rooms_of(module, modules))
 
 
-def methods_page(catalogue: Mapping[str, Any]) -> str:
+def methods_page(catalogue: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     """The table of published methods: what each does, when, what it needs and cuts, and the paper."""
     rows = signatures = ""
     for name, entry in catalogue.items():
         paper = f"[{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else "–"
-        cells = link(name, entry.factory, entry.factory.__module__), entry.summary, entry.family, entry.needs
-        rows += "| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, entry.cuts, paper)) + " |\n"
-        signatures += f"methods.{name}{signature_of(entry.factory)}\n"
+        head = link(name, entry.factory, home_of(entry.factory, PACKAGE)), entry.summary, entry.family, entry.needs
+        cells = *head, entry.cuts, ", ".join(sorted(entry.tags)), paper
+        rows += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+        signatures += f"{entry.call}{signature_of(entry.factory)}\n"
+    words = "".join(f"* *{tag}*: {meaning}\n" for tag, meaning in tags.items())
     return (
         "# Methods\n\nEvery published method that Secateur knows, generated from `secateur.catalogue`. "
         "The same table in a terminal: `secateur methods`.\n\n"
-        "| method | what it does | when | needs | cuts | paper (arXiv) |\n|---|---|---|---|---|---|\n"
-        f"{rows}\n## Signatures\n\n```python\n{signatures}```\n"
+        "| method | what it does | when | needs | cuts | tags | paper (arXiv) |\n|---|---|---|---|---|---|---|\n"
+        f"{rows}\n{words}\n## Signatures\n\n```python\n{signatures}```\n"
     )
 
 
 def write(folder: Path, package: ModuleType) -> list[str]:
     """Write all pages under `folder`, remove stale ones, and return the undocumented names."""
     wanted = dict(pages(package))
-    listing = importlib.import_module(f"{package.__name__}.catalogue")
-    wanted["methods.md"] = methods_page(listing.catalogue())
+    listing = importlib.import_module(f"{package.__name__}._catalogue")
+    wanted["methods.md"] = methods_page(listing.catalogue(), listing.TAGS)
     for name, text in wanted.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

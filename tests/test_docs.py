@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
@@ -146,10 +147,34 @@ def test_docstring_becomes_markdown(reference: types.ModuleType) -> None:
 
 
 def test_methods_page_has_signature_and_paper(reference: types.ModuleType) -> None:
-    from secateur._catalogue import catalogue
+    from secateur._catalogue import TAGS, catalogue
 
-    page = reference.methods_page(catalogue())
+    page = reference.methods_page(catalogue(), TAGS)
     for name, entry in catalogue().items():
-        assert f"methods.{name}(density: float" in page
+        (call,) = [line for line in page.splitlines() if line.startswith(f"{entry.call}(")]
+        missing = [option for option in inspect.signature(entry.factory).parameters if option not in call]
+        assert not missing, f"{name}: its signature on the methods page lacks {missing}"
         assert f"https://arxiv.org/abs/{entry.arxiv}" in page
         assert entry.summary.replace("|", "\\|") in page
+    assert all(f"*{tag}*: {meaning}" in page for tag, meaning in TAGS.items())
+
+
+def test_a_value_is_described_once_on_its_rooms_page(reference: types.ModuleType) -> None:
+    import secateur
+
+    modules = reference.shown(reference.public_modules(secateur))
+    pages = dict(reference.pages(secateur))
+    assert set(pages) == {"api/index.md", *(f"api/{module.__name__}.md" for module in modules[1:])}
+    seen = [id(value) for module in modules for value in reference.described(module).values() if callable(value)]
+    assert len(seen) == len(set(seen))
+    assert ":::{py:function} prune(" in pages["api/secateur.pruning.md"]
+    assert "::::{py:class} Masks(" in pages["api/secateur.masks.md"]
+    assert "::::{py:exception} LeakError" in pages["api/index.md"]
+
+
+def test_the_front_page_of_the_reference_is_the_vocabulary(reference: types.ModuleType) -> None:
+    import secateur
+
+    page = dict(reference.pages(secateur))["api/index.md"]
+    missing = [name for name in secateur.__all__ if f"`{name} <secateur." not in page]
+    assert not missing, f"not on the front page of the reference: {missing}"

@@ -6,7 +6,7 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; Gate and the verbs shrink, compress and report belong to releases to come.
+compress, report) are the whole vocabulary; shrink, compress and report belong to releases to come.
 """
 
 from __future__ import annotations
