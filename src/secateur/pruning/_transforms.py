@@ -1,6 +1,6 @@
 """Sanity checks as functions: what is left of a method when its mask is shuffled or its weights are redrawn.
 
-The third check, keeping the lowest scores, changes the method and not the mask: `invert` in `secateur.method`.
+The third check, keeping the lowest scores, changes the method and not the mask: `invert` in `secateur.axes`.
 Source of all three: Frankle et al., "Pruning neural networks at initialization: why are we missing the mark?",
 arXiv 2009.08576, §4.
 """

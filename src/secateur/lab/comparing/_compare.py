@@ -52,7 +52,7 @@ def grid(base: Experiment, methods: Sequence[str], seeds: Sequence[int]) -> list
     Raises:
         SecateurError: there is no such method.
 
-    >>> from secateur.lab.recipe import RECIPES
+    >>> from secateur.lab.experiment import RECIPES
     >>> base = Experiment("lenet-300-100", "digits", "snip", 0.05, RECIPES["demo"])
     >>> [(e.method, e.density, e.seed) for e in grid(base, ["snip", "dense"], [0, 1])]
     [('snip', 0.05, 0), ('dense', 1.0, 0), ('snip', 0.05, 1), ('dense', 1.0, 1)]

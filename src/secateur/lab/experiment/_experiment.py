@@ -49,7 +49,7 @@ class Experiment:
     Args:
         model: a name of `secateur.lab.models`.
         data: a name of `secateur.lab.data`.
-        method: a name of `secateur.methods.catalogue()`, or "dense" for no pruning at all.
+        method: a name of `secateur.catalogue()`, or "dense" for no pruning at all.
         density: fraction of the prunable weights that stay, in (0, 1]; 1 for "dense", and for methods that decide
             themselves how much stays.
         recipe: the training run.

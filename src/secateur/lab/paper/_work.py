@@ -14,7 +14,7 @@ from secateur.lab.paper._page import note_pictures
 from secateur.lab.paper._record import Record, condense, current_records, read_records, write_records
 from secateur.lab.running import Result, state_of, why_diverged
 
-#: Runs experiments and gathers their results; `secateur.lab.compare.compare` with everything but them bound.
+#: Runs experiments and gathers their results; `secateur.lab.comparing.compare` with everything but them bound.
 RunAll = Callable[[Sequence[Experiment]], Comparison]
 
 
