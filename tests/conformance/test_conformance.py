@@ -10,24 +10,47 @@ from torch import Tensor
 
 from secateur import catalogue, method, schedule, scope, structure
 from secateur.axes import Method
-from secateur.testing import CHECKS, MODELS, check_docstring, check_exact_count, check_method, check_value
+from secateur.testing import (
+    MODELS,
+    check_docstring,
+    check_exact_count,
+    check_method,
+    check_program,
+    check_value,
+    checks_of,
+)
 
-METHODS = catalogue()
-PER_MODEL = [check for check in CHECKS if "model" in inspect.signature(check).parameters]
-ALONE = [check for check in CHECKS if check not in PER_MODEL]
+METHODS = {name: entry for name, entry in catalogue().items() if "program" not in entry.tags}
+PROGRAMS = {name: entry for name, entry in catalogue().items() if "program" in entry.tags}
+ROWS = [(check, name) for name, entry in METHODS.items() for check in checks_of(entry.factory)]
+PER_MODEL = [row for row in ROWS if "model" in inspect.signature(row[0]).parameters]
+ALONE = [row for row in ROWS if row not in PER_MODEL]
+
+
+def _id(value: object) -> str:
+    return getattr(value, "__name__", str(value))
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("check", PER_MODEL, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("check", "name"), PER_MODEL, ids=_id)
 def test_method_on_model(check: Callable[..., None], name: str, model: str) -> None:
     check(METHODS[name].factory, density=0.3, model=model)
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("check", ALONE, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("check", "name"), ALONE, ids=_id)
 def test_method_alone(check: Callable[..., None], name: str) -> None:
     check(METHODS[name].factory, density=0.3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_on_model(name: str, model: str) -> None:
+    check_program(PROGRAMS[name].factory, density=0.3, model=model)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_explains_itself(name: str) -> None:
+    check_docstring(PROGRAMS[name].factory, density=0.3)
 
 
 # --- the suite itself can fail: methods that are wrong in one way each -----------------------------------------------

@@ -13,7 +13,7 @@ from secateur.axes.repair import Repair
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
-from secateur.measures import Measure
+from secateur.measures import Measure, Needs
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Method:
         return self.relax is not None or (self.regrow is not None and self.regrow.online)
 
     @property
-    def needs(self) -> str:
-        """What a user must bring to `prune`: "nothing", "inputs" (only their shape) or "labels"."""
-        return "nothing" if self.score is None else self.score.needs
+    def needs(self) -> Needs:
+        """What a user must bring to `prune`."""
+        return Needs.NOTHING if self.score is None else self.score.needs
 
     def __str__(self) -> str:
         return f"{self.name}: {self.structure.name}, {self.scope.name}, {self.schedule.name}"

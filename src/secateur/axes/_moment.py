@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from secateur.masks import Layout
+
 Bits = Mapping[str, Tensor]
 
 
@@ -22,6 +24,7 @@ class Moment:
         alive: one boolean tensor per parameter, True where a weight has not been pruned yet.
         evidence: measure → parameter → tensor; read-only, so that a second score on it sees what the first saw.
         generator: source of randomness, if the caller brought one.
+        layouts: the layout of each parameter that is not stored `[out, in, ...]`.
     """
 
     step: int
@@ -30,11 +33,20 @@ class Moment:
     alive: Bits
     evidence: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
     generator: torch.Generator | None = None
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """The shape of each prunable parameter."""
-        return {name: parameter.shape for name, parameter in self.params.items()}
+        """The shape of each prunable parameter as structures and scopes see it: `[out, in, ...]`."""
+        return {name: self.canonical(name, parameter).shape for name, parameter in self.params.items()}
+
+    def canonical(self, name: str, tensor: Tensor) -> Tensor:
+        """Turn a tensor of a parameter's shape to `[out, in, ...]`."""
+        return self.layouts[name].to_canonical(tensor) if name in self.layouts else tensor
+
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        """Turn a tensor that lies as `[out, in, ...]` back to the parameter's own shape."""
+        return self.layouts[name].from_canonical(tensor) if name in self.layouts else tensor
 
 
 def all_alive(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

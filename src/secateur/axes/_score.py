@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, nearest
-from secateur.measures import KNOWN, Measure
+from secateur.measures import KNOWN, Measure, Needs
 
 ScoreFunction = Callable[..., Tensor]
 
@@ -28,10 +28,9 @@ class Score:
     measures: tuple[tuple[str, Measure], ...] = field(repr=False)
 
     @property
-    def needs(self) -> str:
-        """What a user must bring: "nothing", "inputs" (their shape) or "labels"."""
-        order = ("nothing", "inputs", "labels")
-        return max((measure.needs for _, measure in self.measures), key=order.index, default="nothing")
+    def needs(self) -> Needs:
+        """What a user must bring: the most that any of the measures needs."""
+        return max((measure.needs for _, measure in self.measures), default=Needs.NOTHING)
 
     def __call__(self, evidence: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
         """Score one parameter."""
@@ -52,7 +51,7 @@ def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = N
 
     >>> from secateur.measures import grad_average
     >>> measured(lambda weight, grad: (weight * grad).abs(), {"grad": grad_average(decay=0.9)}).needs
-    'labels'
+    <Needs.LABELS: 3>
     """
     given = dict(measures or {})
     bound: list[tuple[str, Measure]] = []

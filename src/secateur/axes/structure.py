@@ -1,8 +1,9 @@
 """What moves together: a structure cuts a weight tensor into units that are kept or pruned as one.
 
-Every structure is two inverse reshapes and a reduction. `units` lays a tensor out as `[unit, entry]`, `expand` turns
-one keep-bit per unit back into a mask of the tensor's shape, and `reduce` makes one score of a unit's entries.
-The notation in the docstrings is einops' (`o` outputs, `i` inputs, `h w` kernel positions).
+A structure is one function, `split`, which lays a tensor out as `[unit, entry]`, and a reduction that makes one score
+of a unit's entries. The way back, from one keep-bit per unit to a mask, follows from `split` by itself.
+The notation in the docstrings is einops' (`o` outputs, `i` inputs, `h w` kernel positions): weights arrive with
+their outputs first (`masks.layouts` says which do not by themselves).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float, Shaped
 
-Layout = Callable[[Tensor], Tensor]
+Split = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]
 
 
 def total(scores: Float[Tensor, "unit entry"]) -> Float[Tensor, " unit"]:
@@ -36,16 +38,19 @@ class Structure:
 
     Attributes:
         name: as printed.
-        split: tensor of any shape → `[unit, entry]`.
-        join: `[unit, entry]` and the tensor's shape → tensor of that shape; the inverse of `split`.
+        split: tensor of any shape → `[unit, entry]`, each entry of the tensor in one place; it may move entries and
+            pad units with zeros, and must not look at the values.
         reduce: scores `[unit, entry]` → `[unit]`; a plain function, `total` or `mean` or your own.
         biases: whether biases belong to the prunable tensors (SNIP's own protocol counts them).
+
+    >>> halves = Structure("halves", lambda tensor: tensor.reshape(2, -1))  # a structure of your own
+    >>> halves.expand({"w": torch.tensor([True, False])}, {"w": torch.Size([2, 2])})["w"].tolist()
+    [[True, True], [False, False]]
     """
 
     name: str
-    split: Layout
-    join: Callable[[Tensor, torch.Size], Tensor]
-    reduce: Callable[[Tensor], Tensor] = total
+    split: Split
+    reduce: Reduce = total
     biases: bool = False
 
     def units(self, tensors: Mapping[str, Tensor]) -> dict[str, Shaped[Tensor, "unit entry"]]:
@@ -68,91 +73,85 @@ class Structure:
     def _expand_one(self, bits: Tensor, shape: torch.Size) -> Tensor:
         if bits.shape == shape:
             return bits
-        entries = self.split(torch.empty(shape, dtype=torch.bool, device="meta")).shape[1]
-        return self.join(bits.reshape(-1, 1).expand(-1, entries), shape)
+        mask = torch.zeros(shape, dtype=torch.bool, device=bits.device)
+        units = self.split(mask)
+        if units.untyped_storage().data_ptr() == mask.untyped_storage().data_ptr():  # a view: write through it
+            units.copy_(bits.reshape(-1, 1).expand_as(units))
+            return mask
+        # Where did each entry go? Split their numbers, from 1, and see; 0 is padding.
+        numbers = torch.arange(1, mask.numel() + 1, device=bits.device, dtype=_narrowest(mask.numel()))
+        kept = self.split(numbers.reshape(shape))[bits.reshape(-1)]
+        mask.view(-1)[kept[kept > 0].long() - 1] = True
+        return mask
+
+
+def _narrowest(largest: int) -> torch.dtype:
+    return torch.int32 if largest < 2**31 else torch.int64
 
 
 def weights(*, biases: bool = False) -> Structure:
     """Single weights: `... -> (...) 1`. With `biases`, biases are prunable too."""
-    name = "weights(biases=True)" if biases else "weights"
-    return Structure(name, _split_weights, _join_reshape, biases=biases)
+    return Structure("weights(biases=True)" if biases else "weights", _weights, biases=biases)
 
 
-def filters(*, reduce: Layout = total) -> Structure:
+def filters(*, reduce: Reduce = total) -> Structure:
     """Whole filters or neurons, with all that feeds them: `o ... -> o (...)`."""
-    return Structure("filters", _split_filters, _join_reshape, reduce)
+    return Structure("filters", _filters, reduce)
 
 
-def columns(*, reduce: Layout = total) -> Structure:
+def columns(*, reduce: Reduce = total) -> Structure:
     """Everything that reads one input: `o i ... -> i (o ...)`."""
-    return Structure("columns", _split_columns, _join_columns, reduce)
+    return Structure("columns", _columns, reduce)
 
 
-def kernels(*, reduce: Layout = total) -> Structure:
+def kernels(*, reduce: Reduce = total) -> Structure:
     """The 2-d kernel between one input and one output channel: `o i ... -> (o i) (...)`."""
-    return Structure("kernels", _split_kernels, _join_reshape, reduce)
+    return Structure("kernels", _kernels, reduce)
 
 
-def stripes(*, reduce: Layout = total) -> Structure:
+def stripes(*, reduce: Reduce = total) -> Structure:
     """One kernel position over all inputs of a filter: `o i ... -> (o ...) i`."""
-    return Structure("stripes", _split_stripes, _join_stripes, reduce)
+    return Structure("stripes", _stripes, reduce)
 
 
-def heads(count: int, *, reduce: Layout = total) -> Structure:
+def heads(count: int, *, reduce: Reduce = total) -> Structure:
     """`count` equal groups of consecutive outputs, as attention heads are: `(h d) ... -> h (d ...)`."""
     if count < 1:
         raise SecateurError(f"`count` must be at least 1, got {count}.")
-    return Structure(f"heads({count})", _Heads(count), _join_reshape, reduce)
+    return Structure(f"heads({count})", _Heads(count), reduce)
 
 
-def blocks(rows: int, columns: int, *, reduce: Layout = total) -> Structure:
+def blocks(rows: int, columns: int, *, reduce: Reduce = total) -> Structure:
     """Tiles of `rows` outputs × `columns` inputs: `(o r) (i c) ... -> (o i ...) (r c)`.
 
-    Where the sizes do not divide, the last tiles are smaller: they are padded with score 0 and cropped again.
+    Where the sizes do not divide, the last tiles are smaller: they are padded with score 0.
     """
     if rows < 1 or columns < 1:
         raise SecateurError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}.")
-    return Structure(f"blocks({rows}, {columns})", _SplitBlocks(rows, columns), _JoinBlocks(rows, columns), reduce)
+    return Structure(f"blocks({rows}, {columns})", _Blocks(rows, columns), reduce)
 
 
-# --- layouts ------------------------------------------------------------------------------------------------------
+# --- splits -------------------------------------------------------------------------------------------------------
 
 
-def _split_weights(tensor: Tensor) -> Tensor:
+def _weights(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1, 1)
 
 
-def _split_filters(tensor: Tensor) -> Tensor:
+def _filters(tensor: Tensor) -> Tensor:
     return tensor.reshape(tensor.shape[0], -1)
 
 
-def _join_reshape(units: Tensor, shape: torch.Size) -> Tensor:
-    return units.reshape(shape)
+def _columns(tensor: Tensor) -> Tensor:
+    return _at_least_2d(tensor, "columns").transpose(0, 1).flatten(1)
 
 
-def _split_columns(tensor: Tensor) -> Tensor:
-    tensor = _at_least_2d(tensor, "columns")
-    return tensor.transpose(0, 1).reshape(tensor.shape[1], -1)
+def _kernels(tensor: Tensor) -> Tensor:
+    return _at_least_2d(tensor, "kernels").reshape(tensor.shape[0] * tensor.shape[1], -1)
 
 
-def _join_columns(units: Tensor, shape: torch.Size) -> Tensor:
-    return units.reshape(shape[1], shape[0], *shape[2:]).transpose(0, 1).contiguous()
-
-
-def _split_kernels(tensor: Tensor) -> Tensor:
-    tensor = _at_least_2d(tensor, "kernels")
-    return tensor.reshape(tensor.shape[0] * tensor.shape[1], -1)
-
-
-def _split_stripes(tensor: Tensor) -> Tensor:
-    tensor = _at_least_2d(tensor, "stripes")
-    return tensor.flatten(2).transpose(1, 2).reshape(-1, tensor.shape[1]) if tensor.dim() > 2 else tensor
-
-
-def _join_stripes(units: Tensor, shape: torch.Size) -> Tensor:
-    if len(shape) == 2:
-        return units.reshape(shape)
-    return units.reshape(shape[0], -1, shape[1]).transpose(1, 2).reshape(shape).contiguous()
+def _stripes(tensor: Tensor) -> Tensor:
+    return _at_least_2d(tensor, "stripes").movedim(1, -1).reshape(-1, tensor.shape[1])
 
 
 @dataclass(frozen=True)
@@ -169,34 +168,17 @@ class _Heads:
 
 
 @dataclass(frozen=True)
-class _SplitBlocks:
+class _Blocks:
     rows: int
     columns: int
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        tensor = _at_least_2d(tensor, "blocks")
-        high, wide, rest = _tiling(tensor.shape, self.rows, self.columns)
+        outputs, inputs, *_ = _at_least_2d(tensor, "blocks").shape
+        high, wide, rest = math.ceil(outputs / self.rows), math.ceil(inputs / self.columns), math.prod(tensor.shape[2:])
         padded = tensor.new_zeros(high * self.rows, wide * self.columns, rest)
-        padded[: tensor.shape[0], : tensor.shape[1]] = tensor.reshape(tensor.shape[0], tensor.shape[1], rest)
+        padded[:outputs, :inputs] = tensor.reshape(outputs, inputs, rest)
         tiles = padded.reshape(high, self.rows, wide, self.columns, rest)
         return tiles.permute(0, 2, 4, 1, 3).reshape(high * wide * rest, self.rows * self.columns)
-
-
-@dataclass(frozen=True)
-class _JoinBlocks:
-    rows: int
-    columns: int
-
-    def __call__(self, units: Tensor, shape: torch.Size) -> Tensor:
-        high, wide, rest = _tiling(shape, self.rows, self.columns)
-        tiles = units.reshape(high, wide, rest, self.rows, self.columns).permute(0, 3, 1, 4, 2)
-        padded = tiles.reshape(high * self.rows, wide * self.columns, rest)
-        return padded[: shape[0], : shape[1]].reshape(shape).contiguous()
-
-
-def _tiling(shape: torch.Size, rows: int, columns: int) -> tuple[int, int, int]:
-    """Number of tiles down and across, and of kernel positions."""
-    return math.ceil(shape[0] / rows), math.ceil(shape[1] / columns), math.prod(shape[2:])
 
 
 def _at_least_2d(tensor: Tensor, structure: str) -> Tensor:

@@ -297,6 +297,7 @@ def _refuse_held(parameters: Mapping[str, nn.Parameter]) -> None:
     taken = {
         id(parameter): other
         for other in _steps.watching()
+        if isinstance(other, Hold)
         for slot in other._slots
         if (parameter := slot.parameter()) is not None
     }

@@ -101,7 +101,7 @@ def _default_names(model: nn.Module, named: dict[str, nn.Parameter], biases: boo
 def _layer_tensors(module: nn.Module, biases: bool) -> Iterator[nn.Parameter]:
     """Yield the weights (and biases) that this very module owns, if it is a layer that computes with weights."""
     own = {name: p for name, p in module.named_parameters(recurse=False)}
-    if isinstance(module, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd) or _is_hugging_face_conv1d(module):
+    if isinstance(module, nn.Linear | nn.Bilinear | nn.modules.conv._ConvNd) or is_hugging_face_conv1d(module):
         wanted = ("weight",)
     elif isinstance(module, _RECURRENT):
         wanted = tuple(name for name in own if name.startswith("weight_"))
@@ -114,7 +114,7 @@ def _layer_tensors(module: nn.Module, biases: bool) -> Iterator[nn.Parameter]:
         yield from (p for name, p in own.items() if name.startswith("bias") or name == "in_proj_bias")
 
 
-def _is_hugging_face_conv1d(module: nn.Module) -> bool:
+def is_hugging_face_conv1d(module: nn.Module) -> bool:
     """GPT-2's `Conv1D` is a Linear with a transposed weight; known by name, so transformers is never imported."""
     weight = getattr(module, "weight", None)
     return type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.dim() == 2

@@ -1,39 +1,42 @@
 """The kinds of evidence a score may ask for by argument name.
 
-| argument | what it is | needs |
-|---|---|---|
-| `weight` | the weight itself, w | nothing |
-| `noise` | uniform random numbers | nothing |
-| `grad` | Σ_b ∂L_b/∂w, signed sum over batches | labels |
-| `grad_magnitude` | Σ_b abs(∂L_b/∂w) | labels |
-| `grad_average` | moving average of ∂L_b/∂w | labels |
-| `fisher` | Σ_b (∂L_b/∂w)² | labels |
-| `hessian_grad` | H g, curvature times gradient | labels |
-| `flow` | ∂R/∂w of the all-positive network, R the sum of its outputs for an input of ones | input shape |
+| argument | what it is | needs | a number per |
+|---|---|---|---|
+| `weight` | the weight itself, w | nothing | entry |
+| `noise` | uniform random numbers | nothing | entry |
+| `grad` | Σ_b ∂L_b/∂w, signed sum over batches | labels | entry |
+| `grad_magnitude` | Σ_b abs(∂L_b/∂w) | labels | entry |
+| `grad_average` | moving average of ∂L_b/∂w | labels | entry |
+| `fisher` | Σ_b (∂L_b/∂w)² | labels | entry |
+| `movement` | −Σ_b w_b ∂L_b/∂w, how far training moves w from zero | labels | entry |
+| `hessian_grad` | H g, curvature times gradient | labels | entry |
+| `hessian_diag` | ∂²L/∂w², by random signs | labels | entry |
+| `flow` | ∂R/∂w of the all-positive network, R the sum of its outputs for an input of ones | input shapes | entry |
+| `input_norm` | ‖x‖₂ of the input that each entry multiplies | inputs | entry |
+| `activity` | how often a unit's output is positive | inputs | unit |
+| `gram` | X Xᵀ of a layer's inputs | inputs | layer |
+
+During training the same measures of gradients live in an `Observer`, which sees every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.measures._curvature import hessian_grad
+from secateur.measures._activations import Call, watched
+from secateur.measures._activity import activity
+from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow
-from secateur.measures._gather import check_online, gather, observe
-from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude
-from secateur.measures._measure import (
-    Batch,
-    Collector,
-    Evidence,
-    Loss,
-    Measure,
-    Params,
-    Probe,
-    all_sum,
-    from_first_rank,
-    reduced,
-)
+from secateur.measures._gather import gather
+from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
+from secateur.measures._inputs import gram, input_norm
+from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
+from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, weight
 from secateur.measures._preserve import preserved, swapped
+from secateur.measures._probe import Batch, Evidence, Loss, Params, Probe
+from secateur.measures._reduction import all_norm, all_sum, from_first_rank, reduced
+from secateur.measures._running import Running
 
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
@@ -43,21 +46,35 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "grad_magnitude": grad_magnitude,
     "grad_average": grad_average,
     "fisher": fisher,
+    "movement": movement,
     "hessian_grad": hessian_grad,
+    "hessian_diag": hessian_diag,
     "flow": flow,
+    "input_norm": input_norm,
+    "activity": activity,
+    "gram": gram,
 }
 
 __all__ = [
     "KNOWN",
     "Batch",
+    "Call",
     "Collector",
     "Evidence",
+    "Level",
     "Loss",
     "Measure",
+    "Memory",
+    "Needs",
+    "Observer",
     "Params",
     "Probe",
+    "Running",
+    "activity",
+    "all_norm",
     "all_sum",
     "check_online",
+    "distinct",
     "fisher",
     "flow",
     "from_first_rank",
@@ -65,11 +82,16 @@ __all__ = [
     "grad",
     "grad_average",
     "grad_magnitude",
+    "gram",
+    "hessian_diag",
     "hessian_grad",
+    "input_norm",
+    "movement",
     "noise",
     "observe",
     "preserved",
     "reduced",
     "swapped",
+    "watched",
     "weight",
 ]

@@ -10,35 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.measures._measure import Evidence, Measure, Params, Probe
+from secateur.measures._measure import Measure, Needs
 from secateur.measures._preserve import swapped
+from secateur.measures._probe import Probe
+from secateur.measures._running import Running
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-class _Flow:
+class _Flow(Running):
     """One forward and backward of R = 1ᵀ f_|W|(1) in float64; only the shape of the first batch is used."""
 
-    passes = 1
-
-    def __init__(self, params: Params) -> None:
-        self._params = params
-        self._flow: Evidence = {}
-
     def update(self, probe: Probe) -> None:
-        if self._flow:
+        if self.updates:
             return
         model = probe.model
         with swapped(dict(model.named_parameters()), _positive(model)), _linear(model), torch.enable_grad():
             outcome = _sum_of_outputs(_call(model, _ones(probe.inputs)))
             _check(outcome)
-            found = torch.autograd.grad(outcome, list(self._params.values()), allow_unused=True)
-        for (name, parameter), grad in zip(self._params.items(), found, strict=True):
-            grad = torch.zeros(parameter.shape, dtype=torch.float64, device=parameter.device) if grad is None else grad
-            self._flow[name] = grad
-
-    def compute(self) -> Evidence:
-        return self._flow
+            self.fold(probe.differentiate(outcome), own=False)
 
 
 def _positive(model: nn.Module) -> dict[str, Tensor]:
@@ -124,10 +114,6 @@ def _check(outcome: Tensor) -> None:
         )
 
 
-def _begin(params: Params) -> _Flow:
-    return _Flow(params)
-
-
 def flow() -> Measure:
     """∂R/∂w with R = 1ᵀ (∏_l |W^[l]|) 1, the output of the network of absolute weights for an input of ones.
 
@@ -137,4 +123,4 @@ def flow() -> Measure:
     Deviates: the authors' code keeps |bias| in the forward pass; the equation has none, and with biases the
     conservation law (equal total score in every layer) would not hold.
     """
-    return Measure("flow", _begin, needs="inputs", train=False, reduction=None)
+    return Measure("flow", _Flow, needs=Needs.SHAPES, train=False, reduction=None)

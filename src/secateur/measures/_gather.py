@@ -1,9 +1,11 @@
-"""Run batches for measuring, and leave no trace; or look at what a training step left behind."""
+"""Run batches for measuring, and leave no trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,8 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur._base.errors import SecateurError
-from secateur.measures._measure import Batch, Collector, Evidence, Loss, Measure, Params, Probe, reduced
+from secateur.measures._measure import Collector, Measure, Needs
+from secateur.measures._observe import check_complete
 from secateur.measures._preserve import preserved
+from secateur.measures._probe import Batch, Evidence, Loss, Params, Probe
+from secateur.measures._reduction import reduced
+
+_WANTED = {
+    Needs.SHAPES: "inputs, of which only the shape is used",
+    Needs.INPUTS: "inputs (labels are not needed)",
+    Needs.LABELS: "(inputs, targets) pairs",
+}
 
 
 def gather(
@@ -23,6 +34,7 @@ def gather(
     params: Params,
     loss: Loss | None = None,
     generator: torch.Generator | None = None,
+    dense: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Evidence]:
     """Run `batches` through `model` and return the evidence of every measure: `{measure: {parameter: tensor}}`.
 
@@ -32,27 +44,32 @@ def gather(
 
     Args:
         model: the model, unwrapped.
-        batches: (inputs, targets) pairs or mappings; moved to the model's device. None if no measure needs any.
+        batches: (inputs, targets) pairs, mappings, or inputs alone where no measure needs labels; moved to the model's
+            device. None if no measure needs any.
         measures: what to collect; two measures of one name are an error.
         params: the prunable parameters by name.
         loss: (output, target) → scalar; cross-entropy by default.
         generator: for measures that draw random numbers.
+        dense: the weights without masks, where the model holds masked ones: what the measure `weight` reads.
 
     Raises:
-        SecateurError: a measure needs batches and there are none, or the loss is not a finite scalar.
+        SecateurError: a measure needs batches and there are none, labels are missing, or the loss is not a finite
+            scalar; ScoreError: a parameter that no batch reached.
     """
     names = [measure.name for measure in measures]
     if len(set(names)) != len(names):
         raise SecateurError(f"Each measure may be gathered once, got {names}.")
     _check_batches(batches, measures)
     found: dict[str, Evidence] = {}
+    probe = partial(Probe, model, params, loss=loss or F.cross_entropy, generator=generator, dense=dense)
     for train in dict.fromkeys(measure.train for measure in measures):
         group = [measure for measure in measures if measure.train is train]
         collectors = [measure.begin(params) for measure in group]
         with preserved(model, params, train=train), _exact(params):
-            _run(model, batches, collectors, params, loss or F.cross_entropy, generator)
+            _run(probe, _wanted(batches, params, group), collectors)
             for measure, collector in zip(group, collectors, strict=True):
                 found[measure.name] = reduced(collector.compute(), measure.reduction)
+                check_complete(measure, found[measure.name], params)
     return found
 
 
@@ -66,25 +83,30 @@ def _exact(params: Params) -> Iterator[None]:
         yield
 
 
-def _run(
-    model: nn.Module,
-    batches: Iterable[Batch] | None,
-    collectors: Sequence[Collector],
-    params: Params,
-    loss: Loss,
-    generator: torch.Generator | None,
-) -> None:
-    device = next(iter(params.values())).device
-    for current in range(max(collector.passes for collector in collectors)):
-        active = [collector for collector in collectors if collector.passes > current]
+def _run(probe: Callable[..., Probe], batches: Callable[[], Iterable[Batch | None]], active: list[Collector]) -> None:
+    """Show the batches to the collectors, as often as the most demanding of them wants to see them."""
+    current = 0
+    while active := [collector for collector in active if collector.passes > current]:
         count = 0
-        for batch in _on(device, batches) if batches is not None else [None]:
-            probe = Probe(model, params, batch, loss, generator, current)
+        for batch in batches():
+            seen = probe(batch=batch, pass_=current)
             for collector in active:
-                collector.update(probe)
+                collector.update(seen)
             count += 1
         if count == 0:
             raise SecateurError("`batches` is empty: expected at least one batch. Is the loader exhausted?")
+        current += 1
+
+
+def _wanted(
+    batches: Iterable[Batch] | None, params: Params, measures: Sequence[Measure]
+) -> Callable[[], Iterable[Batch | None]]:
+    """As many batches as the measures look at: all, one (for its shape), or a pass without any."""
+    needs = max(measure.needs for measure in measures)
+    if batches is None or needs is Needs.NOTHING:
+        return lambda: [None]
+    device = next(iter(params.values())).device
+    return lambda: _on(device, islice(batches, 1) if needs is Needs.SHAPES else batches)
 
 
 def _on(device: torch.device, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -109,43 +131,12 @@ def _check_batches(batches: Iterable[Batch] | None, measures: Sequence[Measure])
             raise SecateurError("`batches` must be a list of batches, got a single one. Did you mean batches=[batch]?")
         return
     for measure in measures:
-        if measure.needs != "nothing":
-            what = "(inputs, targets) pairs" if measure.needs == "labels" else "inputs, of which only the shape is used"
+        if measure.needs is not Needs.NOTHING:
             raise SecateurError(
-                f"This method measures {measure.name!r} and needs `batches`: a list of {what}. "
+                f"This method measures {measure.name!r} and needs `batches`: a list of {_WANTED[measure.needs]}. "
                 "For example batches=[next(iter(loader))]."
             )
 
 
 def _is_pair(batches: tuple[Any, ...]) -> bool:
     return all(isinstance(item, Tensor) for item in batches)
-
-
-def observe(
-    model: nn.Module,
-    measures: Sequence[Measure],
-    *,
-    params: Params,
-    generator: torch.Generator | None = None,
-) -> dict[str, Evidence]:
-    """Collect evidence from the gradients that the last training step left in `.grad`; no batch is run.
-
-    Raises:
-        SecateurError: a measure needs batches of its own.
-    """
-    found: dict[str, Evidence] = {}
-    grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.detach() for n, p in params.items()}
-    for measure in measures:
-        check_online(measure)
-        collector = measure.begin(params)
-        collector.update(Probe(model, params, None, F.cross_entropy, generator, given_grads=grads))
-        found[measure.name] = collector.compute()
-    return found
-
-
-def check_online(measure: Measure) -> None:
-    """Raise unless `measure` can be served by a training step's own gradients."""
-    if not (measure.online or measure.needs == "nothing"):
-        raise SecateurError(
-            f"{measure.name!r} cannot be measured from a training step's gradients. Pass `batches` to the Pruner."
-        )

@@ -1,133 +1,93 @@
-"""Where evidence comes from: what a measure is, and what it may ask of a batch.
+"""Where evidence comes from: what a measure is, and what it asks of whom.
 
 A `Measure` is a frozen description; `begin` starts a `Collector` that is updated once per batch and computes one tensor
-per prunable parameter. The same collectors serve offline (`gather`, which runs the batches itself) and online
-(`observe`, which shows them the gradients that training left behind).
+per prunable parameter. The same collectors serve offline (`gather`, which runs the batches itself) and online (an
+`Observer`, which shows them the gradients of training).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from enum import Enum, IntEnum, auto
+from typing import Protocol, runtime_checkable
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from secateur._base.errors import SecateurError
-
-Batch = tuple[Any, ...] | list[Any] | Mapping[str, Any] | Tensor
-Loss = Callable[[Any, Any], Tensor]
-Evidence = dict[str, Tensor]
-Params = Mapping[str, nn.Parameter]
+from secateur.measures._probe import Evidence, Params, Probe
+from secateur.measures._reduction import Reduction, all_sum
 
 
-@dataclass
-class Probe:
-    """One batch seen through the model: what a collector may ask for. Nothing is computed before it is asked for.
+class Needs(IntEnum):
+    """What a user must bring for a measurement, from the least to the most."""
 
-    Attributes:
-        model: the model, in the mode the measure asked for.
-        params: the prunable parameters by name.
-        batch: (inputs, targets), or a mapping of keyword arguments whose model output has a `.loss`; None online.
-        loss: (output, target) → scalar.
-        generator: source of randomness for measures that draw.
-        pass_: which pass over the batches this is, from 0.
-        given_grads: gradients that somebody else computed (a training step); then no batch is run.
-    """
+    NOTHING = 0
+    SHAPES = 1
+    """Inputs, of which only the shape is used."""
+    INPUTS = 2
+    """Inputs; labels, if there are any, are ignored."""
+    LABELS = 3
+    """Inputs and labels: what the loss is made of."""
 
-    model: nn.Module
-    params: Params
-    batch: Batch | None
-    loss: Loss
-    generator: torch.Generator | None = None
-    pass_: int = 0
-    given_grads: Evidence | None = None
-    _grads: Evidence | None = field(default=None, repr=False)
-    _grads_owned: bool = field(default=False, repr=False)
+    def __str__(self) -> str:
+        return ("nothing", "input shapes", "inputs", "labels")[self]
 
-    def evaluate(self, *, temperature: float = 1.0) -> Tensor:
-        """Return the scalar loss of the batch, with its graph; logits are divided by `temperature`."""
-        batch = self.batch
-        if isinstance(batch, Mapping):
-            output = self.model(**batch)
-            if temperature == 1.0 and getattr(output, "loss", None) is not None:
-                return _scalar(output.loss)
-            if "labels" not in batch:
-                raise SecateurError("A mapping batch needs 'labels' or a model whose output has a `.loss`.")
-            return _scalar(self.loss(output.logits / temperature, batch["labels"]))
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise SecateurError(
-                f"A batch must be (inputs, targets) or a mapping with labels, got {type(batch).__name__}. "
-                "Scores of the loss need targets."
-            )
-        inputs, targets = batch
-        output = self.model(inputs)
-        return _scalar(self.loss(output if temperature == 1.0 else output / temperature, targets))
 
-    @property
-    def inputs(self) -> Any:
-        """The model's input alone (the first element of a pair, all keyword arguments of a mapping)."""
-        return self.batch[0] if isinstance(self.batch, tuple | list) else self.batch
+class Level(Enum):
+    """What one number of the evidence belongs to, and so which shape it has."""
 
-    @property
-    def grads(self) -> Evidence:
-        """∂L/∂w of the batch for each prunable parameter, computed once and shared by all collectors."""
-        if self.given_grads is not None:
-            return self.given_grads
-        if self._grads is None:
-            tensors = list(self.params.values())
-            with torch.enable_grad():
-                found = torch.autograd.grad(self.evaluate(), tensors, allow_unused=True)
-            self._grads = {
-                name: torch.zeros_like(parameter) if grad is None else grad
-                for (name, parameter), grad in zip(self.params.items(), found, strict=True)
-            }
-        return self._grads
+    ENTRY = auto()
+    """An entry of the parameter: the evidence broadcasts to the parameter's shape."""
+    UNIT = auto()
+    """An output unit of the parameter's layer: the evidence has shape (units,)."""
+    LAYER = auto()
+    """The layer as a whole (a matrix between its inputs): for repairs; no score by itself."""
 
-    def own_grads(self) -> Evidence:
-        """Like `grads`, but the caller may keep and overwrite them: the first gets the buffers, others copies."""
-        if self.given_grads is None and not self._grads_owned:
-            self._grads_owned = True
-            return self.grads
-        return {name: grad.clone() for name, grad in self.grads.items()}
+
+class Memory(Enum):
+    """What the evidence of a training run remembers at a milestone."""
+
+    STEP = auto()
+    """Nothing but the present step."""
+    INTERVAL = auto()
+    """The steps since the last milestone."""
+    RUN = auto()
+    """All steps since training began."""
+
+
+#: What a collector needs in order to go on: tensors and numbers by name.
+State = dict[str, Tensor | int | float]
 
 
 @runtime_checkable
 class Collector(Protocol):
-    """Evidence in the making. `passes` says how often it wants to see the batches."""
+    """Evidence in the making. `passes` says how often it wants to see the batches. `Running` is a base for yours."""
 
     passes: int
 
     def update(self, probe: Probe) -> None:
-        """Take in one batch."""
+        """Take in one batch, or one training step."""
         ...
 
     def compute(self) -> Evidence:
-        """Return one tensor per parameter; the tensors belong to the caller, who may overwrite them."""
+        """Return one tensor per parameter of which anything is known.
+
+        It may be called again and again, with updates between. The tensors are never written by the collector again,
+        nor by who asked for them: several scores read the same ones.
+        """
         ...
 
+    def reset(self) -> None:
+        """Forget everything seen so far."""
+        ...
 
-Reduction = Callable[[Tensor], None]
+    def state_dict(self) -> State:
+        """Return what `load_state_dict` needs to go on in the same bits."""
+        ...
 
-
-def all_sum(tensor: Tensor) -> None:
-    """Add the evidence of all ranks, in place: what a single process would have measured on all their batches."""
-    dist.all_reduce(tensor)
-
-
-def from_first_rank(tensor: Tensor) -> None:
-    """Give every rank the evidence of rank 0, in place (for evidence that is drawn at random)."""
-    dist.broadcast(tensor, src=0)
-
-
-def reduced(evidence: Evidence, reduction: Reduction | None) -> Evidence:
-    """Combine evidence over the ranks of a process group, in place; without one, nothing happens."""
-    if reduction is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        for tensor in evidence.values():
-            reduction(tensor)
-    return evidence
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
+        """Go on from a `state_dict`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -137,26 +97,18 @@ class Measure:
     Attributes:
         name: the argument name by which a score asks for it.
         begin: parameters → a fresh `Collector`.
-        needs: what a user must bring: "nothing", "inputs" (only their shape, for data-free measures) or "labels".
+        needs: what a user must bring.
+        level: what one number belongs to: an entry, an output unit, or the layer.
         train: mode of the model while measuring: True (batch statistics in BN), False (running statistics), or
             None (as found).
         reduction: how evidence is combined over ranks, in place; None where all ranks hold the same.
-        online: whether the gradients that a training step left behind are enough, without a batch of its own.
+        online: what it remembers of a training run whose gradients it is shown; None: it needs batches of its own.
     """
 
     name: str
     begin: Callable[[Params], Collector] = field(repr=False)
-    needs: str = "labels"
+    needs: Needs = Needs.LABELS
+    level: Level = Level.ENTRY
     train: bool | None = None
     reduction: Reduction | None = field(default=all_sum, repr=False)
-    online: bool = False
-
-
-def _scalar(loss: Tensor) -> Tensor:
-    if loss.numel() != 1:
-        raise SecateurError(f"`loss` must return a scalar, got shape {tuple(loss.shape)}. Take its mean.")
-    if not torch.isfinite(loss.detach()).all():
-        raise SecateurError(
-            f"The loss of a scoring batch is {loss.item()}: scores would be meaningless. Check the batch."
-        )
-    return loss.reshape(())
+    online: Memory | None = None

@@ -30,12 +30,16 @@ def choose(method: Method, moment: Moment) -> dict[str, Tensor]:
     grows = regrow is not None and regrow.by is not None and not untouched
     only_reader = not grows and method.repair is None
     scores = unit_scores(ranking, structure, moment, spend=only_reader)
-    alive = {name: _units_alive(structure, bits, scores[name].shape) for name, bits in moment.alive.items()}
+    alive = {
+        name: _units_alive(structure, moment.canonical(name, bits), scores[name].shape)
+        for name, bits in moment.alive.items()
+    }
     free = untouched or (regrow is not None and regrow.revives)
     keep = method.scope(scores, moment.shapes, moment.density, alive=None if free else alive)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
-    return structure.expand(keep, moment.shapes)
+    masks = structure.expand(keep, moment.shapes)
+    return {name: moment.stored(name, mask) for name, mask in masks.items()}
 
 
 def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bool = False) -> dict[str, Tensor]:
@@ -47,21 +51,23 @@ def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bo
     found = {}
     with torch.no_grad():
         for name, parameter in moment.params.items():
-            found[name] = _as_units(score(moment.evidence, name), structure, name, parameter.shape)
+            scores = score(moment.evidence, name)
+            if scores.shape == parameter.shape:
+                found[name] = structure.scores(name, moment.canonical(name, scores))
+            else:
+                found[name] = _per_unit(scores, structure, name, moment)
             for _, measure in score.measures if spend else ():
                 moment.evidence[measure.name].pop(name, None)
     return found
 
 
-def _as_units(scores: Tensor, structure: Structure, name: str, shape: torch.Size) -> Tensor:
-    if scores.shape == shape:
-        return structure.scores(name, scores)
-    units = structure.split(torch.empty(shape, device="meta")).shape[0]
+def _per_unit(scores: Tensor, structure: Structure, name: str, moment: Moment) -> Tensor:
+    units = structure.split(torch.empty(moment.shapes[name], device="meta")).shape[0]
     if scores.shape == (units,):
         return scores
     raise ScoreError(
-        f"A score must have the weight's shape {tuple(shape)} for {name!r}, or one entry for each of its {units} "
-        f"{structure.name}, got {tuple(scores.shape)}."
+        f"A score must have the weight's shape {tuple(moment.params[name].shape)} for {name!r}, or one entry for each "
+        f"of its {units} {structure.name}, got {tuple(scores.shape)}."
     )
 
 

@@ -1,48 +1,62 @@
-"""Evidence from training itself: collectors that live as long as their Pruner."""
+"""Evidence from training itself, for a Pruner that was given no batches of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from secateur._base.errors import ScoreError
-from secateur.measures import Evidence, Measure, Params, Probe
+from secateur.axes import Method
+from secateur.measures import Evidence, Measure, Needs, Observer, Params, reduced
 
 
-class Online:
-    """Temporary: one step's evidence."""
+class Training:
+    """What a method measures while a network trains: an `Observer`, and the question which gradients it wants."""
 
-    def __init__(self, measures: Iterable[Measure], params: Params) -> None:
-        self._measures = tuple(measures)
+    def __init__(self, network: nn.Module, method: Method, params: Params, generator: torch.Generator | None) -> None:
+        self._network = network
         self._params = params
-        self._grads: Mapping[str, Tensor] = {}
+        self._generator = generator
+        self._measures = tuple(measure for score in method.scores for _, measure in score.measures)
+        self._observer = Observer(network, self._measures, params=params, generator=generator)
 
     def wants_gradients(self, *, milestone: bool) -> bool:
-        return milestone and any(measure.online for measure in self._measures)
+        """Whether the coming step's dense gradients will be looked at: at a milestone, or at every step."""
+        of_gradients = any(measure.needs is Needs.LABELS for measure in self._measures)
+        return self._observer.remembers or (milestone and of_gradients)
 
-    def update(self, network: nn.Module, grads: Mapping[str, Tensor], generator: Any, *, milestone: bool) -> None:
-        self._grads = grads
+    def update(self, grads: Mapping[str, Tensor]) -> None:
+        """Take in one training step."""
+        if self._observer.remembers:
+            self._observer.update(grads)
 
-    def compute(self, measures: Iterable[Measure], network: nn.Module, generator: torch.Generator | None):
-        found: dict[str, Evidence] = {}
-        for measure in measures:
-            if measure.online:
-                missing = [name for name in self._params if name not in self._grads]
-                if missing:
-                    raise ScoreError(f"no gradient reached {missing[0]!r}")
-            collector = measure.begin(self._params)
-            collector.update(
-                Probe(network, self._params, None, F.cross_entropy, generator, given_grads=dict(self._grads))
-            )
-            found[measure.name] = collector.compute()
+    def compute(self, grads: Mapping[str, Tensor]) -> dict[str, Evidence]:
+        """The evidence of this step, of all ranks together."""
+        return self._of_all_ranks(self._observer.compute(grads), self._measures)
+
+    def start(self, measures: tuple[Measure, ...]) -> dict[str, Evidence]:
+        """The evidence of a score that needs no training yet, before the first step."""
+        observer = Observer(self._network, measures, params=self._params, generator=self._generator)
+        return self._of_all_ranks(observer.compute({}), measures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running evidence, where some outlives a step."""
+        return self._observer.state_dict() if self._observer.remembers else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; an empty one is that of a method without running evidence."""
+        if state or self._observer.remembers:
+            self._observer.load_state_dict(state)
+
+    def _of_all_ranks(self, found: dict[str, Evidence], measures: tuple[Measure, ...]) -> dict[str, Evidence]:
+        # Gradients are seen before DistributedDataParallel averages them. Reductions write in place, and running
+        # evidence is only lent: what is reduced is a copy, where there is more than one process.
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return found
+        for measure in dict.fromkeys(measures):
+            if measure.reduction is not None:
+                copies = {name: tensor.clone() for name, tensor in found[measure.name].items()}
+                found[measure.name] = reduced(copies, measure.reduction)
         return found
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        pass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Method, Moment, all_alive
-from secateur.masks import Masks, Only, prunable, unwrap
+from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
 from secateur.selection import kept_count
@@ -63,7 +63,7 @@ def prune(
     batches = reusable(batches)
     with _untouched_on_error(network, method):
         for step, density in enumerate(method.schedule.densities):
-            moment = Moment(step, density, params, bits, generator=generator)
+            moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
             last = step == len(method.schedule.densities) - 1
             chosen = _after(network, method, moment, batches, loss, repairs=last or _repairs_always(method))
             bits = dict(chosen)
@@ -118,9 +118,9 @@ def _after(
     dense = {name: parameter.data for name, parameter in moment.params.items()}
     cut = {name: dense[name] * bits for name, bits in moment.alive.items() if not bool(bits.all())}
     with swapped(moment.params, cut):
-        evidence = gather(network, batches, measures, params=moment.params, loss=loss, generator=moment.generator)
-    if "weight" in evidence:  # the dense value: what a revived weight would come back with
-        evidence["weight"] = dense
+        evidence = gather(
+            network, batches, measures, params=moment.params, loss=loss, generator=moment.generator, dense=dense
+        )
     moment = replace(moment, evidence=evidence)
     masks = Masks(choose(method, moment), copy=False)
     if repairs and method.repair is not None:

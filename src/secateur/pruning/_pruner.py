@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
-from secateur.masks import Masks, Only, prunable, unwrap
-from secateur.measures import Batch, Loss, Measure, check_online, gather
+from secateur.masks import Masks, Only, layouts, prunable, unwrap
+from secateur.measures import Batch, Loss, Measure, Needs, check_online, gather
 from secateur.pruning._choose import choose, report_empty
-from secateur.pruning._evidence import Online
+from secateur.pruning._evidence import Training
 from secateur.pruning._gates import Gates
 from secateur.pruning._prune import refuse_unscorable, reusable
 
@@ -77,7 +77,7 @@ class Pruner:
         self._generator = generator
         self._allow_empty = allow_empty
         self._step = 0
-        self._online = Online(method.measures if batches is None else (), self._params)
+        self._training = Training(self._network, method, self._params, generator) if batches is None else None
         self._gates: Gates | None = None
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
         self._hold: Hold = hold(model, Masks(all_alive(self._params), copy=False), on_step=self._after_step)
@@ -146,7 +146,8 @@ class Pruner:
 
         Gates belong to the model: their state is in the model's own `state_dict`.
         """
-        state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": self._online.state()}
+        evidence = {} if self._training is None else self._training.state_dict()
+        state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": evidence}
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
         return state
@@ -162,7 +163,8 @@ class Pruner:
         self._give_back()
         self._hold.replace(masks, forget=False)
         self._step = int(state["step"])
-        self._online.load(state.get("evidence", {}))
+        if self._training is not None:
+            self._training.load_state_dict(state.get("evidence", {}))
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
         self._ask()
@@ -198,13 +200,15 @@ class Pruner:
         self._step += 1
         if self._gates is not None:
             self._gates.after_step()
-        self._online.update(self._network, self._hold.gradients(), self._generator, milestone=self._acts_at(self._step))
+        if self._training is not None:
+            self._training.update(self._hold.gradients())
         self._act(self._step)
         self._ask()
 
     def _ask(self) -> None:
         """Have the dense gradients of the coming step copied, if somebody will look at them."""
-        self._hold.ask(self._online.wants_gradients(milestone=self._acts_at(self._step + 1)))
+        milestone = self._acts_at(self._step + 1)
+        self._hold.ask(self._training is not None and self._training.wants_gradients(milestone=milestone))
 
     def _acts_at(self, step: int) -> bool:
         return self.method.score is not None and self.method.relax is None and self.method.schedule(step) is not None
@@ -224,29 +228,27 @@ class Pruner:
 
     def _moment(self, step: int, density: float | None, alive: Mapping[str, Tensor]) -> Moment:
         here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
-        return Moment(step, density, self._params, here, generator=self._generator)
+        turned = layouts(self._network, self._params)
+        return Moment(step, density, self._params, here, generator=self._generator, layouts=turned)
 
     def _evidence(self, moment: Moment) -> dict[str, dict[str, Tensor]]:
         untouched = all(bool(bits.all()) for bits in moment.alive.values())
-        measures = _asked_for(self.method, untouched=untouched)
-        if self._batches is None:
-            return self._online.compute(measures, self._network, self._generator)
+        start = self.method.regrow.start if untouched and self.method.regrow is not None else None
+        if self._training is None:
+            measures = self.method.measures if start is None else [measure for _, measure in start.measures]
+            return self._gathered(measures)
+        if start is not None:
+            return self._training.start(tuple(measure for _, measure in start.measures))
+        return self._training.compute(self._hold.gradients())
+
+    def _gathered(self, measures: Sequence[Measure]) -> dict[str, dict[str, Tensor]]:
         return gather(
-            self._network,
-            self._batches,
-            measures,
-            params=self._params,
-            loss=self._loss,
-            generator=self._generator,
+            self._network, self._batches, measures, params=self._params, loss=self._loss, generator=self._generator
         )
 
     def _for_repair(self) -> dict[str, dict[str, Tensor]]:
         measures = () if self.method.repair is None else self.method.repair.measures
-        if not measures:
-            return {}
-        return gather(
-            self._network, self._batches, measures, params=self._params, loss=self._loss, generator=self._generator
-        )
+        return self._gathered(measures) if measures else {}
 
     def _warn_if_early(self, masks: Masks) -> None:
         last = self.method.schedule.milestones[-1].step
@@ -272,14 +274,6 @@ class Pruner:
             )
 
 
-def _asked_for(method: Method, *, untouched: bool) -> tuple[Measure, ...]:
-    """The evidence of one milestone: where nothing is cut yet, a method may start from another score."""
-    regrow = method.regrow
-    if untouched and regrow is not None and regrow.start is not None:
-        return tuple(measure for _, measure in regrow.start.measures)
-    return method.measures
-
-
 def _refuse(method: Method, *, with_batches: bool) -> None:
     """Refuse what training cannot serve, and what would act before there is anything to act on."""
     if method.regrow is not None and method.regrow.revives:
@@ -293,8 +287,9 @@ def _refuse(method: Method, *, with_batches: bool) -> None:
         check_online(measure)
     if method.score is None or method.relax is not None or method.schedule(0) is None:
         return
-    for measure in _asked_for(method, untouched=True):
-        if measure.needs != "nothing":
+    first = method.regrow.start if method.regrow is not None and method.regrow.start is not None else method.score
+    for _, measure in first.measures:
+        if measure.needs is not Needs.NOTHING:
             raise SecateurError(
                 f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
                 "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."

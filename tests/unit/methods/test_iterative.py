@@ -154,6 +154,6 @@ def test_no_data_is_touched(mlp: nn.Module) -> None:
 
 def test_a_score_may_bind_its_own_measures() -> None:
     bound = measured(lambda weight, grad: weight * grad, {"grad": measures.grad_magnitude()})
-    assert bound.needs == "labels"
+    assert bound.needs is measures.Needs.LABELS
     with pytest.raises(TypeError, match="no argument 'gard'"):
         measured(lambda weight: weight, {"gard": measures.grad()})

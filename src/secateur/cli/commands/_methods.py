@@ -9,8 +9,8 @@ from typing import Any
 from secateur.cli.text import Parser, Table, UsageError, console
 
 ABOUT = """\
-Lists the pruning methods: when in a network's life they act (family), what they need (labels, the
-shape of the inputs, or nothing), what they cut, and the paper. With NAME, all about one of them."""
+Lists the pruning methods: when in a network's life they act (family), what they need (labels,
+inputs, only the inputs' shapes, or nothing), what they cut, and the paper. With NAME, all about one of them."""
 
 
 def add(commands: Any) -> None:

@@ -1,0 +1,108 @@
+"""Small models with a batch each, on which methods are checked, and methods made from their factories."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning
+from secateur.axes import Method
+
+Factory = Callable[..., Method]
+
+#: Training steps of a checked Pruner, and what a factory is given where it asks for a clock.
+STEPS = 8
+_CLOCK = {"until": STEPS, "end": STEPS, "steps": STEPS, "every": 2}
+
+
+def made(factory: Factory, density: float) -> Method:
+    """Make a method of this density, on the short clock of the checks, giving a factory what it has room for."""
+    takes = inspect.signature(factory).parameters
+    return factory(**{name: value for name, value in {"density": density, **_CLOCK}.items() if name in takes})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model with one batch for it."""
+
+    model: nn.Module
+    batch: tuple[Tensor, Tensor]
+
+
+class _LastStep(nn.Module):
+    """An LSTM that classifies by its last hidden state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 12, num_layers=2, batch_first=True)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+class _MeanToken(nn.Module):
+    """A transformer encoder that classifies by the mean of its tokens; with dropout, so that it draws randomness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 16)
+        self.encoder = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x)).mean(1))
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def _conv() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
+
+
+_SHAPES = {"mlp": (10,), "conv_bn": (3, 8, 8), "lstm": (5, 6), "transformer": (5, 6)}
+_BUILDERS: Mapping[str, Callable[[], nn.Module]] = {
+    "mlp": _mlp,
+    "conv_bn": _conv,
+    "lstm": _LastStep,
+    "transformer": _MeanToken,
+}
+#: Names of the models a method is checked on.
+MODELS = tuple(_BUILDERS)
+
+
+def case(name: str, *, seed: int = 0) -> Case:
+    """Build one of the `MODELS` with a batch of 12, the same for the same seed. Global random state is untouched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _BUILDERS[name]()
+        batch = (torch.randn(12, *_SHAPES[name]), torch.arange(12) % 4)
+        nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()  # gradients that must survive scoring
+    return Case(model, batch)
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Small models may lose a layer, and a check may end early: neither is a matter of conformance."""
+    with warnings.catch_warnings():
+        for kind in (EmptyLayerWarning, EarlyFinishWarning):
+            warnings.simplefilter("ignore", kind)
+        yield

@@ -1,0 +1,47 @@
+"""What a program promises: masks of the right size, zeros in the weights, and the caller's training respected."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from secateur.masks import Masks, prunable
+from secateur.selection import kept_count
+from secateur.testing._cases import calm, case
+
+Program = Callable[..., Masks]
+
+
+def check_program(program: Program, *, density: float, model: str) -> None:
+    """The program ends in masks of the density asked for, the weights obey them, and names and hooks are as before."""
+    given = case(model)
+    inputs, targets = given.batch
+    called = []
+
+    def train(network: nn.Module) -> None:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(inputs), targets).backward()
+            optimizer.step()
+        called.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
+
+    keys, hooks = list(given.model.state_dict()), _hooks(given.model)
+    options = {"density": density} if "density" in inspect.signature(program).parameters else {}
+    with calm(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        masks = program(given.model, train=train, **options)
+    assert called, f"{model}: the program never trained"
+    assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
+    assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
+    if options:
+        assert masks.kept == kept_count(density, masks.numel), f"{model}: {masks.kept} of {masks.numel} weights kept"
+    for name, mask in masks.items():
+        assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
+
+
+def _hooks(model: nn.Module) -> list[int]:
+    return [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()]

@@ -1,0 +1,35 @@
+"""Evidence of two processes is that of one process which saw the batches of both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from distributed import measure_workers as workers
+from secateur import gather, prunable
+from secateur.measures import KNOWN
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs torch with gloo"),
+]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+    folder = tmp_path_factory.mktemp("measures")
+    torch.multiprocessing.spawn(workers.measure, args=(str(folder),), nprocs=workers.RANKS, join=True)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(workers.RANKS)]
+
+
+@pytest.mark.parametrize("name", workers.NAMES)
+def test_ranks_agree_with_one_process_on_all_batches(ranks: list, name: str) -> None:
+    """Also where only one of them reached a layer: on the other its evidence counts as zero."""
+    model = workers.make_model()
+    alone = gather(model, workers.make_batches(), [KNOWN[name]()], params=prunable(model))[name]
+    for parameter, wanted in alone.items():
+        first, second = (rank[name][parameter] for rank in ranks)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, wanted, rtol=1e-12, atol=1e-14)
