@@ -11,6 +11,7 @@ from torch import nn
 
 from secateur import Masks, Method, invert, method, methods, prune, schedule, scope, scores, structure
 from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur.axes import ScoreFunction
 
 
 @pytest.fixture
@@ -183,18 +184,22 @@ def test_unknown_evidence_is_a_type_error_at_definition() -> None:
         method("typo", score, structure=structure.weights(), scope=scope.everywhere(), schedule=schedule.once(0.5))
 
 
+def _filters(score: ScoreFunction) -> Method:
+    return method("flat", score, structure=structure.filters(), scope=scope.everywhere(), schedule=schedule.once(0.5))
+
+
 def test_a_score_of_the_wrong_shape_is_named(mlp: nn.Module) -> None:
-    flat = method(
-        "flat",
-        lambda weight: weight.abs().sum(1),
-        structure=structure.filters(),
-        scope=scope.everywhere(),
-        schedule=schedule.once(0.5),
-    )
     with pytest.raises(
-        ScoreError, match=r"must return a tensor of the weight's shape \(20, 12\) for '0.weight', got \(20,\)"
+        ScoreError,
+        match=r"the weight's shape \(20, 12\) for '0.weight', or one entry for each of its 20 filters, got \(12,\)",
     ):
-        prune(mlp, flat)
+        prune(mlp, _filters(lambda weight: weight.abs().sum(0)))
+
+
+def test_a_score_may_be_given_for_each_unit(mlp: nn.Module) -> None:
+    twin = copy.deepcopy(mlp)
+    per_unit = prune(mlp, _filters(lambda weight: weight.abs().sum(1)))
+    assert per_unit == prune(twin, _filters(lambda weight: weight.abs()))
 
 
 # --- a density that emerges ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from secateur.axes.gate import Relax
 from secateur.axes.regrow import Regrow
 from secateur.axes.repair import Repair
 from secateur.axes.schedule import Schedule
-from secateur.axes.scope import Scope
+from secateur.axes.scope import Scope, inverted
 from secateur.axes.structure import Structure
 from secateur.measures import Measure, Needs
 
@@ -113,7 +113,7 @@ def invert(method: Method) -> Method:
     For densities up to ½ the result shares no weight with the method's own mask (one-shot methods), ties included.
     Source: "Pruning neural networks at initialization: why are we missing the mark?", arXiv 2009.08576, §4.
     """
-    return replace(method, name=f"inverted {method.name}", scope=replace(method.scope, lowest=not method.scope.lowest))
+    return replace(method, name=f"inverted {method.name}", scope=inverted(method.scope))
 
 
 Factory = Callable[..., Method]

@@ -1,81 +1,45 @@
 """Who competes with whom, and how many survive.
 
 A scope takes unit scores (a higher score means keep) and a density, and returns the units to keep. What is chosen is
-always chosen in `select`, exactly and index-stably; a scope only says in which pools.
+always chosen in `selection`, exactly and index-stably; a scope only says in which pools.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError, nearest
+from secateur._base.types import Float
 from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
+from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
-Scores = Mapping[str, Tensor]
-Shapes = Mapping[str, torch.Size]
-Keep = dict[str, Tensor]
-Densities = Mapping[str, float]
+__all__ = [
+    "Scope",
+    "above",
+    "erk",
+    "everywhere",
+    "floored",
+    "given",
+    "igq",
+    "inverted",
+    "layerwise",
+    "n_of_m",
+    "per_row",
+    "ranked_with",
+    "rms",
+    "std",
+    "threshold",
+]
 
-
-@dataclass(frozen=True)
-class Scope:
-    """Pools of competition and their sizes.
-
-    `scope(scores, shapes, density)` returns one boolean tensor per score tensor. `alive`, where given, holds the units
-    that may still be chosen: pruned ones stay pruned.
-
-    Attributes:
-        name: as printed.
-        choose: (scores, shapes, density, lowest) → keep; a value (a function or a frozen dataclass), so that
-            equal scopes are equal.
-        rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
-        lowest: keep the lowest scores instead of the highest (the *invert* sanity check).
-        counted: the density says how many stay; False where the scope alone does, and the density may be None.
-    """
-
-    name: str
-    choose: Callable[[Scores, Shapes, float, bool], Keep] = field(repr=False)
-    rank: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
-    lowest: bool = False
-    counted: bool = True
-
-    def __call__(
-        self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
-    ) -> Keep:
-        if density is None and self.counted:
-            raise SecateurError(
-                f"Scope {self.name} needs a density, got None. Give the schedule one, or choose a scope that decides "
-                "by itself how many stay (`threshold`, `given`)."
-            )
-        if self.rank is not None:
-            scores = {name: self.rank(tensor) for name, tensor in scores.items()}
-        if alive is not None:
-            scores = {name: _bar(tensor, alive[name], self.lowest) for name, tensor in scores.items()}
-        keep = self.choose(scores, shapes, 1.0 if density is None else density, self.lowest)
-        if alive is not None:
-            keep = {name: bits & alive[name] for name, bits in keep.items()}
-        return keep
-
-
-def _bar(scores: Tensor, alive: Tensor, lowest: bool) -> Tensor:
-    """Give the units that are no longer alive the worst finite score, so that they are chosen last."""
-    limits = torch.finfo(scores.dtype)
-    return torch.where(alive, scores, limits.max if lowest else limits.min)
-
-
-def _pick(scores: Scores, keep: int, lowest: bool) -> Keep:
-    """The `keep` highest scores; or, with `lowest`, the complement of the others: disjoint from the highest."""
-    if not lowest:
-        return topk_mask(scores, keep)
-    size = sum(tensor.numel() for tensor in scores.values())
-    return {name: ~bits for name, bits in topk_mask(scores, size - keep).items()}
-
+#: Numbers by layer: names or globs. An exact name wins over a glob, an earlier glob over a later one.
+ByName = Mapping[str, float]
 
 # --- one pool -----------------------------------------------------------------------------------------------------
 
@@ -89,9 +53,8 @@ def everywhere(*, cost: Cost | None = None) -> Scope:
     prefix of the ranking is kept whose total cost stays within ρ × the cost of all units.
     """
     if cost is None:
-        return Scope("everywhere", _choose_everywhere)
-    fixed = cost if callable(cost) else tuple(sorted(cost.items()))
-    return Scope("everywhere(cost=…)", _Affordable(fixed))
+        return Scope("everywhere", _everywhere)
+    return Scope("everywhere(cost=…)", _Affordable(cost if callable(cost) else tuple(sorted(cost.items()))))
 
 
 @dataclass(frozen=True)
@@ -100,11 +63,10 @@ class _Affordable:
 
     cost: Callable[[str, torch.Size], float] | tuple[tuple[str, float], ...]
 
-    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
         each = {name: self._price(name, shapes[name]) for name in scores}
         budget = density * sum(each[name] * tensor.numel() for name, tensor in scores.items())
-        ranked = {name: -tensor for name, tensor in scores.items()} if lowest else scores
-        return best_prefix(ranked, each, budget)
+        return best_prefix(scores, each, budget)
 
     def _price(self, name: str, shape: torch.Size) -> float:
         if callable(self.cost):
@@ -117,29 +79,13 @@ class _Affordable:
         return prices[name]
 
 
-def _choose_everywhere(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-    size = sum(tensor.numel() for tensor in scores.values())
-    return _pick(scores, kept_count(density, size), lowest)
+def _everywhere(scores: Scores, shapes: Shapes, density: float) -> Keep:
+    return topk_mask(scores, kappa(density, sum(tensor.numel() for tensor in scores.values())))
 
 
 def ranked_with(transform: Callable[[Tensor], Tensor]) -> Scope:
     """One ranking over all layers, after `transform` has rescaled each layer's scores (see `lamp`)."""
-    return Scope(f"ranked_with({getattr(transform, '__name__', transform)})", _choose_everywhere, rank=transform)
-
-
-def threshold(value: float) -> Scope:
-    """Keep every unit whose score is at least `value`, however many that are; the density is ignored."""
-
-    return Scope(f"threshold({value:g})", _Above(value), counted=False)
-
-
-@dataclass(frozen=True)
-class _Above:
-    value: float
-
-    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        keep = {name: at_least(tensor, self.value, name=name) for name, tensor in scores.items()}
-        return {name: ~bits for name, bits in keep.items()} if lowest else keep
+    return Scope(f"ranked_with({_name(transform)})", _everywhere, rank=transform)
 
 
 # --- one pool per layer -------------------------------------------------------------------------------------------
@@ -147,16 +93,14 @@ class _Above:
 
 def layerwise() -> Scope:
     """Each layer keeps the same fraction: κ_l = ⌊ρN_l + ½⌋ for every layer l."""
-    return Scope("layerwise", _choose_layerwise)
+    return Scope("layerwise", _layerwise)
 
 
-def _choose_layerwise(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+def _layerwise(scores: Scores, shapes: Shapes, density: float) -> Keep:
     counts = {name: kept_count(density, tensor.numel()) for name, tensor in scores.items()}
-    return _choose_counts(scores, counts, lowest)
-
-
-def _choose_counts(scores: Scores, counts: Mapping[str, int], lowest: bool) -> Keep:
-    return {name: _pick({name: tensor}, counts[name], lowest)[name] for name, tensor in scores.items()}
+    if not any(counts.values()):
+        kappa(density, max((tensor.numel() for tensor in scores.values()), default=0))
+    return best_of_each(scores, counts)
 
 
 def erk(*, power: float = 1.0) -> Scope:
@@ -164,7 +108,6 @@ def erk(*, power: float = 1.0) -> Scope:
 
     Layers whose quota exceeds 1 are kept dense and the rest is solved again. Source: Evci et al., arXiv 1911.11134, §3.
     """
-
     return Scope("erk" if power == 1.0 else f"erk(power={power:g})", _Quota(_Erk(power)))
 
 
@@ -184,68 +127,137 @@ def igq() -> Scope:
     return Scope("igq", _Quota(igq_densities))
 
 
-def given(densities: Densities) -> Scope:
-    """The densities you name, layer by layer: `given({"fc1.weight": 0.1, "fc2.weight": 1.0})`.
-
-    Layers that are not named are kept whole; the schedule's density is ignored. Names are checked.
-    """
-    fixed = tuple(sorted(densities.items()))
-    for name, density in fixed:
-        if density != 0:
-            check_density(density, name=f"densities[{name!r}]")
-
-    return Scope(f"given({dict(fixed)})", _Given(fixed), counted=False)
-
-
-@dataclass(frozen=True)
-class _Given:
-    densities: tuple[tuple[str, float], ...]
-
-    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        wanted = dict(self.densities)
-        for name in wanted:
-            if name not in scores:
-                raise SecateurError(
-                    f"`given`: {name!r} is not a prunable tensor of this model.{nearest(name, scores)} "
-                    f"Prunable here: {', '.join(scores)}."
-                )
-        size = {name: tensor.numel() for name, tensor in scores.items()}
-        counts = {
-            name: kept_count(wanted.get(name, 1.0), n) if wanted.get(name, 1.0) else 0 for name, n in size.items()
-        }
-        return _choose_counts(scores, counts, lowest)
-
-
 @dataclass(frozen=True)
 class _Quota:
     """Per-layer pools whose sizes follow a quota and add up to exactly κ."""
 
     densities: Callable[[Shapes, float], dict[str, float]]
 
-    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
-        size = {layer: tensor.numel() for layer, tensor in scores.items()}
-        keep = kept_count(density, sum(size.values()))
-        quota = self.densities({layer: shapes[layer] for layer in scores}, density)
-        counts = largest_remainder({layer: quota[layer] * size[layer] for layer in size}, size, keep)
-        return _choose_counts(scores, counts, lowest)
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        # In the order of `shapes`, which is the model's: of equal remainders the first layer's is rounded up.
+        size = {layer: scores[layer].numel() for layer in shapes if layer in scores}
+        keep = kappa(density, sum(size.values()))
+        quota = self.densities({layer: shapes[layer] for layer in size}, density)
+        return best_of_each(
+            scores, largest_remainder({layer: quota[layer] * size[layer] for layer in size}, size, keep)
+        )
+
+
+def given(densities: ByName) -> Scope:
+    """The densities you name, layer by layer: `given({"fc1.weight": 0.1, "conv*": 1.0})`, names or globs.
+
+    Layers that are not named are kept whole; the schedule's density is ignored. Names are checked. An exact name wins
+    over a glob, an earlier glob over a later one.
+    """
+    for name, density in densities.items():
+        if density != 0:
+            check_density(density, name=f"densities[{name!r}]")
+    return Scope(f"given({dict(densities)})", _Given(tuple(densities.items())), counted=False)
+
+
+@dataclass(frozen=True)
+class _Given:
+    densities: tuple[tuple[str, float], ...]
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        wanted = dict.fromkeys(scores, 1.0) | _by_name(self.densities, scores, "given")
+        return best_of_each(
+            scores,
+            {name: kept_count(wanted[name], tensor.numel()) if wanted[name] else 0 for name, tensor in scores.items()},
+        )
+
+
+def _by_name(given: tuple[tuple[str, float], ...], names: Collection[str], caller: str) -> dict[str, float]:
+    """The number of each layer that a name or glob of `given` means."""
+    found: dict[str, float] = {}
+    for pattern, value in sorted(given, key=lambda entry: entry[0] not in names):
+        hits = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        if not hits:
+            raise SecateurError(
+                f"`{caller}`: {pattern!r} is not a prunable tensor of this model.{nearest(pattern, names)} "
+                f"Prunable here: {', '.join(names)}."
+            )
+        found = dict.fromkeys(hits, value) | found
+    return found
+
+
+# --- no pool: units against a value -------------------------------------------------------------------------------
+
+
+def threshold(value: float) -> Scope:
+    """Keep every unit whose score is at least `value`, however many that are; the density is ignored."""
+    return Scope(f"threshold({value:g})", _Above(value), counted=False)
+
+
+def rms(scores: Float[Tensor, " unit"]) -> Float[Tensor, ""]:
+    """√(mean of s²): of magnitudes |w|, the standard deviation σ of weights whose mean is zero."""
+    return scores.double().square().mean().sqrt()
+
+
+def std(scores: Float[Tensor, " unit"]) -> Float[Tensor, ""]:
+    """The standard deviation of the scores themselves, about their mean."""
+    return scores.double().std(correction=0)
+
+
+def above(quality: float | ByName, *, of: Callable[[Tensor], Tensor] = rms) -> Scope:
+    """Keep every unit whose score is at least q × a statistic of its layer's; the density is ignored.
+
+    With the score |w|, `of=rms` is Han's rule |w| ≥ q·σ_l (arXiv 1506.02626, §3), σ_l about zero. The statistic sees
+    the scores of the layer's living units only: what is pruned already would make it smaller round by round.
+
+    Args:
+        quality: q, one for all layers or by name or glob (`{"conv*": 0.5, "fc*": 1.0}`); layers that nothing names
+            are kept whole.
+        of: the scores of one layer's living units, `[unit]` → a number: `rms`, `std`, `torch.median` or your own.
+    """
+    text = f"{quality:g}" if isinstance(quality, int | float) else f"{dict(quality)}"
+    fixed = quality if isinstance(quality, int | float) else tuple(quality.items())
+    return Scope(f"above({text}, of={_name(of)})", _Above(fixed, of), counted=False)
+
+
+@dataclass(frozen=True)
+class _Above:
+    value: float | tuple[tuple[str, float], ...]
+    of: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        if isinstance(self.value, tuple):
+            wanted = _by_name(self.value, scores, "above")
+        else:
+            wanted = dict.fromkeys(scores, self.value)
+        return {name: self._layer(name, tensor, wanted.get(name)) for name, tensor in scores.items()}
+
+    def _layer(self, name: str, scores: Tensor, value: float | None) -> Tensor:
+        alive = living(scores)
+        if value is None or not bool(alive.any()):
+            return alive
+        whole = at_least(scores, -math.inf, name=name)  # NaN and infinities are named before the statistic meets them
+        cut = value if self.of is None else value * float(self.of(scores[alive & whole]))
+        return at_least(scores, cut, name=name)
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", str(function))
 
 
 # --- smaller pools ------------------------------------------------------------------------------------------------
 
 
 def per_row() -> Scope:
-    """Each output unit keeps the same number of its inputs: ⌊ρ·(entries of the row) + ½⌋, at least as dense as asked.
+    """Each output unit keeps the same number of its n inputs: max(1, ⌊ρn + ½⌋), so that no output loses them all.
 
-    The constant-fan-in sparsity of Wanda (arXiv 2306.11695, §3) and SRigL. Rows are the first dimension of the weight.
+    The constant-fan-in sparsity of Wanda (arXiv 2306.11695, §3) and SRigL. Below a density of 1/(2n) more stays than
+    asked for.
     """
-    return Scope("per_row", _choose_per_row)
+    return Scope("per_row", _per_row)
 
 
-def _choose_per_row(scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+def _per_row(scores: Scores, shapes: Shapes, density: float) -> Keep:
     keep = {}
     for name, tensor in scores.items():
         rows = tensor.reshape(tensor.shape[0], -1)
-        keep[name] = _pick_rows(rows, kept_count(density, rows.shape[1]), lowest, name).reshape(tensor.shape)
+        count = min(max(1, kept_count(density, rows.shape[1])), rows.shape[1])
+        keep[name] = topk_rows(rows, count, name=name).reshape(tensor.shape)
     return keep
 
 
@@ -257,7 +269,6 @@ def n_of_m(n: int, m: int) -> Scope:
     """
     if not 0 < n <= m:
         raise SecateurError(f"n_of_m needs 0 < n <= m, got n={n}, m={m}.")
-
     return Scope(f"n_of_m({n}, {m})", _NOfM(n, m))
 
 
@@ -266,27 +277,21 @@ class _NOfM:
     n: int
     m: int
 
-    def __call__(self, scores: Scores, shapes: Shapes, density: float, lowest: bool) -> Keep:
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
         n, m = self.n, self.m
         if not math.isclose(density, n / m):
             raise SecateurError(
                 f"n_of_m({n}, {m}) keeps exactly {n / m:g}, got density={density:g}. Ask for {n / m:g}."
             )
-        return {name: _choose_groups(tensor, n, m, lowest, name) for name, tensor in scores.items()}
+        return {name: self._layer(name, tensor) for name, tensor in scores.items()}
 
-
-def _choose_groups(scores: Tensor, n: int, m: int, lowest: bool, name: str) -> Tensor:
-    if scores.dim() < 2 or scores.shape[1] % m:
-        raise SecateurError(
-            f"n_of_m({n}, {m}) needs a number of inputs divisible by {m}, got {name!r} of shape {tuple(scores.shape)}. "
-            "Leave the tensor out with `only=`."
-        )
-    inputs_last = scores.movedim(1, -1)
-    bits = _pick_rows(inputs_last.reshape(-1, m), n, lowest, name).reshape(inputs_last.shape)
-    return bits.movedim(-1, 1).contiguous()
-
-
-def _pick_rows(rows: Tensor, keep: int, lowest: bool, name: str) -> Tensor:
-    if not lowest:
-        return topk_rows(rows, keep, name=name)
-    return ~topk_rows(rows, rows.shape[1] - keep, name=name)
+    def _layer(self, name: str, scores: Tensor) -> Tensor:
+        n, m = self.n, self.m
+        if scores.dim() < 2 or scores.shape[1] % m:
+            raise SecateurError(
+                f"n_of_m({n}, {m}) needs a number of inputs divisible by {m}, got {name!r} of shape "
+                f"{tuple(scores.shape)}. Leave the tensor out with `only=`."
+            )
+        inputs_last = scores.movedim(1, -1)
+        bits = topk_rows(inputs_last.reshape(-1, m), n, name=name).reshape(inputs_last.shape)
+        return bits.movedim(-1, 1).contiguous()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur._base.errors import SecateurError
+from secateur.masks import layouts
 from secateur.measures._probe import Params, Probe
 from secateur.measures._running import Running
 
@@ -150,6 +151,5 @@ def _layers(model: nn.Module, params: Params) -> Iterator[tuple[str, nn.Module]]
 
 
 def _is_transposed(layer: nn.Module) -> bool:
-    """GPT-2's `Conv1D` is a Linear whose weight is (in, out); known by name, so transformers is never imported."""
-    weight = getattr(layer, "weight", None)
-    return type(layer).__name__ == "Conv1D" and isinstance(weight, Tensor) and weight.dim() == 2
+    """Whether it is a linear layer whose weight is (in, out), as GPT-2's `Conv1D`."""
+    return not isinstance(layer, nn.modules.conv._ConvNd) and "weight" in layouts(layer)

@@ -13,7 +13,9 @@ from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
 from secateur.methods._lamp import lamp
+from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
@@ -31,7 +33,9 @@ __all__ = [
     "iter_snip",
     "l0",
     "lamp",
+    "lwc",
     "magnitude",
+    "obd",
     "random",
     "rigl",
     "set_",

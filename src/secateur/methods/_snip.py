@@ -51,7 +51,7 @@ def snip(
     >>> import torch
     >>> from torch import nn
     >>> from secateur import prune
-    >>> from secateur.structure import blocks
+    >>> from secateur.axes.structure import blocks
     >>> model, batch = nn.Linear(6, 8), (torch.ones(2, 6), torch.tensor([0, 1]))
     >>> masks = prune(model, snip(0.25, structure=blocks(4, 1)), [batch])
     >>> masks.kept, sorted(set(masks["weight"].view(2, 4, 6).sum(1).flatten().tolist()))

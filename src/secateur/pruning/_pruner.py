@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import EarlyFinishWarning, SecateurError
+from secateur._base.errors import EarlyFinishWarning, ScoreError, SecateurError
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
@@ -290,7 +290,7 @@ def _refuse(method: Method, *, with_batches: bool) -> None:
     first = method.regrow.start if method.regrow is not None and method.regrow.start is not None else method.score
     for _, measure in first.measures:
         if measure.needs is not Needs.NOTHING:
-            raise SecateurError(
+            raise ScoreError(
                 f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
                 "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."
             )

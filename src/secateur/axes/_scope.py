@@ -1,0 +1,197 @@
+"""What a scope is, and the two ways to make another of one: turned upside down, and with a floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from secateur._base.errors import SecateurError
+from secateur.selection import kept_count, topk_mask
+
+Scores = Mapping[str, Tensor]
+Shapes = Mapping[str, torch.Size]
+Keep = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Pools of competition and their sizes.
+
+    `scope(scores, shapes, density)` returns one boolean tensor per score tensor. `alive`, where given, holds the units
+    that may still be chosen: pruned ones stay pruned. Tensors lie as `[out, in, ...]`.
+
+    Attributes:
+        name: as printed.
+        choose: (scores, shapes, density) → keep; a value (a function or a frozen dataclass), so that equal scopes are
+            equal. Units that are no longer alive arrive with the lowest finite score.
+        rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
+        counted: the density says how many stay; False where the scope alone does, and the density may be None.
+    """
+
+    name: str
+    choose: Callable[[Scores, Shapes, float], Keep] = field(repr=False)
+    rank: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    counted: bool = True
+
+    def __call__(
+        self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
+    ) -> Keep:
+        if density is None and self.counted:
+            raise SecateurError(
+                f"Scope {self.name} needs a density, got None. Give the schedule one, or choose a scope that decides "
+                "by itself how many stay (`threshold`, `above`, `given`)."
+            )
+        if self.rank is not None:
+            scores = {name: self.rank(tensor) for name, tensor in scores.items()}
+        if alive is not None:
+            scores = {name: torch.where(alive[name], tensor, _worst(tensor)) for name, tensor in scores.items()}
+        keep = self.choose(scores, shapes, 1.0 if density is None else density)
+        if alive is not None:
+            keep = {name: bits & alive[name] for name, bits in keep.items()}
+        return keep
+
+
+def _worst(scores: Tensor) -> float:
+    return torch.finfo(scores.dtype).min
+
+
+def living(scores: Tensor) -> Tensor:
+    """Which units may be chosen (`Scope.__call__` bars the others by their score)."""
+    if not scores.dtype.is_floating_point:
+        return torch.ones_like(scores, dtype=torch.bool)
+    return scores != _worst(scores)
+
+
+def best_of_each(scores: Scores, counts: Mapping[str, int]) -> Keep:
+    """The `counts` highest scores of each layer."""
+    return {name: topk_mask({name: tensor}, counts[name])[name] for name, tensor in scores.items()}
+
+
+def kappa(density: float, size: int) -> int:
+    """The κ of `size` units that stay; a density that would keep none is refused."""
+    keep = kept_count(density, size)
+    if keep == 0 < size:
+        raise SecateurError(
+            f"`density`={density:g} keeps none of {size} units: ⌊{density:g}·{size} + ½⌋ = 0. The smallest density "
+            f"that keeps one is {density_of(1, size):.3g}."
+        )
+    return keep
+
+
+def density_of(keep: int, size: int) -> float:
+    """The smallest density of three digits that keeps `keep` of `size` units.
+
+    >>> density_of(1, 200)
+    0.0025
+    """
+    exact = (keep - 0.5) / size
+    digits = 2 - math.floor(math.log10(exact))
+    below = math.floor(exact * 10**digits)
+    for step in (0, 1):
+        rounded = float(f"{below + step}e{-digits}")
+        if rounded > 0 and kept_count(min(1.0, rounded), size) >= keep:
+            break
+    return min(1.0, rounded)
+
+
+# --- upside down --------------------------------------------------------------------------------------------------
+
+
+def inverted(scope: Scope) -> Scope:
+    """Keep the lowest scores instead of the highest, in the same pools and as many: the *invert* sanity check.
+
+    Ties go to the higher index, so that up to a density of ½ nothing is kept that the scope itself keeps. Where the
+    scope alone decides how many stay, as many stay in each layer, the lowest. Inverting twice gives the scope back.
+    """
+    if isinstance(scope.choose, _Inverted):
+        return scope.choose.scope
+    return Scope(f"inverted({scope.name})", _Inverted(scope), rank=scope.rank, counted=scope.counted)
+
+
+@dataclass(frozen=True)
+class _Inverted:
+    scope: Scope
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        # Negative scores in reverse order: what was last among equals is first.
+        turned = {name: _reverse(_negative(tensor)) for name, tensor in reversed(list(scores.items()))}
+        if self.scope.counted:
+            keep = self.scope.choose(turned, shapes, density)
+        else:
+            own = self.scope.choose(scores, shapes, density)
+            keep = best_of_each(turned, {name: int(bits.count_nonzero()) for name, bits in own.items()})
+        return {name: _reverse(keep[name]) for name in scores}
+
+
+def _negative(scores: Tensor) -> Tensor:
+    if not scores.dtype.is_floating_point:
+        return -scores.double()
+    return torch.where(living(scores), -scores, scores)
+
+
+def _reverse(tensor: Tensor) -> Tensor:
+    return tensor.flip(tuple(range(tensor.dim())))
+
+
+# --- with a floor -------------------------------------------------------------------------------------------------
+
+
+def floored(scope: Scope, *, at_least: int) -> Scope:
+    """Let no layer fall below `at_least` units (or all that it has): a layer without any passes no signal on.
+
+    Layers that would fall below get their floor, and the others share what is left by the same scope: the total stays
+    what it was, exactly for `everywhere`, `ranked_with`, `erk` and `igq`, within rounding for scopes that round layer
+    by layer. Where the scope alone decides how many stay, the poor layers just get more. Floors count units, not
+    costs: they do not go with a budget (`everywhere(cost=…)`).
+
+    >>> scores = {"a": torch.tensor([9.0, 8.0, 7.0]), "b": torch.tensor([1.0, 2.0])}
+    >>> from secateur import scope
+    >>> keep = scope.floored(scope.everywhere(), at_least=1)(scores, {}, 0.6)
+    >>> keep["a"].tolist(), keep["b"].tolist()
+    ([True, True, False], [False, True])
+    """
+    if at_least < 1:
+        raise SecateurError(f"`at_least` must be at least 1 unit per layer, got {at_least}.")
+    return Scope(
+        f"floored({scope.name}, at_least={at_least})",
+        _Floored(scope, at_least),
+        rank=scope.rank,
+        counted=scope.counted,
+    )
+
+
+@dataclass(frozen=True)
+class _Floored:
+    scope: Scope
+    at_least: int
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        floors = {name: min(self.at_least, int(living(tensor).count_nonzero())) for name, tensor in scores.items()}
+        rich, keep = dict(scores), self.scope.choose(scores, shapes, density)
+        left = _count(keep)
+        if self.scope.counted and left < sum(floors.values()):
+            self._refuse(sum(floors.values()), sum(tensor.numel() for tensor in scores.values()), density, left)
+        while poor := [name for name in rich if int(keep[name].count_nonzero()) < floors[name]]:
+            keep |= best_of_each({name: rich.pop(name) for name in poor}, floors)
+            left -= sum(floors[name] for name in poor)
+            if left == 0:  # nothing alive in the others
+                keep |= best_of_each(rich, dict.fromkeys(rich, 0))
+            elif self.scope.counted and rich:
+                share = left / sum(tensor.numel() for tensor in rich.values())
+                keep |= self.scope.choose(rich, {name: shapes[name] for name in rich if name in shapes}, share)
+        return {name: keep[name] for name in scores}
+
+    def _refuse(self, needed: int, size: int, density: float, kept: int) -> None:
+        raise SecateurError(
+            f"`at_least`={self.at_least} units in each layer are {needed} together, but {self.scope.name} at "
+            f"`density`={density:g} keeps {kept} of {size}. Ask for a density of at least "
+            f"{density_of(needed, size):.3g}, or for a lower floor."
+        )
+
+
+def _count(keep: Keep) -> int:
+    return sum(int(bits.count_nonzero()) for bits in keep.values())
