@@ -143,9 +143,10 @@ def _training(group: Any) -> None:
         "--pretrain",
         metavar="N",
         nargs="?",
-        type=values.positive,
-        const=0,
-        help="prune a trained network: train it dense first, by the same recipe (in N steps); kept as a run of its own",
+        type=values.natural,
+        const=True,
+        help="train the dense network first, by the same recipe (in N steps), and prune that; it is a run of its "
+        "own; 0 prunes the untrained one [default: as the method is meant]",
     )
     group.add_argument("--batch", metavar="N", type=values.positive, help="examples per step, in place of the recipe's")
     group.add_argument(
