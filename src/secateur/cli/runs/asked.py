@@ -43,6 +43,8 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
     seeds = range(args.seed, args.seed + (args.seeds or 1))
     try:
         wanted = grid(_base(args, methods), methods, seeds)
+        if args.pretrain == 0:
+            wanted = [replace(one, pretrain=None) for one in wanted]
         for experiment in wanted[: len(methods)]:  # those of the first seed; the others differ in nothing else
             check(experiment)
     except SecateurError as problem:
@@ -139,8 +141,10 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
 
 
 def _pretrain(args: argparse.Namespace, recipe: Recipe) -> Recipe | None:
-    """Return how the dense network is trained first: as afterwards, or in so many steps; None where it is not."""
-    return None if args.pretrain is None else shortened(recipe, args.pretrain) if args.pretrain else recipe
+    """Return how the dense network is trained first: as afterwards, or in so many steps; None where nobody says so."""
+    if not args.pretrain:
+        return None
+    return recipe if args.pretrain is True else shortened(recipe, args.pretrain)
 
 
 def _is_small(experiment: Experiment) -> bool:

@@ -141,7 +141,7 @@ def train(
 def evaluation_interval(recipe: Recipe, examples: int) -> int:
     """Return the steps between two evaluations: the recipe's, or those of an epoch of so many training examples.
 
-    >>> from secateur.lab.recipe import Constant
+    >>> from secateur.lab.experiment import Constant
     >>> evaluation_interval(Recipe(steps=1000, rate=Constant(0.1), batch=100), 54_000)
     540
     """
@@ -151,7 +151,7 @@ def evaluation_interval(recipe: Recipe, examples: int) -> int:
 def evaluations(recipe: Recipe, examples: int) -> int:
     """Return how many evaluations a run has; the last step is always evaluated.
 
-    >>> from secateur.lab.recipe import Constant
+    >>> from secateur.lab.experiment import Constant
     >>> evaluations(Recipe(steps=1000, rate=Constant(0.1), batch=100), 54_000)
     2
     """
