@@ -33,8 +33,7 @@ from secateur.lab.recipe import Ramp, Recipe
 from secateur.lab.run import Progress
 from secateur.lab.stages import masks_for, untrained
 from secateur.sparse import compile_step
-from secateur.sparse.measured._machine import processor
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.measured import interleaved, processor
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
 SINGLE, BLOCKS = (1, 1), (4, 1)

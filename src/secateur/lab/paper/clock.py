@@ -18,7 +18,7 @@ from secateur.lab.paper.cell import Cell
 from secateur.lab.paper.cost import Cost
 from secateur.lab.runners import at_least_one, quiet
 from secateur.lab.train import error, evaluations
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.measured import interleaved
 
 _SAMPLE = 0.02  # seconds of steps in a turn: long enough that a short step runs as in a loop of its own
 _EVALUATED = 1000  # examples of the test set on which an evaluation is timed, for all

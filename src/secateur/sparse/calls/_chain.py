@@ -11,22 +11,8 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur._base import door
-from secateur.sparse.plans._linear import LayerPlan, native_chain
-
-__all__ = ["fits", "sparse_chain"]
-
-
-def fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether the sparse kernels take these tensors: 32-bit floats on the CPU, at least one sample."""
-    return (
-        x.dtype is torch.float32
-        and values.dtype is torch.float32
-        and x.is_cpu
-        and values.is_cpu
-        and x.layout is torch.strided
-        and x.numel() > 0
-        and (bias is None or (bias.dtype is torch.float32 and bias.is_cpu))
-    )
+from secateur.sparse.calls._tensors import addresses
+from secateur.sparse.plans import LayerPlan, native_chain
 
 
 def sparse_chain(
@@ -77,10 +63,6 @@ def _dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
-def _addresses(tensors: tuple[Tensor | None, ...]) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
-
-
 def _forward(
     x: Tensor,
     plans: tuple[LayerPlan, ...],
@@ -95,11 +77,11 @@ def _forward(
     out = x.new_empty((x.shape[0], plans[-1].rows))
     threads = torch.get_num_threads()
     if x.shape[0] == 1 and work is None:
-        chain.forward_vector(_addresses(values), _addresses(biases), x.data_ptr(), out.data_ptr(), threads)
+        chain.forward_vector(addresses(*values), addresses(*biases), x.data_ptr(), out.data_ptr(), threads)
     else:
         place = 0 if work is None else work.data_ptr()
         chain.forward(
-            _addresses(values), _addresses(biases), x.data_ptr(), x.stride(0), x.shape[0],
+            addresses(*values), addresses(*biases), x.data_ptr(), x.stride(0), x.shape[0],
             place, out.data_ptr(), out.stride(0), threads,
         )  # fmt: skip
     return out
@@ -131,8 +113,8 @@ class _NativeChain(torch.autograd.Function):
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
         found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
         native_chain(plans).backward(
-            _addresses(weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
-            _addresses(found[: len(plans)]), _addresses(found[len(plans) :]),
+            addresses(*weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
+            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]),
             0 if dx is None else dx.data_ptr(), plans[0].columns, torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, *found

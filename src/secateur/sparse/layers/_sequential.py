@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.sparse.calls._chain import fits, sparse_chain
+from secateur.sparse.calls import fits, sparse_chain
 from secateur.sparse.layers._linear import SparseLinear
-
-__all__ = ["SparseSequential"]
+from secateur.sparse.programs import hooked
 
 
 class SparseSequential(nn.Sequential):
@@ -21,32 +21,29 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the children in order."""
-        children = list(self._modules.values())
+        children: list[Any] = list(self._modules.values())
         x, i = input, 0
         while i < len(children):
-            child = children[i]
-            assert child is not None, "a Sequential has no empty places"
-            if type(child) is SparseLinear:
-                run, behind = _run_from(children, i)
-                if len(run) > 1 and _takes(run, x):
-                    x = _through(run, x)
-                    i = behind
-                    continue
-            x = child(x)
-            i += 1
+            x, i = self._run_at(children, i, x) or (children[i](x), i + 1)
         return x
+
+    def _run_at(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> tuple[Tensor, int] | None:
+        """Run as many layers as one call takes, from `begin` on; return the output and which layer comes next."""
+        if type(children[begin]) is not SparseLinear:
+            return None
+        run, behind = _run_from(children, begin)
+        return (_through(run, x), behind) if len(run) > 1 and _takes(run, x) else None
 
 
 # These run at every forward, between kernels that take microseconds: plain loops, no attribute look-ups through
 # nn.Module.__getattr__.
-def _run_from(children: Sequence[nn.Module | None], start: int) -> tuple[list[SparseLinear], int]:
-    """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `start`, and where it ends."""
+def _run_from(children: Sequence[nn.Module], begin: int) -> tuple[list[SparseLinear], int]:
+    """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `begin`, and where it ends."""
     run: list[SparseLinear] = []
-    behind, relu = start, True
-    for i in range(start, len(children)):
+    behind, relu = begin, True
+    for i in range(begin, len(children)):
         child = children[i]
-        assert child is not None, "a Sequential has no empty places"
-        if child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks:
+        if hooked(child):
             break
         kind = type(child)
         if kind is SparseLinear and isinstance(child, SparseLinear):
