@@ -84,7 +84,8 @@ def bench(
         compiled: also measure `torch.compile`, which may take minutes to compile.
         machine: measurements for `sparsify`; this machine's by default.
     """
-    subjects = _eager_subjects(model, masks, inputs, targets, optimizer, compiled, machine)
+    models = _models(model, masks, max(1, len(inputs)), compiled, machine)
+    subjects = [_eager(name, one, inputs, targets, optimizer(one.parameters())) for name, one in models.items()]
     fused = copy.deepcopy(model)
     updates = optimizer(fused.parameters())
     refused = why_no_fused_step(fused, masks, cross_entropy, updates)
@@ -100,15 +101,10 @@ def bench(
     return rows if refused is None else [*rows, BenchRow("fused", None, None, None, 0, 0, refused)]
 
 
-def _eager_subjects(
-    model: nn.Module,
-    masks: Masks,
-    inputs: Tensor,
-    targets: Tensor,
-    make: Callable[[Parameters], Optimizer],
-    compiled: bool,
-    machine: Machine | None,
-) -> list[_Subject]:
+def _models(
+    model: nn.Module, masks: Masks, batch: int, compiled: bool, machine: Machine | None
+) -> dict[str, nn.Module]:
+    """Copy the model in each way that runs in an ordinary loop."""
     models = {"dense, torch": copy.deepcopy(model)}
     if onednn_available():
         models["dense, oneDNN"] = _through_onednn(copy.deepcopy(model))
@@ -116,8 +112,8 @@ def _eager_subjects(
         models["dense, torch.compile"] = torch.compile(copy.deepcopy(model))  # type: ignore[assignment]
     models["masked"] = copy.deepcopy(model)
     hold(models["masked"], masks)
-    models["sparsified"] = sparsify(model, masks, batch=max(1, len(inputs)), machine=machine)
-    return [_eager(name, one, inputs, targets, make(one.parameters())) for name, one in models.items()]
+    models["sparsified"] = sparsify(model, masks, batch=batch, machine=machine)
+    return models
 
 
 def _eager(name: str, model: nn.Module, inputs: Tensor, targets: Tensor, optimizer: Optimizer) -> _Subject:

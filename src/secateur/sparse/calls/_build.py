@@ -36,12 +36,8 @@ class Network:
 
 def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
     """Return the flat places of a layer's surviving weights in the kernels' order; None keeps every weight."""
-    full = _full(module.get_parameter("weight"), mask)
+    full = torch.ones(module.get_parameter("weight").shape, dtype=torch.bool) if mask is None else mask
     return plan_layer(full, blocks=True).positions if isinstance(module, nn.Linear) else places_of(full)
-
-
-def _full(weight: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones(weight.shape, dtype=torch.bool) if mask is None else mask
 
 
 def image_of(shape: tuple[int, ...], program: Program) -> tuple[int, int, int]:
@@ -119,7 +115,8 @@ class _Builder:
 
     def _linear(self, buffer: int, module: Any, relu: bool) -> int:
         if isinstance(module, nn.Linear):
-            plan = plan_layer(_full(module.weight, self.masks.get(id(module.weight))), blocks=True)
+            mask = self.masks.get(id(module.weight))
+            plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask, blocks=True)
         else:
             plan = module.plan
         self.plans.append(plan)

@@ -79,9 +79,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         saved: tuple[Tensor | None, ...] = ctx.saved_tensors
         need_x, _, _, *needs = ctx.needs_input_grad
         found = tuple(

@@ -14,6 +14,8 @@ from secateur._base import door
 from secateur.sparse.calls._tensors import addresses, contiguous
 from secateur.sparse.plans import RecurrentPlan
 
+Tensors = tuple[Tensor | None, ...]
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -24,9 +26,7 @@ class Pass:
     batch_first: bool
 
 
-def run_direction(
-    x: Tensor, state: tuple[Tensor | None, Tensor | None], how: Pass, weights: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
+def run_direction(x: Tensor, state: Tensors, how: Pass, weights: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     """Run one direction of a layer over a whole sequence.
 
     Args:
@@ -43,9 +43,7 @@ def run_direction(
     return _run(x, state, how, weights)
 
 
-def _run(
-    x: Tensor, state: tuple[Tensor | None, Tensor | None], how: Pass, weights: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _run(x: Tensor, state: Tensors, how: Pass, weights: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (x, *state, *weights)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Direction.apply(x, *state, how, *weights)  # type: ignore[return-value]
@@ -82,12 +80,7 @@ def _empty_output(steps: int, samples: int, features: int, batch_first: bool) ->
 
 
 def _forward(
-    x: Tensor,
-    state: tuple[Tensor | None, Tensor | None],
-    how: Pass,
-    weights: tuple[Tensor | None, ...],
-    work: Tensor | None,
-    chunks: int,
+    x: Tensor, state: Tensors, how: Pass, weights: Tensors, work: Tensor | None, chunks: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     plan, (steps, samples, _) = how.plan, x.shape
     x = _rows(x.detach())
@@ -116,9 +109,7 @@ class _Direction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Any) -> Tensors:  # type: ignore[override]
         how: Pass = ctx.how
         plan, (steps, samples, features) = how.plan, ctx.shape
         work, *weights = ctx.saved_tensors

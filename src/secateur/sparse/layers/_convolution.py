@@ -36,17 +36,6 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     rank = 0  # dimensions of an image
 
-    def __init__(
-        self,
-        plan: ConvolutionPlan,
-        values: Float[Tensor, " kept"],
-        bias: Float[Tensor, " outputs"] | None,
-        *,
-        compute_dense: bool = False,
-    ) -> None:
-        super().__init__(plan, values, bias, compute_dense=compute_dense)
-        self._networks: dict[tuple[int, ...], Network] = {}
-
     def forward(self, x: Float[Tensor, "*image"]) -> Float[Tensor, "*result"]:
         """Convolve: [batch, input channels, (rows,) columns] → [batch, output channels, (rows,) columns]."""
         geometry = self.plan.geometry
@@ -63,10 +52,14 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         return run_network(x, network, slot_tensors(network), training=self.training)
 
     def _network(self, shape: tuple[int, ...]) -> Network:
-        if shape not in self._networks:
+        networks: dict[tuple[int, ...], Network] = self.__dict__.setdefault("_networks", {})
+        if shape not in networks:
             operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
-            self._networks[shape] = build_network(Program((operation,), 1, self.rank, False, False), shape, {})
-        return self._networks[shape]
+            networks[shape] = build_network(Program((operation,), 1, self.rank, False, False), shape, {})
+        return networks[shape]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_networks"}  # compiled again elsewhere
 
     def _dense(self, x: Tensor) -> Tensor:
         if not self.compute_dense and door.native is not None and x.numel():
@@ -81,9 +74,6 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         sizes = {f.name: getattr(self.plan.geometry, f.name) for f in fields(Geometry)}
         made = kind(**sizes, bias=self.bias is not None, device="meta")
         return fill(made, self.plan.scatter(self.values.detach()), self, trains=self.values.requires_grad)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_networks": {}}  # compiled again where the copy goes
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

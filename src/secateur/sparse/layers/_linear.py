@@ -28,20 +28,12 @@ class SparseLinear(WeightState[LayerPlan]):
         bias: one per row, or None.
         compute_dense: multiply densely although the weights are stored sparsely; right above the break-even
             density.
+
+    Attributes:
         onednn: whether that dense product goes through oneDNN.
     """
 
-    def __init__(
-        self,
-        plan: LayerPlan,
-        values: Float[Tensor, " kept"],
-        bias: Float[Tensor, " rows"] | None,
-        *,
-        compute_dense: bool = False,
-        onednn: bool = False,
-    ) -> None:
-        super().__init__(plan, values, bias, compute_dense=compute_dense)
-        self.onednn = onednn
+    onednn = False
 
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseLinear:

@@ -66,11 +66,15 @@ class NetworkSequential(SparseSequential):
 
     def _run_from(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> _Run | None:
         layers = _layers_from(children, begin)
-        if door.native is None or not _all_fit(x, layers):
+        if door.native is None or len(layers) < 2 or x.dim() != _rank(layers) + 2:
+            return None
+        tensors = [t for layer in layers for t in _tensors(layer)]
+        if not fits(x, *(t for t in tensors if t.is_floating_point())):
             return None
         if x.shape[0] == 1 and any(isinstance(layer, _NORMS) and layer.training for layer in layers):
             return None  # torch knows which of them have too few values
-        fold = not self.training and not (torch.is_grad_enabled() and _wants_gradients(x, layers))
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
+        fold = not self.training and not trains
         single = fold and x.shape[0] == 1
         key = (begin, begin + len(layers), tuple(x.shape[1:]), fold, single)
         runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
@@ -138,16 +142,6 @@ def _understood(child: Any, state: _State) -> bool:
     if isinstance(child, nn.Dropout):
         return child.p == 0 or not child.training
     return kind in (nn.ReLU, nn.Identity)
-
-
-def _all_fit(x: Tensor, layers: Sequence[nn.Module]) -> bool:
-    if len(layers) < 2 or x.dim() != _rank(layers) + 2:
-        return False
-    return fits(x, *(t for layer in layers for t in _tensors(layer) if t.is_floating_point()))
-
-
-def _wants_gradients(x: Tensor, layers: Sequence[nn.Module]) -> bool:
-    return x.requires_grad or any(p.requires_grad for layer in layers for p in layer.parameters(recurse=False))
 
 
 def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fold: bool, single: bool) -> _Run | None:

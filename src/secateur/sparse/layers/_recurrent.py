@@ -35,6 +35,11 @@ class RecurrentOptions:
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return tuple(f"l{layer}{end}" for layer in range(self.num_layers) for end in ends)
 
+    def names(self, suffix: str) -> list[str]:
+        """Return torch's names of the weights, and of the biases if there are any, of one layer and direction."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return [f"{kind}_{suffix}" for kind in kinds[: 4 if self.bias else 2]]
+
 
 class SparseRecurrent(DenseState):
     """What SparseLSTM and SparseGRU share; the equations are those of `nn.LSTM` and `nn.GRU`.
@@ -50,8 +55,7 @@ class SparseRecurrent(DenseState):
     Args:
         options: sizes and switches.
         plans: where the surviving weights are, one per entry of `options.suffixes`.
-        tensors: values and biases by name.
-        constants: names of biases that are no parameters.
+        tensors: values and biases by name; those that are no parameters are constants.
         pruned: names of those constants that were parameters, and are zero because their mask keeps nothing.
         compute_dense: multiply densely although the weights are stored sparsely; right above the break-even
             density.
@@ -65,7 +69,6 @@ class SparseRecurrent(DenseState):
         plans: tuple[RecurrentPlan, ...],
         tensors: Mapping[str, Tensor],
         *,
-        constants: frozenset[str] = frozenset(),
         pruned: frozenset[str] = frozenset(),
         compute_dense: bool = False,
     ) -> None:
@@ -75,10 +78,10 @@ class SparseRecurrent(DenseState):
         self.input_size, self.hidden_size, self.num_layers = options.input_size, options.hidden_size, options.num_layers
         self.batch_first, self.bidirectional = options.batch_first, options.bidirectional
         for name, tensor in tensors.items():
-            if name in constants:
-                self.register_buffer(name, tensor.detach())
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
             else:
-                self.register_parameter(name, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
+                self.register_buffer(name, tensor)
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for torch's layers calls it before they run."""
@@ -92,15 +95,6 @@ class SparseRecurrent(DenseState):
         """Return values of W_ih and W_hh, b_ih and b_hh of one layer and direction."""
         suffix = self.options.suffixes[index]
         return tuple(getattr(self, f"{n}_{suffix}", None) for n in ("values_ih", "values_hh", "bias_ih", "bias_hh"))
-
-    def dense_weights(self) -> list[Tensor]:
-        """Return the flat list of dense tensors that torch's own functions take. Differentiable."""
-        found: list[Tensor] = []
-        for index, plan in enumerate(self.plans):
-            tensors = [t for t in self.direction(index) if t is not None]
-            found += [part.scatter(values) for part, values in zip(plan.parts, tensors, strict=False)]
-            found += tensors[len(plan.parts) :]  # the biases
-        return found
 
     def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence: input [time, batch, feature] (or batch first, or without a batch) → outputs, last state.
@@ -179,7 +173,7 @@ class SparseRecurrent(DenseState):
         full = [zeros if s is None else s for s in states]
         o = self.options
         rest = (o.bias, o.num_layers, o.dropout, self.training, o.bidirectional, False)
-        weights = [w.contiguous() for w in self.dense_weights()]
+        weights = [w.contiguous() for w in self.dense_state().values()]
         if self.gru:
             out, h = torch._VF.gru(x, full[0], weights, *rest)  # type: ignore[attr-defined]
             return out, (h,)
@@ -187,8 +181,13 @@ class SparseRecurrent(DenseState):
         return out, (h, c)
 
     def dense_state(self) -> dict[str, Tensor]:
-        """Return torch's own weights and biases, `weight_ih_l0`, …"""
-        return dict(zip(_dense_names(self.options, self.options.suffixes), self.dense_weights(), strict=True))
+        """Return torch's own weights and biases, `weight_ih_l0`, …, in torch's order."""
+        found: dict[str, Tensor] = {}
+        for index, (suffix, plan) in enumerate(zip(self.options.suffixes, self.plans, strict=True)):
+            tensors = [t for t in self.direction(index) if t is not None]
+            weights = [part.scatter(values) for part, values in zip(plan.parts, tensors, strict=False)]
+            found |= zip(self.options.names(suffix), weights + tensors[len(weights) :], strict=True)
+        return found
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:
@@ -255,7 +254,7 @@ def sparse_recurrent(module: nn.LSTM | nn.GRU, masks: Mapping[str, Tensor]) -> S
     plans: list[RecurrentPlan] = []
     tensors: dict[str, Tensor] = {}
     for suffix in options.suffixes:
-        own: dict[str, Tensor] = {n: getattr(module, n) for n in _dense_names(options, (suffix,))}
+        own: dict[str, Tensor] = {n: getattr(module, n) for n in options.names(suffix)}
         kept = [masks.get(n, torch.ones_like(t, dtype=torch.bool)) for n, t in own.items() if n.startswith("weight")]
         plans.append(plan_recurrent(*kept, gru=kind.gru))
         for index, (name, tensor) in enumerate(own.items()):
@@ -263,12 +262,7 @@ def sparse_recurrent(module: nn.LSTM | nn.GRU, masks: Mapping[str, Tensor]) -> S
                 values = plans[-1].parts[index].gather(tensor.detach())
             else:
                 values = torch.zeros_like(tensor.detach()) if name in pruned else tensor.detach().clone()
-            trains = tensor.requires_grad and name not in pruned
-            tensors[name.replace("weight", "values")] = values.requires_grad_(trains)
-    constants = pruned.union(module._buffers)
-    return kind(options, tuple(plans), tensors, constants=constants, pruned=pruned).train(module.training)
-
-
-def _dense_names(options: RecurrentOptions, suffixes: tuple[str, ...]) -> list[str]:
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if options.bias else ("weight_ih", "weight_hh")
-    return [f"{kind}_{suffix}" for suffix in suffixes for kind in kinds]
+            if isinstance(tensor, nn.Parameter) and name not in pruned:
+                values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+            tensors[name.replace("weight", "values")] = values
+    return kind(options, tuple(plans), tensors, pruned=pruned).train(module.training)

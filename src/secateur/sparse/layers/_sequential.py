@@ -32,10 +32,15 @@ class SparseSequential(nn.Sequential):
         if type(children[begin]) is not SparseLinear:
             return None
         run, behind = _run_from(children, begin)
-        return (_through(run, x), behind) if len(run) > 1 and _takes(run, x) else None
+        parameters = [layer._parameters for layer in run]
+        values: Any = tuple([own["values"] for own in parameters])
+        biases = tuple([own.get("bias") for own in parameters])
+        if len(run) < 2 or x.shape[-1] != run[0].plan.columns or not fits(x, *values, *biases):
+            return None
+        return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases), behind
 
 
-# These run at every forward, between kernels that take microseconds: plain loops, no attribute look-ups through
+# This runs at every forward, between kernels that take microseconds: a plain loop, no attribute look-ups through
 # nn.Module.__getattr__.
 def _run_from(children: Sequence[nn.Module], begin: int) -> tuple[list[SparseLinear], int]:
     """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `begin`, and where it ends."""
@@ -57,19 +62,3 @@ def _run_from(children: Sequence[nn.Module], begin: int) -> tuple[list[SparseLin
         elif not (kind is nn.Identity or (kind is nn.Dropout and not child.training)):
             break
     return run, behind
-
-
-def _takes(run: list[SparseLinear], x: Tensor) -> bool:
-    if x.shape[-1] != run[0].plan.columns:
-        return False
-    for layer in run:
-        parameters = layer._parameters
-        if not fits(x, parameters["values"], parameters.get("bias")):  # type: ignore[arg-type]
-            return False
-    return True
-
-
-def _through(run: list[SparseLinear], x: Tensor) -> Tensor:
-    values = tuple([layer._parameters["values"] for layer in run])
-    biases = tuple([layer._parameters.get("bias") for layer in run])
-    return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases)  # type: ignore[arg-type]

@@ -76,7 +76,14 @@ class DenseState(nn.Module):
 class WeightState(DenseState, Generic[Plan]):
     """A layer of one weight and perhaps a bias. `plan` says where the weight's `values` are."""
 
-    def __init__(self, plan: Plan, values: Tensor, bias: Tensor | None, *, compute_dense: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        values: Float[Tensor, " kept"],
+        bias: Float[Tensor, " _"] | None,
+        *,
+        compute_dense: bool = False,
+    ) -> None:
         super().__init__()
         self.plan, self.compute_dense = plan, compute_dense
         self.values = nn.Parameter(values)
