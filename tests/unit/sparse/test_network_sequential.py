@@ -170,10 +170,11 @@ def test_one_call_runs_the_whole_network(sparse_machine: Machine) -> None:
 
 
 @needs_kernels
-def test_evaluation_multiplies_by_the_folded_weights(sparse_machine: Machine) -> None:
+def test_evaluation_multiplies_by_the_folded_weights() -> None:
     """Observed where it matters: w · x overflows, and the weight scaled by the normalisation does not."""
+    machine = Machine("always", False, (BreakEven(64, 128, 1.1),), convolution=1.1)
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)).eval()
-    fast = sparsify(model, Masks({"0.weight": torch.tensor([True, False]).view(2, 1, 1, 1)}), machine=sparse_machine)
+    fast = sparsify(model, Masks({"0.weight": torch.tensor([True, False]).view(2, 1, 1, 1)}), machine=machine)
     fast.load_state_dict(
         fast.state_dict()
         | {"0.weight": torch.tensor([1e30, 0.0]).view(2, 1, 1, 1), "1.running_var": torch.full((2,), 1e38)}
