@@ -14,10 +14,10 @@ from secateur._base import door
 from secateur.sparse.calls._tensors import addresses
 from secateur.sparse.plans import LayerPlan, native_chain
 
+Plans = tuple[LayerPlan, ...]
 
-def sparse_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+
+def sparse_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     """Compute W_L relu(… relu(W₁ x + b₁) …) + b_L, differentiably.
 
     Args:
@@ -34,9 +34,7 @@ def sparse_chain(
     return _sparse_chain(x, plans, values, biases)
 
 
-def _sparse_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+def _sparse_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     shape = x.shape
     rows = x if len(shape) == 2 else x.reshape(-1, plans[0].columns)
     if door.native is None:
@@ -54,9 +52,7 @@ _uncompiled = _disable_dynamo(_sparse_chain)
 
 
 def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
-    if x.requires_grad:
-        return True
-    return any([t is not None and t.requires_grad for t in (*values, *biases)])
+    return x.requires_grad or any([t is not None and t.requires_grad for t in (*values, *biases)])
 
 
 def _dense_rows(x: Tensor) -> Tensor:
@@ -64,11 +60,7 @@ def _dense_rows(x: Tensor) -> Tensor:
 
 
 def _forward(
-    x: Tensor,
-    plans: tuple[LayerPlan, ...],
-    values: tuple[Tensor, ...],
-    biases: tuple[Tensor | None, ...],
-    work: Tensor | None,
+    x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...], work: Tensor | None
 ) -> Tensor:
     chain = native_chain(plans)
     x = _dense_rows(x)
@@ -91,7 +83,7 @@ class _NativeChain(torch.autograd.Function):
     """One call forward and one backward for the whole chain; activations stay in the kernels' layout."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plans: tuple[LayerPlan, ...], *tensors: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, plans: Plans, *tensors: Tensor | None) -> Tensor:
         count = len(plans)
         values: tuple[Any, ...] = tensors[:count]
         work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
@@ -101,10 +93,8 @@ class _NativeChain(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
-        plans: tuple[LayerPlan, ...] = ctx.plans
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        plans: Plans = ctx.plans
         work, *values = ctx.saved_tensors
         need_x, _, *needs = ctx.needs_input_grad
         dy = _dense_rows(grads[0])
@@ -121,9 +111,7 @@ class _NativeChain(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------ without the compiled kernels
-def _torch_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+def _torch_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     for i, (plan, weight, bias) in enumerate(zip(plans, values, biases, strict=True)):
         y = _TorchCsr.apply(x, weight, plan)
         x = y if bias is None else y + bias  # type: ignore[assignment,operator]
@@ -155,9 +143,7 @@ class _TorchCsr(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         plan: LayerPlan = ctx.plan
         x, values = ctx.saved_tensors
         dy = grads[0]

@@ -8,12 +8,10 @@ from torch import Tensor
 
 def fits(x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the kernels take these tensors: 32-bit floats on the CPU, and at least one sample of `x`."""
-    for tensor in (x, *others):  # a plain loop: this runs at every call, between kernels that take microseconds
-        if tensor is None:
-            continue
-        if tensor.dtype is not torch.float32 or not tensor.is_cpu or tensor.layout is not torch.strided:
+    for tensor in others:  # a plain loop: this runs at every call, between kernels that take microseconds
+        if tensor is not None and (tensor.dtype is not torch.float32 or not tensor.is_cpu):
             return False
-    return x.numel() > 0
+    return x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided and x.numel() > 0
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:

@@ -32,10 +32,12 @@ class SparseSequential(nn.Sequential):
         if type(children[begin]) is not SparseLinear:
             return None
         run, behind = _run_from(children, begin)
+        if len(run) < 2 or x.shape[-1] != run[0].plan.columns:
+            return None
         parameters = [layer._parameters for layer in run]
         values: Any = tuple([own["values"] for own in parameters])
         biases = tuple([own.get("bias") for own in parameters])
-        if len(run) < 2 or x.shape[-1] != run[0].plan.columns or not fits(x, *values, *biases):
+        if not fits(x, *values, *biases):
             return None
         return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases), behind
 

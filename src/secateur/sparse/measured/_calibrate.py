@@ -63,8 +63,8 @@ def calibrate_convolution(generator: torch.Generator) -> float:
 def line_crossing(first: float, second: float, level: float) -> float:
     """Solve a + b · density = level, a and b from the times at the two densities; in [0, 1].
 
-    >>> line_crossing(1.0, 2.0, 1.5), line_crossing(1.0, 2.0, 99.0)
-    (0.11, 1.0)
+    >>> line_crossing(1.0, 2.0, 1.0), line_crossing(1.0, 2.0, 99.0)
+    (0.02, 1.0)
     """
     slope = max((second - first) / (_HIGH - _LOW), 1e-12)
     return min(max((level - first) / slope + _LOW, 0.0), 1.0)
