@@ -147,10 +147,7 @@ class Hold:
                 clear_slots(self._optimizers, parameter, before[slot.name] ^ masks[slot.name])
 
     def ask(self, dense_gradients: bool) -> None:
-        """Say whether the gradients of the coming step are wanted as they are before the masks cut them.
-
-        Those of the step before are let go of.
-        """
+        """Say whether the coming step's gradients are wanted as they are before the masks cut them; drop the last."""
         for slot in self._slots:
             slot.asked = dense_gradients
             slot.forget()

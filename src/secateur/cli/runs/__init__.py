@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from secateur.cli.runs import asked, report, reproduced
 from secateur.cli.runs._picture import draw_inputs
-from secateur.cli.runs._progress import bars
+from secateur.cli.runs._progress import bars, busy
 
-__all__ = ["asked", "bars", "draw_inputs", "report", "reproduced"]
+__all__ = ["asked", "bars", "busy", "draw_inputs", "report", "reproduced"]
