@@ -27,7 +27,7 @@ def kept(name: str) -> dict[str, Cost]:
 
 
 def test_a_step_beside_the_dense_one(tiny: str, capsys: Captured) -> None:
-    assert main(["paper", tiny, "table", "--clock"]) == 0
+    assert main(["paper", tiny, "table", "--clock", "--quiet"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     title, heads, _, *rows = captured.out.splitlines()

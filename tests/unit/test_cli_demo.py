@@ -25,7 +25,7 @@ def test_demo_compares_and_draws(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--seeds", "1"]) == 0
+    assert main(["demo", "--seeds", "1", "--quiet"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     rows = [line.split()[0] for line in captured.out.splitlines()[3:6]]
@@ -33,13 +33,13 @@ def test_demo_compares_and_draws(
     picture = tmp_path / ".demo" / "demo.png"
     assert str(picture.relative_to(tmp_path)) in captured.out
     assert imread(picture).ndim == 3
-    assert main(["demo", "--seeds", "1"]) == 0  # nothing is computed twice
+    assert main(["demo", "--seeds", "1", "--quiet"]) == 0  # nothing is computed twice
     assert capsys.readouterr().out == captured.out
 
 
 def test_progress_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     with bars(1, quiet=False) as on_progress:
-        assert on_progress is None  # pytest's stderr is no terminal
+        assert on_progress is not None  # pytest's stderr is no terminal: nothing drawn, and a sentence after a while
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -56,3 +56,17 @@ def test_progress_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     drawn = screen.getvalue()
     for words in ("snip · seed 0", "300/600", "loss 0.512", "error 3.21 %", "5 % kept"):
         assert words in drawn, words
+
+
+def test_without_a_terminal_there_is_a_sentence_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = Experiment("lenet-300-100", "digits", "snip", 0.05, RECIPES["demo"])
+    clock = iter([0.0, 9.9, 10.0, 10.0, 39.9, 40.0, 40.0])
+    monkeypatch.setattr("secateur.cli.runs._progress.time.monotonic", lambda: next(clock))
+    with bars(1, quiet=False) as on_progress:
+        assert on_progress is not None
+        for step in (1, 2, 3, 4):
+            on_progress(Progress(experiment, "train", step, 600, 0.51234, 0.0321, 0.05))
+    said = "secateur: snip · seed 0: step {} of 600  loss 0.512  error 3.21 %  5 % kept\n"
+    assert capsys.readouterr().err == said.format(2) + said.format(4)

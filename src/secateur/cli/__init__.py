@@ -29,7 +29,8 @@ goes on when the same command is given again, and ends in the same bits; a finis
 
 `density` is the fraction of weights kept: --density 0.05, --density 5% and --sparsity 95% are the same.
 
-Exit status: 0 done, 1 a run failed, 2 the command line asks for something that does not exist."""
+Exit status: 0 done, 1 a run failed, 2 the command line asks for something that does not exist, 130
+stopped by Ctrl-C."""
 
 # What belongs to the lab extra, by import name.
 _LAB = {"rich", "sklearn", "matplotlib", "PIL"}
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        console.complain("stopped. The same command goes on from the last checkpoint.")
+        console.complain(f"stopped. {getattr(args, 'stopped', 'Nothing was left half done.')}")
         return 130
     except BrokenPipeError:  # the reader of our output has left: `secateur methods | head`
         sys.stderr.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from secateur.axes import Method, measured, method
-from secateur.axes.repair import Initialise, redraw
 from secateur.axes.schedule import once
 from secateur.axes.scope import Scope, everywhere
 from secateur.axes.structure import Structure, weights
@@ -22,8 +21,6 @@ def snip(
     evidence: Measure | None = None,
     scope: Scope | None = None,
     structure: Structure | None = None,
-    paper_protocol: bool = False,
-    initialise: Initialise | None = None,
 ) -> Method:
     """Keep the connections to which the loss is most sensitive, from one mini-batch, before training.
 
@@ -38,15 +35,14 @@ def snip(
         scope: who competes; the paper's is one global ranking.
         structure: what is kept or cut as one; single weights by default. `structure.blocks(4, 1)`, four outputs of
             one input, is what the sparse kernels run fastest. A unit's score is the sum Σ|g_j| over its weights.
-        paper_protocol: what the authors' code does: biases are prunable and counted, BN uses running statistics
-            (the identity at initialisation) while scoring, and the survivors are drawn anew after pruning.
-        initialise: with `paper_protocol`, (model, generator) → None for the second draw; by default the layers' own.
 
     Family: at initialisation.
     Source: Lee, Ajanthan & Torr, ICLR 2019, arXiv 1810.02340, eqs. 5, 6 and Algorithm 1.
-    Deviates: by default biases are neither counted nor pruned and the scored weights are the trained ones, as in
-    later work; zero biases have score 0, so under the paper's protocol every bias is pruned. The paper knows single
-    weights only; with another `structure` κ counts units, and one cut short at a layer's border scores what it has.
+    Deviates: biases are neither counted nor pruned and the scored weights are the trained ones, as in later work. The
+    authors' code counts biases (`structure.weights(biases=True)`; zero ones have score 0, so all are pruned), scores
+    with BN's running statistics (`model.eval()` first), and trains a second draw (`reinit` afterwards). The paper knows
+    single weights only; with another `structure` κ counts units, and one cut short at a layer's border scores what it
+    has.
 
     >>> import torch
     >>> from torch import nn
@@ -57,19 +53,10 @@ def snip(
     >>> masks.kept, sorted(set(masks["weight"].view(2, 4, 6).sum(1).flatten().tolist()))
     (12, [0, 4])
     """
-    if structure is not None and paper_protocol:
-        raise ValueError(
-            f"the paper's protocol prunes single weights and biases, got structure={structure.name}. "
-            "Leave out `structure` or `paper_protocol`."
-        )
-    if initialise is not None and not paper_protocol:
-        raise ValueError("`initialise` is the second draw of the paper's protocol: pass paper_protocol=True with it.")
-    measure = evidence or grad(train=False if paper_protocol else None)
     return method(
         "snip",
-        measured(score, {"grad": measure}),
-        structure=structure or weights(biases=paper_protocol),
+        measured(score, {"grad": evidence or grad()}),
+        structure=structure or weights(),
         scope=scope or everywhere(),
         schedule=once(density),
-        repair=redraw(initialise) if paper_protocol else None,
     )

@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
-from lab_cases import add_methods
-from secateur import methods
 from secateur._base.errors import SecateurError
-from secateur.axes import Method
-from secateur.axes.repair import redraw
 from secateur.lab import data
 from secateur.lab.experiment import Adam, Constant, Engine, Experiment, Ramp, Recipe, untrained
 from secateur.lab.repeat import ArtefactError, BusyError, locked
@@ -202,33 +197,6 @@ def test_paper_protocol_trains_a_second_draw_without_biases(digits: data.Dataset
     assert result.facts["prunable"] == 50_610 and result.facts["kept"] == 2_531  # floor(2530.5 + 0.5)
     masks = Masks.load(result.directory / "masks.safetensors")
     assert not any(mask.any() for name, mask in masks.items() if name.endswith("bias"))
-
-
-def test_a_repair_is_made_once_and_trained_from(
-    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-
-    def initialise(model: nn.Module, _: torch.Generator) -> None:
-        made.append(1)
-        for parameter in model.parameters():
-            parameter.data.fill_(0.01)
-
-    def repaired(density: float) -> Method:
-        return replace(methods.magnitude(density), repair=redraw(initialise))
-
-    add_methods(monkeypatch, repaired=repaired)
-    wanted = replace(BASE, method="repaired")
-    with pytest.raises(CutError):
-        run(wanted, root=tmp_path, dataset=digits, on_progress=cut_at("train", 1))
-    start = load_file(tmp_path / wanted.name / "start.safetensors")
-    masks = Masks.load(tmp_path / wanted.name / "masks.safetensors")
-    assert all(torch.equal(start[name] != 0, mask) for name, mask in masks.items())
-    assert start["fc1.weight"][masks["fc1.weight"]].unique().tolist() == pytest.approx([0.01])
-    result = run(wanted, root=tmp_path, dataset=digits)
-    assert len(made) == 1 and not (result.directory / "start.safetensors").exists()
-    with pytest.raises(SecateurError, match="`redraw` trains other weights than the ones that were scored, but rep"):
-        run(replace(wanted, redraw=True), root=tmp_path, dataset=digits)
 
 
 def test_diverged_training_is_an_error(digits: data.Dataset, tmp_path: Path) -> None:

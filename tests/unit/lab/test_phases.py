@@ -15,6 +15,8 @@ from torch import nn
 from lab_cases import add_methods
 from secateur import methods
 from secateur._base.errors import SecateurError
+from secateur.axes import Method
+from secateur.axes.repair import redraw
 from secateur.lab import data
 from secateur.lab.comparing import compare, grid
 from secateur.lab.experiment import (
@@ -78,14 +80,15 @@ def names(experiment: Experiment) -> list[str]:
     return [phase.__name__ for phase in phases_of(experiment)]
 
 
-def test_what_the_catalogue_says_of_a_method_decides_its_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_catalogue_says_of_a_method_decides_its_phases() -> None:
     assert names(BASE) == ["prune_once", "train_kept"]
     assert names(dense(BASE, seed=0)) == ["train_kept"]
     assert names(replace(BASE, pretrain=BASE.recipe)) == ["pretrain", "prune_once", "train_kept"]
     assert names(IMP) == ["prune_by_program", "train_kept"]
     assert {tuple(names(one)) for one in ONLINE.values()} == {("train_pruning",)}
-    add_methods(monkeypatch, frozenset({"trained"}), after=methods.magnitude)
-    assert names(replace(BASE, method="after")) == ["pretrain", "prune_once", "train_kept"]
+    assert names(replace(ONLINE["agp"], pretrain=BASE.recipe)) == ["pretrain", "train_pruning"]
+    (lwc,) = grid(BASE, ["lwc"], [0])  # is for trained networks, and its name says that it was given one
+    assert lwc.pretrain == BASE.recipe and lwc.density == 1 and lwc.hash != replace(lwc, pretrain=None).hash
 
 
 @pytest.mark.parametrize("experiment", ONLINE.values(), ids=ONLINE)
@@ -253,3 +256,30 @@ def test_a_program_of_one_s_own_is_run_like_any_other(
     add_methods(monkeypatch, frozenset({"program"}), half=first_half)
     result = run(replace(BASE, method="half", density=1.0), root=tmp_path, dataset=digits)
     assert result.facts["kept"] == 9_600 and result.facts["prunable"] == 19_200
+
+
+def test_a_repair_is_made_once_and_trained_from(
+    digits: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def initialise(model: nn.Module, _: torch.Generator) -> None:
+        made.append(1)
+        for parameter in model.parameters():
+            parameter.data.fill_(0.01)
+
+    def repaired(density: float) -> Method:
+        return replace(methods.magnitude(density), repair=redraw(initialise))
+
+    add_methods(monkeypatch, repaired=repaired)
+    wanted = replace(BASE, method="repaired")
+    with pytest.raises(CutError):
+        run(wanted, root=tmp_path, dataset=digits, on_progress=cut_at("train", 1))
+    start = load_file(tmp_path / wanted.name / "start.safetensors")
+    masks = Masks.load(tmp_path / wanted.name / "masks.safetensors")
+    assert all(torch.equal(start[name] != 0, mask) for name, mask in masks.items())
+    assert start["fc1.weight"][masks["fc1.weight"]].unique().tolist() == pytest.approx([0.01])
+    result = run(wanted, root=tmp_path, dataset=digits)
+    assert len(made) == 1 and not (result.directory / "start.safetensors").exists()
+    with pytest.raises(SecateurError, match="`redraw` trains other weights than the ones that were scored, but rep"):
+        run(replace(wanted, redraw=True), root=tmp_path, dataset=digits)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from secateur import Masks, measures, methods, prunable, prune, scores
-from secateur.axes.structure import blocks
+from secateur import Masks, measures, methods, prunable, prune, reinit, scores
+from secateur.axes.structure import blocks, weights
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -115,12 +115,11 @@ def test_blocks_compete_by_the_sum_of_their_sensitivities(mlp: nn.Module, batch:
         assert torch.equal(masks[name], (found >= limit).repeat_interleave(4, 0)[: len(masks[name])])
 
 
-def test_blocks_and_the_papers_protocol_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match=r"single weights and biases, got structure=blocks\(4, 1\)\. Leave out"):
-        methods.snip(0.3, paper_protocol=True, structure=blocks(4, 1))
-
-
 # --- the paper's protocol --------------------------------------------------------------------------------------------
+
+
+#: The authors' code: biases are prunable and counted.
+PAPERS = methods.snip(0.3, structure=weights(biases=True))
 
 
 def _with_biases() -> nn.Module:
@@ -132,11 +131,11 @@ def _with_biases() -> nn.Module:
 
 def test_under_the_papers_protocol_biases_count_and_are_all_pruned() -> None:
     model, batch = _with_biases(), (torch.randn(16, 12), torch.arange(16) % 3)
-    masks = prune(model, methods.snip(0.3, paper_protocol=True), [batch])
+    masks = prune(model, PAPERS, [batch])
     assert masks.numel == 12 * 20 + 20 + 20 * 3 + 3
     assert masks.kept == round(0.3 * masks.numel)
     assert not masks["0.bias"].any() and not masks["3.bias"].any()
-    assert model[0].bias.abs().sum() == 0 and model[3].bias.abs().sum() == 0  # held at zero after the second draw
+    assert model[0].bias.abs().sum() == 0 and model[3].bias.abs().sum() == 0
 
 
 def test_under_the_papers_protocol_survivors_are_drawn_anew() -> None:
@@ -145,14 +144,11 @@ def test_under_the_papers_protocol_survivors_are_drawn_anew() -> None:
     draws = []
     for _ in range(2):
         again = copy.deepcopy(before)
-        masks = prune(
-            again,
-            methods.snip(0.3, paper_protocol=True),
-            [batch],
-            generator=torch.Generator().manual_seed(5),
-        )
+        masks = prune(again, PAPERS, [batch])
+        reinit(again, masks, generator=torch.Generator().manual_seed(5))
         kept = masks["0.weight"]
         assert not torch.isin(again[0].weight[kept], before[0].weight[kept]).any()
+        assert not again[0].weight[~kept].any() and not again[0].bias.any()
         draws.append(again[0].weight.detach().clone())
     assert torch.equal(*draws) and torch.equal(state, torch.get_rng_state())
 
@@ -162,15 +158,10 @@ def test_the_papers_batch_norm_is_the_identity_at_initialisation() -> None:
     model, batch = _with_biases(), (torch.randn(16, 12), torch.arange(16) % 3)
     model[1].eps = 0.0
     bare = nn.Sequential(model[0], model[2], model[3])
-    with_bn = scores(model, methods.snip(0.3, paper_protocol=True), [batch])
-    without = scores(bare, methods.snip(0.3, paper_protocol=True), [batch])
+    model.eval()
+    with_bn = scores(model, PAPERS, [batch])
+    without = scores(bare, PAPERS, [batch])
     torch.testing.assert_close(with_bn["0.weight"], without["0.weight"])
-    assert model.training
-
-
-def test_a_second_draw_needs_the_papers_protocol() -> None:
-    with pytest.raises(ValueError, match="pass paper_protocol=True"):
-        methods.snip(0.3, initialise=lambda model, generator: None)
 
 
 def test_under_batch_statistics_a_filters_signed_saliency_vanishes() -> None:

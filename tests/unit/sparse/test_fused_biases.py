@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from secateur import Masks, hold, methods, prune
 from secateur._base import door
+from secateur.axes.structure import weights
 from secateur.sparse import compile_step, why_no_fused_step
 
 pytestmark = pytest.mark.skipif(door.native is None, reason=f"needs the kernels: {door.why_not}")
@@ -28,7 +29,7 @@ def _model(bias: float) -> nn.Module:
 def test_pruned_biases_train_like_the_eager_loop(bias: float) -> None:
     model = _model(bias)
     x, y = torch.randn(25, 5, 6), torch.arange(25) % 4
-    plan = methods.snip(0.3, paper_protocol=True, initialise=lambda network, generator: None)
+    plan = methods.snip(0.3, structure=weights(biases=True))
     masks: Masks = prune(model, plan, [(x, y)], generator=torch.Generator().manual_seed(0))
     assert any(mask.dim() == 1 and not mask.all() for mask in masks.values())
     eager = copy.deepcopy(model)

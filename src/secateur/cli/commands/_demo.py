@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from secateur.cli.commands._run import add_places
+from secateur.cli.commands._run import GOES_ON, add_places
 from secateur.cli.text import Parser, console, values
 
 ABOUT = """\
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seeds", metavar="N", type=values.positive, default=5, help="seeds per method")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="where the picture goes [default: RUNS/demo.png]")
     add_places(parser.add_argument_group("where, and what is written"))
-    parser.set_defaults(execute=execute, parser=parser, runs=Path(".demo"), jobs=1)
+    parser.set_defaults(execute=execute, parser=parser, stopped=GOES_ON, runs=Path(".demo"), jobs=1)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands._run import add_bf16, add_places
+from secateur.cli.commands._run import GOES_ON, add_bf16, add_places
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
     places = parser.add_argument_group("where, and what is written")
     places.add_argument("--record", action="store_true", help="keep numbers and pictures in the repository")
     add_places(places)
-    parser.set_defaults(execute=execute, parser=parser)
+    parser.set_defaults(execute=execute, parser=parser, stopped=GOES_ON)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -88,6 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         reproduced.print_page(paper, write_page(paper, _docs(paper)), as_json=args.json)
         return 0
     if args.clock:
+        args.stopped = "What was timed of earlier tables is kept where --record was given."
         _look_before_timing(paper, wanted, args)
         return _time(paper, wanted, args)
     _look_before(paper, wanted, args)
@@ -203,7 +204,7 @@ def _say_what_stays(kept: Mapping[str, Record]) -> None:
 
 def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argparse.Namespace) -> int:
     """Time a step of each cell; keep that where it is asked for."""
-    from secateur.cli.runs import reproduced
+    from secateur.cli.runs import busy, reproduced
     from secateur.lab.paper import keep_costs, time_cells
 
     found = {}
@@ -211,7 +212,14 @@ def _time(paper: Paper, wanted: list[tuple[Artefact, list[Cell]]], args: argpars
         if not cells:
             continue
         timed = _timed(artefact, cells, args)
-        costs = time_cells(timed, data_dir=args.data_dir, device=args.device, threads=args.threads or 1)
+        with busy(f"timing {artefact.name}", quiet=args.quiet or args.json) as say:
+            costs = time_cells(
+                timed,
+                data_dir=args.data_dir,
+                device=args.device,
+                threads=args.threads or 1,
+                tell=lambda cell: say(f"timing {cell.name}"),
+            )
         found[artefact.name] = costs
         if args.record:
             keep_costs(paper, artefact, costs)

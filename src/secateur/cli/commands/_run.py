@@ -19,6 +19,9 @@ after training is the method's affair.
 Every run has a directory of its own under --runs, named by what was asked for. Give the same command again
 to go on after an interruption, or to see a finished result at once."""
 
+#: What is said when runs are interrupted.
+GOES_ON = "The same command goes on from the last checkpoint."
+
 RECIPES = "demo (digits, a second), short (MNIST, about a minute), gentle, paper-mnist, paper-cifar, paper-adam"
 
 
@@ -39,7 +42,7 @@ def add(commands: Any) -> None:
     many.add_argument("--jobs", metavar="N", type=values.positive, default=1, help="runs at a time, as processes")
     places = parser.add_argument_group("where, and what is written")
     add_places(places)
-    parser.set_defaults(execute=execute, parser=parser)
+    parser.set_defaults(execute=execute, parser=parser, stopped=GOES_ON)
 
 
 def add_places(group: Any) -> None:
@@ -140,9 +143,10 @@ def _training(group: Any) -> None:
         "--pretrain",
         metavar="N",
         nargs="?",
-        type=values.positive,
-        const=0,
-        help="prune a trained network: train it dense first, by the same recipe (in N steps); kept as a run of its own",
+        type=values.natural,
+        const=True,
+        help="train the dense network first, by the same recipe (in N steps), and prune that; it is a run of its "
+        "own; 0 prunes the untrained one [default: as the method is meant]",
     )
     group.add_argument("--batch", metavar="N", type=values.positive, help="examples per step, in place of the recipe's")
     group.add_argument(

@@ -10,18 +10,24 @@ import torch
 
 from secateur._base.errors import SecateurError
 from secateur._catalogue import catalogue
-from secateur.lab.models import Initial
-from secateur.lab.experiment import member, takes_density
-from secateur.lab.comparing import needed_first
-from secateur.cli.text import UsageError
 from secateur.cli.runs._progress import bars
+from secateur.cli.text import UsageError
 from secateur.lab.cluster import on_ray
-from secateur.lab.comparing import Comparison, compare, grid
-from secateur.lab.experiment import Engine
-from secateur.lab.experiment import DENSE, PAPER_PROTOCOL, Experiment
-from secateur.lab.experiment import Recipe, recipe, shortened
-from secateur.lab.comparing import Runner, one_by_one, processes
-from secateur.lab.experiment import check, untrained
+from secateur.lab.comparing import Comparison, Runner, compare, grid, needed_first, one_by_one, processes
+from secateur.lab.experiment import (
+    DENSE,
+    PAPER_PROTOCOL,
+    Engine,
+    Experiment,
+    Recipe,
+    check,
+    member,
+    recipe,
+    shortened,
+    takes_density,
+    untrained,
+)
+from secateur.lab.models import Initial
 
 _DENSITY = 0.05
 _SMALL = 300_000  # parameters
@@ -37,6 +43,8 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
     seeds = range(args.seed, args.seed + (args.seeds or 1))
     try:
         wanted = grid(_base(args, methods), methods, seeds)
+        if args.pretrain == 0:
+            wanted = [replace(one, pretrain=None) for one in wanted]
         for experiment in wanted[: len(methods)]:  # those of the first seed; the others differ in nothing else
             check(experiment)
     except SecateurError as problem:
@@ -133,8 +141,10 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
 
 
 def _pretrain(args: argparse.Namespace, recipe: Recipe) -> Recipe | None:
-    """Return how the dense network is trained first: as afterwards, or in so many steps; None where it is not."""
-    return None if args.pretrain is None else shortened(recipe, args.pretrain) if args.pretrain else recipe
+    """Return how the dense network is trained first: as afterwards, or in so many steps; None where nobody says so."""
+    if not args.pretrain:
+        return None
+    return recipe if args.pretrain is True else shortened(recipe, args.pretrain)
 
 
 def _is_small(experiment: Experiment) -> bool:

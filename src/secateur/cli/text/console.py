@@ -42,6 +42,11 @@ def complain(text: str) -> None:
     sys.stderr.write(f"{red}secateur:{plain} {text}\n")
 
 
+def remark(text: str) -> None:
+    """Write to stderr how something goes."""
+    sys.stderr.write(f"secateur: {text}\n")
+
+
 def emit(content: Any) -> None:
     """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(content, indent=1, allow_nan=False) + "\n")

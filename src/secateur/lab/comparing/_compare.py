@@ -11,7 +11,7 @@ import torch
 
 from secateur._base.errors import SecateurError
 from secateur.lab.comparing._runners import Places, Runner, at_least_one, one_by_one, processes
-from secateur.lab.experiment import DENSE, Experiment, dense, entry_of, pretraining, tags_of, takes_density
+from secateur.lab.experiment import DENSE, Experiment, dense, pretraining, suited, tags_of
 from secateur.lab.running import OnProgress, Result
 
 
@@ -47,7 +47,7 @@ def grid(base: Experiment, methods: Sequence[str], seeds: Sequence[int]) -> list
     """Return `base` with every method and every seed, seeds outermost so that each data split is made once.
 
     "dense" becomes density 1 without any of the fields that speak of pruning, so that all comparisons share its runs;
-    methods that decide themselves how much stays get density 1.
+    the others are as their methods are meant to be run (`suited`).
 
     Raises:
         SecateurError: there is no such method.
@@ -61,10 +61,7 @@ def grid(base: Experiment, methods: Sequence[str], seeds: Sequence[int]) -> list
 
 
 def _with(base: Experiment, method: str, seed: int) -> Experiment:
-    if method == DENSE:
-        return dense(base, seed=seed)
-    found = replace(base, method=method, seed=seed)
-    return found if takes_density(entry_of(found).factory) else replace(found, density=1.0)
+    return dense(base, seed=seed) if method == DENSE else suited(replace(base, method=method, seed=seed))
 
 
 def needed_first(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -9,6 +9,7 @@ from secateur.lab.experiment._built import (
     pretraining,
     scored_is_trained,
     source,
+    suited,
     trained_on,
     untrained,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "scored_is_trained",
     "shortened",
     "source",
+    "suited",
     "tags_of",
     "takes_density",
     "trained_on",

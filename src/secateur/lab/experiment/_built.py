@@ -168,5 +168,22 @@ def pretraining(experiment: Experiment) -> Experiment | None:
 
     It is an experiment like any other: it has its own directory, and all that start from it share it.
     """
-    recipe = experiment.pretrain or (experiment.recipe if "trained" in tags_of(experiment) else None)
-    return None if recipe is None else replace(dense(experiment, seed=experiment.seed), recipe=recipe)
+    if experiment.pretrain is None:
+        return None
+    return replace(dense(experiment, seed=experiment.seed), recipe=experiment.pretrain)
+
+
+def suited(experiment: Experiment) -> Experiment:
+    """Return the experiment as its method is meant to be run: what it asks for stands in it, and so in its name.
+
+    A method that decides itself how much stays gets density 1; one that scores a trained network is given the training
+    of it, by the same recipe, where the experiment names none.
+
+    Raises:
+        SecateurError: there is no such method.
+    """
+    if not takes_density(entry_of(experiment).factory):
+        experiment = replace(experiment, density=1.0)
+    if "trained" in tags_of(experiment) and experiment.pretrain is None:
+        experiment = replace(experiment, pretrain=experiment.recipe)
+    return experiment

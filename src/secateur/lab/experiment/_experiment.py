@@ -76,8 +76,8 @@ class Experiment:
         bf16: compute the matrix products and convolutions of training and evaluation in bfloat16
             (`torch.autocast`), images in channels_last, for GPUs. Weights, their gradients, the optimizer and the
             loss stay in float32, and so does scoring: what is pruned does not depend on it.
-        pretrain: train the dense network by this recipe before it is pruned; None does so only for methods that
-            are for trained networks, by `recipe`.
+        pretrain: train the dense network by this recipe before it is pruned; None prunes the untrained one.
+            `suited` gives it to methods that are for trained networks.
 
     Raises:
         SecateurError: for a density outside (0, 1], a dense run that is not dense, a negative seed, batch or

@@ -17,7 +17,7 @@ from secateur.lab.experiment import DENSE, Experiment, check, dense, load_data, 
 from secateur.lab.paper._cell import Cell
 from secateur.lab.paper._cost import Cost
 from secateur.lab.running import Stepper, choose, error, evaluations, machine, masks_for, start
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.measured import interleaved
 
 _SAMPLE = 0.02  # seconds of steps in a turn: long enough that a short step runs as in a loop of its own
 _EVALUATED = 1000  # examples of the test set on which an evaluation is timed, for all
@@ -50,6 +50,7 @@ def time_cells(
     device: torch.device | str = "cpu",
     threads: int = 1,
     budget: float = 1.0,
+    tell: Callable[[Cell], None] | None = None,
 ) -> dict[str, Cost]:
     """Time a step and an evaluation of each cell in turns with the dense network's.
 
@@ -58,6 +59,7 @@ def time_cells(
         data_dir: where data sets are searched first.
         device: where it is computed.
         threads: torch threads.
+        tell: is told which cell is timed next.
         budget: about how many seconds are spent on a cell; a slow one is given at least a few turns.
 
     Returns:
@@ -75,6 +77,8 @@ def time_cells(
             alike = list(group)
             dataset = load_data(alike[0].experiment, data_dir=data_dir, device=place)
             for cell in alike:
+                if tell is not None:
+                    tell(cell)
                 times, chosen = _timed(cell.experiment, dataset, place, budget)
                 number = evaluations(cell.experiment.recipe, len(dataset.train))
                 found[cell.name] = Cost(cell.experiment, *times, number, chosen, threads, name)

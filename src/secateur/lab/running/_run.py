@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,20 +108,10 @@ def run(
     """
     tell = on_progress or (lambda news: None)
     directory = Path(root) / experiment.name
-    steps = experiment.recipe.steps
 
     def finish(other: Experiment, dataset: Dataset) -> Path:
-        there = run(
-            other,
-            root=root,
-            data_dir=data_dir,
-            dataset=dataset,
-            device=device,
-            save_every=save_every,
-            wait=True,
-            on_progress=on_progress,
-        )
-        return there.directory
+        places = partial(run, root=root, data_dir=data_dir, device=device, save_every=save_every)
+        return places(other, dataset=dataset, wait=True, on_progress=on_progress).directory
 
     if not (directory / RESULT).exists():
         check(experiment)
@@ -130,12 +121,19 @@ def run(
             found = dataset or load_data(experiment, data_dir=data_dir, device=device)
             state = State(seconds={"data": time.perf_counter() - begun})
             _compute(Work(experiment, directory, found, torch.device(device), save_every, tell, finish), state)
-    kept_so_far = [directory / name for name in (FAILURE, CHECKPOINT, START)]
-    for path in (*kept_so_far, *directory.glob(f"{LEVEL}*")):  # of no use any more, and most as large as the network
+    result = _result_in(directory, experiment)
+    steps = experiment.recipe.steps
+    tell(Progress(experiment, "done", steps, steps, error=result.test_error, density=result.facts["density"]))
+    return result
+
+
+def _result_in(directory: Path, experiment: Experiment) -> Result:
+    """Read the result of a run that is done, and remove what helped to get there."""
+    left_over = [directory / name for name in (FAILURE, CHECKPOINT, START)]
+    for path in (*left_over, *directory.glob(f"{LEVEL}*")):  # of no use any more, and most as large as the network
         path.unlink(missing_ok=True)
     result = Result.load(directory)
     _require_same(experiment, result.experiment, directory / RESULT)
-    tell(Progress(experiment, "done", steps, steps, error=result.test_error, density=result.facts["density"]))
     return result
 
 
