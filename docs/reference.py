@@ -24,6 +24,8 @@ from sphinx.util.inspect import stringify_signature
 PACKAGE = "secateur"
 # Not part of the Python interface: the command line has a page of its own.
 NOT_REFERENCED = ("cli", "__main__")
+# Rooms that are one engine in stages: what a stage offers, it offers to the next; users meet the room's own surface.
+STAGED = ("sparse",)
 # In the order in which a reader meets them; what is not named here follows by its name.
 ROOMS = ("masks", "measures", "axes", "gates", "pruning", "holding", "methods", "programs", "sparse", "lab", "testing")
 SECTIONS = "Args|Arguments|Returns|Raises|Yields|Attributes|Warns|Deviates|Source|Shapes|Note|Example"
@@ -191,6 +193,12 @@ def _member(name: str, value: object) -> str:
 # ------------------------------------------------------------------ the pages
 
 
+def has_page(name: str) -> bool:
+    """Whether a module may have a page of its own: nothing in its name is private, and it is no stage of a room."""
+    parts = name.split(".")[1:]
+    return not any(part.startswith("_") for part in parts) and not (parts[:1] and parts[0] in STAGED and parts[1:])
+
+
 def home_of(value: object, here: str) -> str:
     """The module whose page describes a value; `here` for constants and for what no package above it offers."""
     if isinstance(value, ModuleType):
@@ -199,8 +207,11 @@ def home_of(value: object, here: str) -> str:
     # The house's own names only: a type of torch or numpy has no page here.
     while parts and parts[0] == PACKAGE:
         module = sys.modules.get(".".join(parts))
-        public = module is not None and not any(part.startswith("_") for part in parts)
-        if public and public_names(module).get(getattr(value, "__name__", "")) is value:
+        if (
+            module is not None
+            and has_page(module.__name__)
+            and public_names(module).get(getattr(value, "__name__", "")) is value
+        ):
             return module.__name__
         parts.pop()
     return here
@@ -248,6 +259,7 @@ def rooms_of(module: ModuleType, modules: list[ModuleType]) -> list[ModuleType]:
 
 def shown(modules: list[ModuleType]) -> list[ModuleType]:
     """The modules that get a page: those that offer names, and those around them."""
+    modules = [module for module in modules if has_page(module.__name__)]
     offering = [module.__name__ for module in modules if public_names(module)]
     return [m for m in modules if any(f"{name}.".startswith(f"{m.__name__}.") for name in offering)]
 
