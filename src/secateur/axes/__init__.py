@@ -1,4 +1,4 @@
-"""The axes of a pruning method (score, structure, scope, schedule, regrow, repair) and the value that joins them."""
+"""What a method is made of (score, structure, scope, schedule, regrow, gate, repair), and the value that joins it."""
 
 from secateur.axes import gate, regrow, repair, schedule, scope, structure
 from secateur.axes._method import Factory, Method, invert, method
