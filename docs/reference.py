@@ -27,7 +27,20 @@ NOT_REFERENCED = ("cli", "__main__")
 # Rooms that are one engine in stages: what a stage offers, it offers to the next; users meet the room's own surface.
 STAGED = ("sparse",)
 # In the order in which a reader meets them; what is not named here follows by its name.
-ROOMS = ("masks", "measures", "axes", "gates", "pruning", "holding", "methods", "programs", "sparse", "lab", "testing")
+ROOMS = (
+    "masks",
+    "selection",
+    "measures",
+    "axes",
+    "gates",
+    "holding",
+    "pruning",
+    "methods",
+    "programs",
+    "sparse",
+    "lab",
+    "testing",
+)
 SECTIONS = "Args|Arguments|Returns|Raises|Yields|Attributes|Warns|Deviates|Source|Shapes|Note|Example"
 
 
@@ -163,7 +176,7 @@ def directive(kind: str, heading: str, body: str, *options: str) -> str:
     return f"{fence}{{py:{kind}}} {heading}\n{head}\n{body.rstrip()}\n{fence}\n\n"
 
 
-def describe(name: str, value: object) -> str:
+def describe(name: str, value: object, where: ModuleType) -> str:
     """The reference entry of one public name."""
     if inspect.isclass(value):
         body = as_markdown(docstring(value)) + "\n"
@@ -173,7 +186,23 @@ def describe(name: str, value: object) -> str:
         return directive(kind, name + ("" if kind == "exception" else signature_of(value)), body)
     if inspect.isroutine(value):
         return directive("function", name + (signature_of(value) or "()"), as_markdown(docstring(value)))
-    return directive("data", name, f"`{value!r}`")
+    return directive("data", name, f"{comment_of(name, where)}\n\n`{plain_repr(value)}`")
+
+
+def plain_repr(value: object) -> str:
+    """A constant or a type as one writes it: no memory addresses, no names of modules."""
+    text = re.sub(r"<(?:function|class) '?([\w.]+)'?(?: at 0x[0-9a-f]+)?>", r"\1", repr(value))
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+
+
+def comment_of(name: str, module: ModuleType) -> str:
+    """What the `#:` lines above a constant say, in the module or in the files of its room."""
+    own = Path(module.__file__ or "")
+    for path in [own, *(sorted(own.parent.glob("*.py")) if own.name == "__init__.py" else [])]:
+        found = re.search(rf"((?:^#:.*\n)+)^{name}\b(?:: [^=]+)? = ", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return " ".join(line.removeprefix("#:").strip() for line in found[1].splitlines())
+    return ""
 
 
 def _member(name: str, value: object) -> str:
@@ -270,7 +299,7 @@ def module_page(module: ModuleType, inside: list[ModuleType]) -> str:
     # The rooms are listed on their own account.
     others = {n: v for n, v in public_names(module).items() if n not in own and v not in inside}
     head = f"# {here}\n\n{as_markdown(docstring(module))}\n:::{{py:module}} {here}\n:::\n\n"
-    return head + toctree(inside) + table(module, others) + "".join(describe(n, v) for n, v in own.items())
+    return head + toctree(inside) + table(module, others) + "".join(describe(n, v, module) for n, v in own.items())
 
 
 def toctree(inside: list[ModuleType]) -> str:
@@ -296,7 +325,7 @@ def front_page(package: ModuleType, inside: list[ModuleType]) -> str:
         f"## Modules at hand\n\n{table(package, at_hand)}"
         f"## Rooms\n\nEach page is the surface of one room, generated from the code.\n\n{toctree(inside)}"
         f"## Errors and warnings\n\n{table(package, errors)}## Described here\n\n"
-        + "".join(describe(name, value) for name, value in own.items())
+        + "".join(describe(name, value, package) for name, value in own.items())
     )
 
 

@@ -178,3 +178,12 @@ def test_the_front_page_of_the_reference_is_the_vocabulary(reference: types.Modu
     page = dict(reference.pages(secateur))["api/index.md"]
     missing = [name for name in secateur.__all__ if f"`{name} <secateur." not in page]
     assert not missing, f"not on the front page of the reference: {missing}"
+
+
+def test_a_constant_is_shown_as_one_writes_it(reference: types.ModuleType) -> None:
+    from secateur import measures, testing
+
+    page = reference.module_page(measures, [])
+    assert "Argument name → factory of the measure that serves it by default." in page
+    assert "{'weight': weight, 'noise': noise" in page
+    assert " at 0x" not in page + reference.module_page(testing, [])
