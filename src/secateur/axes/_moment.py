@@ -50,5 +50,5 @@ class Moment:
 
 
 def all_alive(params: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """One boolean tensor of ones per parameter: nothing is pruned yet."""
-    return {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
+    """One boolean tensor of ones per parameter: nothing is pruned yet. They take no memory, and are not for writing."""
+    return {name: torch.ones((), dtype=torch.bool, device=p.device).expand(p.shape) for name, p in params.items()}

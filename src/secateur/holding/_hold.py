@@ -186,6 +186,7 @@ class Hold:
         self._steps = 0
         self._round: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # all that have stepped a held parameter
+        self.before_step: Callable[[], None] | None = None  # called once a step, with gradients there, weights unmoved
         self._number: int | None = _steps.watch(self)
         # Nobody else refers to it: should it go with its model, its hooks must go too.
         weakref.finalize(self, _let_go, slots, self._number).atexit = False
@@ -228,37 +229,39 @@ class Hold:
     def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None:
         if any(slot.parameter() is None for slot in self._slots):
             self._find_again(owned)
+        mine = self._stepping(owned)
         with torch.no_grad():
-            for slot in self._slots:
-                parameter = slot.parameter()
-                if parameter is None or id(parameter) not in owned:
-                    continue
+            for slot, parameter in mine:
                 slot.hook(parameter)
                 self._optimizers.add(optimizer)
                 if not slot.fired:  # a gradient written by hand, or by a backward before the hook was there
                     slot.see(parameter)
                     slot.mask_gradient(parameter)
+        if self.before_step is not None and self._opens_round(len(mine), optimizer):
+            self.before_step()
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
-        mine = 0
+        mine = self._stepping(owned)
         with torch.no_grad():
-            for slot in self._slots:
-                parameter = slot.parameter()
-                if parameter is not None and id(parameter) in owned:
-                    slot.project(parameter)
-                    slot.fired = False
-                    mine += 1
-        if mine and self._on_step is not None and not _skipped(optimizer):
-            shares = mine < len(self._slots)
-            if shares and self._steps and optimizer not in self._round:
-                self._round.add(optimizer)  # its partner opened this round
-            else:
-                self._count(optimizer, self._on_step)
+            for slot, parameter in mine:
+                slot.project(parameter)
+                slot.fired = False
+        if self._on_step is not None and self._opens_round(len(mine), optimizer):
+            self._round = weakref.WeakSet([optimizer])
+            self._steps += 1
+            self._on_step(self._steps)
+        elif mine:
+            self._round.add(optimizer)  # its partner opened this round
 
-    def _count(self, optimizer: Optimizer, on_step: Callable[[int], None]) -> None:
-        self._round = weakref.WeakSet([optimizer])
-        self._steps += 1
-        on_step(self._steps)
+    def _stepping(self, owned: Set[int]) -> list[tuple[Slot, nn.Parameter]]:
+        found = ((slot, slot.parameter()) for slot in self._slots)
+        return [(slot, parameter) for slot, parameter in found if parameter is not None and id(parameter) in owned]
+
+    def _opens_round(self, mine: int, optimizer: Optimizer) -> bool:
+        """Whether this step counts: optimizers that share the held parameters make one round together."""
+        shares = mine < len(self._slots)
+        partner = shares and self._steps > 0 and optimizer not in self._round
+        return mine > 0 and not partner and not _steps.skipped(optimizer)
 
     def _find_again(self, owned: Set[int]) -> None:
         """Look for parameters whose module is gone, if the stepping optimizer trains this model at all."""
@@ -291,9 +294,3 @@ def _refuse_held(parameters: Mapping[str, nn.Parameter]) -> None:
                 f"{name!r} is held already, by {other!r}; give that hold the new masks with its "
                 "`replace(masks)`, or `release()` it first (secateur.held(model) finds it)"
             )
-
-
-def _skipped(optimizer: Optimizer) -> bool:
-    """Say whether the optimizer was called by a GradScaler only to skip the step (fused optimizers are)."""
-    found: Tensor | None = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)

@@ -11,6 +11,7 @@ from collections.abc import Set
 from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -67,3 +68,9 @@ def _after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 
 def _owned(optimizer: Optimizer) -> frozenset[int]:
     return frozenset(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+
+
+def skipped(optimizer: Optimizer) -> bool:
+    """Say whether the optimizer was called by a GradScaler only to skip the step (fused optimizers are)."""
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)

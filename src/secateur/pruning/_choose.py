@@ -30,12 +30,9 @@ def choose(method: Method, moment: Moment) -> dict[str, Tensor]:
     grows = regrow is not None and regrow.by is not None and not untouched
     only_reader = not grows and method.repair is None
     scores = unit_scores(ranking, structure, moment, spend=only_reader)
-    alive = {
-        name: _units_alive(structure, moment.canonical(name, bits), scores[name].shape)
-        for name, bits in moment.alive.items()
-    }
     free = untouched or (regrow is not None and regrow.revives)
-    keep = method.scope(scores, moment.shapes, moment.density, alive=None if free else alive)
+    alive = None if free else _living_units(structure, moment, scores)
+    keep = method.scope(scores, moment.shapes, moment.density, alive=alive)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
     masks = structure.expand(keep, moment.shapes)
@@ -71,8 +68,13 @@ def _per_unit(scores: Tensor, structure: Structure, name: str, moment: Moment) -
     )
 
 
-def _units_alive(structure: Structure, bits: Tensor, shape: torch.Size) -> Tensor:
-    return bits if bits.shape == shape else structure.split(bits).any(1)
+def _living_units(structure: Structure, moment: Moment, scores: Scores) -> dict[str, Tensor]:
+    """Which units have a weight left."""
+    found = {}
+    for name, bits in moment.alive.items():
+        here = moment.canonical(name, bits)
+        found[name] = here if here.shape == scores[name].shape else structure.split(here).any(1)
+    return found
 
 
 def emptied_layers(masks: Masks) -> list[str]:

@@ -80,7 +80,9 @@ class Pruner:
         self._training = Training(self._network, method, self._params, generator) if batches is None else None
         self._gates: Gates | None = None
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
-        self._hold: Hold = hold(model, Masks(all_alive(self._params), copy=False), on_step=self._after_step)
+        self._hold: Hold = hold(model, Masks(all_alive(self._params)), on_step=self._after_step)
+        if self._training is not None:
+            self._hold.before_step = self._before_step
         try:
             if method.relax is not None:
                 self._gates = Gates(self._network, self._params, method.relax, generator)
@@ -195,13 +197,16 @@ class Pruner:
                     self._params[name][pruned] = values
         self._cut.clear()
 
+    def _before_step(self) -> None:
+        # Evidence that adds up is of the weights that the gradients belong to: those before the optimizer's step.
+        if self._training is not None:
+            self._training.update(self._hold.gradients())
+
     def _after_step(self, _: int) -> None:
         self._cut.clear()
         self._step += 1
         if self._gates is not None:
             self._gates.after_step()
-        if self._training is not None:
-            self._training.update(self._hold.gradients())
         self._act(self._step)
         self._ask()
 
