@@ -15,13 +15,12 @@ from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM
 from secateur.sparse.measured._machine import BreakEven, Machine, this_machine
 from secateur.sparse.programs._trace import UnsupportedError
-from secateur.sparse.steps._compile import FusedStep, compile_step, why_no_fused_step
+from secateur.sparse.steps._compile import compile_step, why_no_fused_step
 from secateur.sparse.steps._network import NetworkStep
 
 __all__ = [
     "BreakEven",
     "Choice",
-    "FusedStep",
     "LayerReport",
     "Machine",
     "NetworkStep",
