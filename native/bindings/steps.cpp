@@ -119,11 +119,12 @@ void bind_steps(nb::module_& module) {
     return array(used_columns(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)),
                               flags(rows, mask.shape(0))));
   });
-  module.def("place_weights", [](Matrix mask, Flags rows, Flags columns, int64_t block_columns) {
+  module.def("place_weights", [](Matrix mask, Flags rows, Flags columns, Flags counted, int64_t block_columns) {
     Places found = place_weights(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)),
-                                 flags(rows, mask.shape(0)), flags(columns, mask.shape(1)), block_columns);
-    return nb::make_tuple(array(std::move(found.positions)), array(std::move(found.edges)),
-                          array(std::move(found.places)));
+                                 flags(rows, mask.shape(0)), flags(columns, mask.shape(1)),
+                                 flags(counted, mask.shape(0)), block_columns);
+    return nb::make_tuple(found.taken_rows, found.taken_columns, array(std::move(found.positions)),
+                          array(std::move(found.edges)), array(std::move(found.places)), array(std::move(found.rows)));
   });
   module.def("carry", [](Positions from, Positions to, int64_t size, const Addresses& old, const Addresses& made) {
     if (old.size() != made.size()) throw std::invalid_argument("each array needs one to go to");

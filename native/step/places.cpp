@@ -9,19 +9,31 @@
 namespace secateur {
 namespace {
 
-// Calls body(column) for every true flag in [first, last): most are false, so eight are looked at together.
+uint64_t eight(const bool* flags) {
+  uint64_t bytes;
+  std::memcpy(&bytes, flags, 8);
+  return bytes;
+}
+
+int64_t count(const bool* flags, int64_t size) {
+  int64_t found = 0, i = 0;
+  for (; i + 8 <= size; i += 8) found += int64_t(eight(flags + i) * 0x0101010101010101u >> 56);
+  for (; i < size; ++i) found += flags[i];
+  return found;
+}
+
+// Calls body(i) for every true flag in [first, last). Most are false, so 64 of them are looked at together: one branch
+// that is guessed wrong costs as much as dozens of flags.
 template <class Body>
-void each_kept(const bool* row, int64_t first, int64_t last, Body body) {
-  int64_t c = first;
-  for (; c + 8 <= last; c += 8) {
-    uint64_t eight;
-    std::memcpy(&eight, row + c, 8);
-    if (!eight) continue;
-    for (int64_t i = c; i < c + 8; ++i)
-      if (row[i]) body(i);
+void each_kept(const bool* flags, int64_t first, int64_t last, Body body) {
+  int64_t i = first;
+  for (; i + 64 <= last; i += 64) {
+    uint64_t bits = 0;  // byte 0 or 1 of flag j to bit j
+    for (int j = 0; j < 8; ++j) bits |= (eight(flags + i + 8 * j) * 0x0102040810204080u >> 56) << (8 * j);
+    for (; bits; bits &= bits - 1) body(i + __builtin_ctzll(bits));
   }
-  for (; c < last; ++c)
-    if (row[c]) body(c);
+  for (; i < last; ++i)
+    if (flags[i]) body(i);
 }
 
 std::vector<int64_t> cut(const std::vector<uint8_t>& used, int64_t block_columns) {
@@ -58,25 +70,36 @@ bool whole_blocks(const bool* mask, int64_t rows, int64_t columns, const bool* t
 
 std::vector<uint8_t> used_columns(const bool* mask, int64_t rows, int64_t columns, const bool* taken) {
   std::vector<uint8_t> used(size_t(columns), 0);
+  uint8_t* __restrict to = used.data();
   for (int64_t r = 0; r < rows; ++r) {
     if (!taken[r]) continue;
-    for (int64_t c = 0; c < columns; ++c) used[size_t(c)] |= uint8_t(mask[r * columns + c]);
+    const auto* __restrict row = reinterpret_cast<const uint8_t*>(mask + r * columns);
+    for (int64_t c = 0; c < columns; ++c) to[c] = uint8_t(to[c] | row[c]);
   }
   return used;
 }
 
 Places place_weights(const bool* mask, int64_t rows, int64_t columns, const bool* taken_rows, const bool* taken_columns,
-                     int64_t block_columns) {
+                     const bool* counted, int64_t block_columns) {
   std::vector<int64_t> number(size_t(columns), 0);  // of each column among those taken
   std::vector<int64_t> taken;
   for (int64_t c = 0; c < columns; ++c) {
     number[size_t(c)] = int64_t(taken.size());
     if (taken_columns[c]) taken.push_back(c);
   }
-  const std::vector<uint8_t> used = used_columns(mask, rows, columns, taken_rows);
+  const std::vector<uint8_t> used = used_columns(mask, rows, columns, counted);
   std::vector<uint8_t> used_of_taken;
   for (int64_t c : taken) used_of_taken.push_back(used[size_t(c)]);
   Places found;
+  const int64_t kept = count(mask, rows * columns);
+  found.places.reserve(size_t(kept));
+  found.positions.reserve(size_t(kept));
+  for (const bool idle : {false, true}) {
+    for (int64_t r = 0; r < rows; ++r)
+      if (taken_rows[r] != idle) found.rows.push_back(r);
+    if (!idle) found.taken_rows = int64_t(found.rows.size());
+  }
+  found.taken_columns = int64_t(taken.size());
   found.edges = cut(used_of_taken, block_columns);
   for (size_t b = 0; b + 1 < found.edges.size(); ++b) {
     const int64_t first = taken[size_t(found.edges[b])], last = taken[size_t(found.edges[b + 1] - 1)] + 1;

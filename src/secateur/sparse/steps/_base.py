@@ -94,7 +94,6 @@ class CompiledStep(ABC):
         Raises:
             MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
         """
-        masks.check(self.model)
         for name in self.masks.keys() ^ masks.keys():
             raise MaskError(
                 f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "
@@ -102,8 +101,8 @@ class CompiledStep(ABC):
             )
         self._refuse_outside_changes()
         old, steps = list(self._trained), self.steps
-        self.masks = masks
         self._lay_out(masks)
+        self.masks = masks
         carry_slices(old, self._trained)
         self._take_up(steps)
 

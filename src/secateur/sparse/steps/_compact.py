@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from secateur._base import door
-from secateur._base.types import Bool, Int
+from secateur._base.types import Int
 from secateur.sparse.plans._linear import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, plan_layer
 from secateur.sparse.programs._network import Kind, Operation, Program
 
 __all__ = ["CompactLayer", "compact"]
+
+Flags = npt.NDArray[np.bool_]
 
 #: Layers that keep more than this are left to the engine as single weights even if they consist of whole blocks: it
 #: multiplies them as full matrices, which beats blocks from here on (measured with LeNet-300-100 on one core).
@@ -56,15 +60,15 @@ def compact(program: Program, masks: Mapping[int, Tensor], *, full: bool) -> dic
     [[0], [0, 2, 1]]
     """
     linear = {o.output: o for o in program.operations if o.kind is Kind.LINEAR}
-    matter: dict[int, Tensor] = {}  # the units of a value
+    kept = {value: _mask_of(operation, masks) for value, operation in linear.items()}
+    matter: dict[int, Flags] = {}  # the units of a value
     found: dict[int, CompactLayer] = {}
-    for operation in reversed(linear.values()):
-        mask = _mask_of(operation, masks)
-        rows = matter.get(operation.output, _all(mask.shape[0]))
-        columns = _all(mask.shape[1])
-        below = linear.get(operation.inputs[0])
-        if below is not None and _only_reader(program, operation.inputs[0]):
-            columns = matter[below.output] = _read(mask, rows, _mask_of(below, masks))
+    for value, operation in reversed(linear.items()):
+        mask, source = kept[value], operation.inputs[0]
+        rows = matter.get(value, np.ones(mask.shape[0], dtype=bool))
+        columns = np.ones(mask.shape[1], dtype=bool)
+        if source in linear and _only_reader(program, source):
+            columns = matter[source] = _read(mask, rows, kept[source])
         found[id(_weight(operation))] = _placed(mask, rows, columns, full)
     return found
 
@@ -74,53 +78,44 @@ def _weight(operation: Operation) -> Tensor:
     return operation.module.get_parameter("weight")
 
 
-def _mask_of(operation: Operation, masks: Mapping[int, Tensor]) -> Tensor:
+def _mask_of(operation: Operation, masks: Mapping[int, Tensor]) -> Flags:
     weight = _weight(operation)
     mask = masks.get(id(weight))
-    return torch.ones(weight.shape, dtype=torch.bool, device="cpu") if mask is None else mask.cpu().contiguous()
-
-
-def _all(count: int) -> Tensor:
-    return torch.ones(count, dtype=torch.bool, device="cpu")
+    return np.ones(weight.shape, dtype=bool) if mask is None else mask.cpu().contiguous().numpy()
 
 
 def _only_reader(program: Program, value: int) -> bool:
     return value != program.output and sum(o.inputs.count(value) for o in program.operations) == 1
 
 
-def _read(mask: Bool[Tensor, "rows columns"], rows: Bool[Tensor, " rows"], below: Tensor) -> Bool[Tensor, " columns"]:
+def _read(mask: Flags, rows: Flags, below: Flags) -> Flags:
     """Tell which columns these rows read, at least one; of rows of `below` that are blocks, whole blocks."""
     native: Any = door.native
-    read = torch.from_numpy(native.used_columns(mask.numpy(), rows.numpy())).view(torch.bool)
+    read = native.used_columns(mask, rows).view(bool)
     if not read.any():
         read[0] = True  # an empty layer: one unit stays, so that every layer has a row
-    columns = _all(below.shape[1])
+    every, columns = np.ones(len(read), dtype=bool), np.ones(below.shape[1], dtype=bool)
     if (
-        _whole_blocks(below, _all(len(read)), columns)
-        and not bool(below.all())
-        and not _whole_blocks(below, read, columns)
+        native.whole_blocks(below, every, columns)
+        and not below.all()
+        and not native.whole_blocks(below, read, columns)
     ):
         # Blocks cut into pieces cost more than idle units: a unit stays where another of its block does.
-        groups = torch.nn.functional.pad(read, (0, -len(read) % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
-        read = groups.any(1).repeat_interleave(BLOCK_ROWS)[: len(read)]
+        groups = np.pad(read, (0, -len(read) % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
+        read = groups.any(1).repeat(BLOCK_ROWS)[: len(read)]
     return read
 
 
-def _whole_blocks(mask: Tensor, rows: Tensor, columns: Tensor) -> bool:
+def _placed(mask: Flags, rows: Flags, columns: Flags, full: bool) -> CompactLayer:
     native: Any = door.native
-    return native.whole_blocks(mask.numpy(), rows.numpy(), columns.numpy())
-
-
-def _placed(mask: Tensor, rows: Tensor, columns: Tensor, full: bool) -> CompactLayer:
-    native: Any = door.native
-    order = torch.cat([rows.nonzero()[:, 0], (~rows).nonzero()[:, 0]])
-    parts = native.place_weights(mask.numpy(), rows.numpy(), columns.numpy(), BLOCK_COLUMNS)
-    positions, edges, places = (torch.from_numpy(part) for part in parts)
-    height, width = int(rows.sum()), int(columns.sum())
+    # Networks without full matrices cut their columns as they did when they had idle units: the sums keep their order.
+    counted = rows if full else np.ones(len(rows), dtype=bool)
+    height, width, *parts = native.place_weights(mask, rows, columns, counted, BLOCK_COLUMNS)
+    positions, edges, places, order = (torch.from_numpy(part) for part in parts)
     dense = full and len(positions) >= _BLOCKS_BELOW * height * width
-    if dense or not _whole_blocks(mask, rows, columns):
+    if dense or not native.whole_blocks(mask, rows, columns):
         return CompactLayer(LayerPlan(height, width, positions, edges), places, order)
-    plan = plan_layer(mask[rows][:, columns], blocks=True)
-    flat = order[:height, None] * mask.shape[1] + columns.nonzero()[:, 0]
+    plan = plan_layer(torch.from_numpy(mask[rows][:, columns]), blocks=True)
+    flat = order[:height, None] * mask.shape[1] + torch.from_numpy(columns.nonzero()[0])
     places = torch.cat([flat.reshape(-1)[plan.positions], places[plan.kept :]])
     return CompactLayer(plan, places, order)

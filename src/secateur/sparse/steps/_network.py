@@ -65,7 +65,7 @@ class NetworkStep(CompiledStep):
 
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, program: Program) -> None:
         super().__init__(model, masks, optimizer)
-        self._program = program
+        self._program, self._norms = program, program.norms
         self._features = _features_of(program)
         self._running: list[Tensor | None] = []
         self._steps = 0
@@ -86,7 +86,7 @@ class NetworkStep(CompiledStep):
         engine = self._engine_for(shape)
         self._send_options()
         loss = engine.step(x.data_ptr(), targets.data_ptr(), x.shape[0], torch.get_num_threads())
-        for norm in self._program.norms:
+        for norm in self._norms:
             norm.get_buffer("num_batches_tracked").add_(1)
         self._note_step()
         return loss
@@ -148,14 +148,16 @@ class NetworkStep(CompiledStep):
             for parameter in (weight, bias):
                 if parameter is None:
                     continue
-                places = torch.arange(parameter.numel())
                 if layer is not None:
                     places = layer.places if parameter is weight else layer.rows
-                elif parameter is weight and operation.module is not None and operation.kind is Kind.CONVOLUTION:
-                    places = positions_of(operation.module, self._masks.get(id(weight)))
-                active = len(places)
-                if layer is not None:
                     active = layer.plan.kept if parameter is weight else layer.plan.rows
+                else:
+                    convolution = operation.module if operation.kind is Kind.CONVOLUTION else None
+                    if convolution is not None and parameter is weight:
+                        places = positions_of(convolution, self._masks.get(id(weight)))
+                    else:
+                        places = torch.arange(parameter.numel())
+                    active = len(places)
                 pieces[id(parameter)] = make_slice(parameter, places, active, len(self._slots))
         return pieces
 
@@ -186,7 +188,7 @@ class NetworkStep(CompiledStep):
                 engine.take_room(self._engine)
             self._engine, self._engine_shape, self._running = engine, shape, []
             self._sent = [None] * len(self.optimizer.param_groups)
-        if self._program.norms:
+        if self._norms:
             self._point_to_statistics()
         return self._engine
 
@@ -207,7 +209,7 @@ class NetworkStep(CompiledStep):
 
     def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         self._refuse_outside_changes()
-        for norm in self._program.norms:
+        for norm in self._norms:
             if not norm.training:
                 raise SecateurError("the model is in evaluation mode; call model.train() before a training step")
         x, shape = self._inputs(x)
@@ -215,7 +217,7 @@ class NetworkStep(CompiledStep):
         if samples == 0:
             raise SecateurError("the batch is empty; a step needs at least one sample")
         refuse_targets(targets, samples)
-        if samples == 1 and self._program.norms:
+        if samples == 1 and self._norms:
             raise SecateurError("batch normalisation needs more than one sample in a training step, got 1")
         return x, shape
 

@@ -67,8 +67,8 @@ class Slice:
 
 
 def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Slice:
-    """Make room for these places of a parameter and `slots` tensors of optimizer state."""
-    tensors = [torch.zeros(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
+    """Make room for these places of a parameter and `slots` tensors of optimizer state; nothing is written there."""
+    tensors = [torch.empty(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
     return Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
 
 
