@@ -1,7 +1,7 @@
 """Sparse execution: only surviving weights stored, computed and trained.
 
     fast = sparsify(model, masks)                     # any model: your loop, torch.optim, a new model
-    step = compile_step(model, masks, loss, optimizer)  # feed-forward chains: a whole step in one native call
+    step = compile_step(model, masks, loss, optimizer)  # a whole training step in one native call
 
 `product.py` is the one door to the kernels of linear layers; other kinds of layers get a door beside it.
 """

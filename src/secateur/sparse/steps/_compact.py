@@ -95,11 +95,7 @@ def _read(mask: Flags, rows: Flags, below: Flags) -> Flags:
     if not read.any():
         read[0] = True  # an empty layer: one unit stays, so that every layer has a row
     every, columns = np.ones(len(read), dtype=bool), np.ones(below.shape[1], dtype=bool)
-    if (
-        native.whole_blocks(below, every, columns)
-        and not below.all()
-        and not native.whole_blocks(below, read, columns)
-    ):
+    if native.whole_blocks(below, every, columns) and not below.all() and not native.whole_blocks(below, read, columns):
         # Blocks cut into pieces cost more than idle units: a unit stays where another of its block does.
         groups = np.pad(read, (0, -len(read) % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
         read = groups.any(1).repeat(BLOCK_ROWS)[: len(read)]

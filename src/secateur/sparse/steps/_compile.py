@@ -14,9 +14,8 @@ from secateur.sparse.steps._slices import Loss
 
 __all__ = ["compile_step", "why_no_fused_step"]
 
-def compile_step(
-    model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer
-) -> NetworkStep | RecurrentStep:
+
+def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> NetworkStep | RecurrentStep:
     """Compile forward, loss, gradients and update of a masked network into one native call.
 
     The step trains what `hold(model, masks)` and an ordinary loop would train, weight for weight within float

@@ -14,7 +14,17 @@ from secateur._base import door
 from secateur._base.errors import MaskError
 from secateur.sparse.programs._trace import UnsupportedError
 
-__all__ = ["Loss", "Slice", "carry_slices", "make_slice", "read_slices", "refuse_loss", "refuse_parameter", "spread", "write_slices"]
+__all__ = [
+    "Loss",
+    "Slice",
+    "carry_slices",
+    "make_slice",
+    "read_slices",
+    "refuse_loss",
+    "refuse_parameter",
+    "spread",
+    "write_slices",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
