@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from secateur._base import door
-from secateur.sparse.layers._onednn import OneDnnLinear
-from secateur.sparse.measured._machine import processor
+from secateur.sparse.layers import OneDnnLinear
+from secateur.sparse.measured import processor
 
 
 # ------------------------------------------------------------------ candidates

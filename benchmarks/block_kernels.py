@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from secateur._base import door
-from secateur.sparse.measured._machine import processor
-from secateur.sparse.measured._timing import interleaved
-from secateur.sparse.plans._linear import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
+from secateur.sparse.measured import interleaved, processor
+from secateur.sparse.plans import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
 
 LAYERS = ((4096, 4096, 128), (300, 784, 100), (100, 300, 100))  # outputs, inputs, samples
 DENSITIES = (0.05, 0.02, 0.01)

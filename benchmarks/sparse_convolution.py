@@ -29,8 +29,8 @@ from secateur._base import door
 from secateur.lab.data import DataError, load
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.layers._convolution import sparse_convolution
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.layers import sparse_convolution
+from secateur.sparse.measured import interleaved
 
 DENSITIES = (0.05, 0.02, 0.01)
 LAYER_DENSITIES = (0.10, 0.05, 0.02, 0.01)

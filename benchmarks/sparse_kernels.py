@@ -23,8 +23,8 @@ import torch
 from selection import machine
 from torch import Tensor
 
-from secateur.sparse.calls._chain import sparse_chain
-from secateur.sparse.plans._linear import plan_layer
+from secateur.sparse.calls import sparse_chain
+from secateur.sparse.plans import plan_layer
 
 SAMPLES = 128
 LAYERS = {"784 → 300": (300, 784), "300 → 100": (100, 300), "4096 → 4096": (4096, 4096)}

@@ -47,8 +47,8 @@ class Method:
 
     @property
     def density(self) -> float | None:
-        """The density at which the method ends; None where it emerges."""
-        return self.schedule.final if self.relax is None else None
+        """The density at which the method ends; None where it emerges from the scope or from gates."""
+        return self.schedule.final if self.relax is None and self.scope.counted else None
 
     @property
     def scores(self) -> tuple[Score, ...]:

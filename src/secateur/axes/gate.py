@@ -34,6 +34,9 @@ class Stand(Enum):
 class Gate(nn.Module):
     """Base of all gates. A subclass writes `forward`, `keep`, and whichever of the others it needs.
 
+    `forward` gets what the gate stands on (see `Stand`) and returns what is used instead: in training mode maybe drawn,
+    in eval mode fixed.
+
     Parameters of a gate are trained by the optimizer that trains the gated weight, with the options named in
     `options` (`{"weight_decay": 0.0}`, say) instead of that weight's own. Noise in `forward` comes from torch's global
     generator, as dropout's does, so that activation checkpointing draws it again alike; a gate that draws elsewhere
@@ -43,10 +46,6 @@ class Gate(nn.Module):
     stands_on: ClassVar[Stand] = Stand.WEIGHT
     options: ClassVar[Mapping[str, Any]] = {}
     generator: torch.Generator | None = None
-
-    def forward(self, *args: Any) -> Tensor:
-        """Return what the layer uses instead (see `Stand`): in training mode maybe drawn, in eval mode fixed."""
-        raise SecateurError(f"{type(self).__name__} must say what it does: write its `forward`.")
 
     def penalty(self, weight: Tensor) -> Tensor | None:
         """What this gate adds to the loss, as a scalar with its graph, strength included; None adds nothing."""

@@ -19,7 +19,7 @@ from secateur._base import shards
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
 from secateur.holding._memory import clear_slots
-from secateur.holding._slot import Shelf, Slot
+from secateur.holding._slot import Shelf, Slot, leak_text, slots_of
 from secateur.masks import Masks, unwrap
 
 __all__ = ["Hold", "held", "hold"]
@@ -78,7 +78,7 @@ class Hold:
     def __init__(self, model: nn.Module, masks: Masks, on_step: Callable[[int], None] | None) -> None:
         self._masks = masks
         self._on_step = on_step
-        self._start(model, _slots(model, masks))
+        self._start(model, slots_of(model, masks))
         Shelf.of(model).own.append(self)
         for slot in self._slots:
             if (owner := slot.owner()) is not None and owner is not model:
@@ -110,7 +110,7 @@ class Hold:
             with torch.no_grad():
                 leaks = shards.local(parameter).ne(0) & pruned
             if bool(leaks.any()):
-                raise LeakError(_leak_text(name, parameter, leaks))
+                raise LeakError(leak_text(name, parameter, leaks))
 
     def project(self) -> None:
         """Write the zeros now, not at the next optimizer step: after loading dense weights, say.
@@ -143,17 +143,11 @@ class Hold:
         for slot in self._slots:
             slot.replace_mask(masks[slot.name])
             parameter = slot.parameter()
-            if forget and parameter is not None and self._optimizers:
-                changed = before[slot.name] ^ masks[slot.name]
-                if bool(changed.any()):
-                    for optimizer in self._optimizers:
-                        clear_slots(optimizer, parameter, changed)
+            if forget and parameter is not None:
+                clear_slots(self._optimizers, parameter, before[slot.name] ^ masks[slot.name])
 
     def ask(self, dense_gradients: bool) -> None:
-        """Say whether the gradients of the coming step are wanted as they are before the masks cut them.
-
-        Those of the step before are let go of.
-        """
+        """Say whether the coming step's gradients are wanted as they are before the masks cut them; drop the last."""
         for slot in self._slots:
             slot.asked = dense_gradients
             slot.forget()
@@ -274,17 +268,7 @@ class Hold:
         self._parameters()
         for slot in self._slots:
             slot.unhook()
-        self._slots[:] = _slots(model, self._masks)
-
-
-def _slots(model: nn.Module, masks: Masks) -> list[Slot]:
-    homes: dict[int, tuple[nn.Module, str]] = {}
-    for module in model.modules():
-        for attribute, parameter in module._parameters.items():
-            homes.setdefault(id(parameter), (module, attribute))
-    # Names of a tied parameter lead to the same tensor: one slot.
-    names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
-    return [Slot(name, *homes[key], masks[name]) for key, name in names.items()]
+        self._slots[:] = slots_of(model, self._masks)
 
 
 def _let_go(slots: Iterable[Slot], number: int) -> None:
@@ -313,15 +297,3 @@ def _skipped(optimizer: Optimizer) -> bool:
     """Say whether the optimizer was called by a GradScaler only to skip the step (fused optimizers are)."""
     found: Tensor | None = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
-
-
-def _leak_text(name: str, parameter: Tensor, leaks: Tensor) -> str:
-    numbers = torch.arange(parameter.numel(), device=parameter.device).reshape(parameter.shape)
-    where = int(shards.local_mask(numbers, parameter)[leaks][0])
-    value = shards.local(parameter).detach()[leaks][0].item()
-    index = ", ".join(str(int(place)) for place in torch.unravel_index(torch.tensor(where), parameter.shape))
-    return (
-        f"{name}[{index}] is pruned but holds {value:.6g} (the first of {int(leaks.count_nonzero())} such in "
-        f"{name!r}); something wrote it after the last optimizer step, load_state_dict perhaps: "
-        "`project()` writes the zeros again"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,13 +14,19 @@ from secateur._base import shards
 _STARTS_AT = {"step_size": "lr", "sum": "initial_accumulator_value"}
 
 
-def clear_slots(optimizer: Optimizer, parameter: nn.Parameter, entries: Tensor) -> None:
-    """Set what `optimizer` remembers of the `entries` (True) of `parameter` to what it is before the first step.
+def clear_slots(optimizers: Iterable[Optimizer], parameter: nn.Parameter, entries: Tensor) -> None:
+    """Set what the `optimizers` remember of the `entries` (True) of `parameter` to what it is before the first step.
 
     Cleared are the slots that have the parameter's shape: momentum, first and second moments, Rprop's last gradient
     and step size, Adagrad's sum, ASGD's average. Counters of steps and statistics over whole rows (Adafactor) belong
     to no single entry and stay. L-BFGS remembers directions over all parameters together: it starts anew.
     """
+    if bool(entries.any()):
+        for optimizer in optimizers:
+            _clear(optimizer, parameter, entries)
+
+
+def _clear(optimizer: Optimizer, parameter: nn.Parameter, entries: Tensor) -> None:
     if isinstance(optimizer, LBFGS):
         optimizer.state.clear()
         return

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from secateur._base import shards
 from secateur._base.zeros import zero_
+from secateur.masks import Masks
 
 
 class Slot:
@@ -197,3 +198,26 @@ class Shelf:
 
     def __setstate__(self, own: list[Any]) -> None:
         self.own = own
+
+
+def slots_of(model: nn.Module, masks: Masks) -> list[Slot]:
+    """One slot for each parameter that `masks` name; several names of a tied one are one slot."""
+    homes: dict[int, tuple[nn.Module, str]] = {}
+    for module in model.modules():
+        for attribute, parameter in module._parameters.items():
+            homes.setdefault(id(parameter), (module, attribute))
+    names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
+    return [Slot(name, *homes[key], masks[name]) for key, name in names.items()]
+
+
+def leak_text(name: str, parameter: Tensor, leaks: Tensor) -> str:
+    """Say where a pruned weight is not zero, and what to do about it."""
+    numbers = torch.arange(parameter.numel(), device=parameter.device).reshape(parameter.shape)
+    where = int(shards.local_mask(numbers, parameter)[leaks][0])
+    value = shards.local(parameter).detach()[leaks][0].item()
+    index = ", ".join(str(int(place)) for place in torch.unravel_index(torch.tensor(where), parameter.shape))
+    return (
+        f"{name}[{index}] is pruned but holds {value:.6g} (the first of {int(leaks.count_nonzero())} such in "
+        f"{name!r}); something wrote it after the last optimizer step, load_state_dict perhaps: "
+        "`project()` writes the zeros again"
+    )

@@ -62,6 +62,7 @@ def prune(
     bits = _present(network, method, masks, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):
+        chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
             moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
             last = step == len(method.schedule.densities) - 1

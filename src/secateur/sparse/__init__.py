@@ -3,22 +3,20 @@
     fast = sparsify(model, masks)                     # any model: your loop, torch.optim, a new model
     step = compile_step(model, masks, loss, optimizer)  # feed-forward chains: a whole step in one native call
 
-`product.py` is the one door to the kernels of linear layers; other kinds of layers get a door beside it.
+Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
+(the doors to the kernels); `layers`, `measured` (what is faster here) and `convert` on one side, `steps` on the other.
 """
 
-from __future__ import annotations
-
-from secateur.sparse.convert._report import Choice, LayerReport, Report
-from secateur.sparse.convert._sparsify import densify, report_of, sparsify
-from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM
-from secateur.sparse.measured._machine import BreakEven, Machine, this_machine
-from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse._bench import BenchRow, bench
+from secateur.sparse.convert import Choice, LayerReport, Report, densify, report_of, sparsify
+from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
+from secateur.sparse.measured import BreakEven, Machine, this_machine
+from secateur.sparse.programs import UnsupportedError
 from secateur.sparse.steps._compile import FusedStep, compile_step, why_no_fused_step
 from secateur.sparse.steps._network import NetworkStep
 
 __all__ = [
+    "BenchRow",
     "BreakEven",
     "Choice",
     "FusedStep",
@@ -32,6 +30,7 @@ __all__ = [
     "SparseLSTM",
     "SparseLinear",
     "UnsupportedError",
+    "bench",
     "compile_step",
     "densify",
     "report_of",

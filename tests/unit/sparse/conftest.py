@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.sparse.measured._machine import BreakEven, Machine
+from secateur.sparse.measured import BreakEven, Machine
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""compare: every way to run a network gets a row, and the model stays as it was."""
+"""bench: every way to run a network gets a row, and the model stays as it was."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 
 from secateur import Masks
 from secateur._base import door
-from secateur.sparse.measured._bench import compare
-from secateur.sparse.measured._machine import Machine
+from secateur.sparse import bench
+from secateur.sparse.measured import Machine
 
 
 def test_every_way_has_a_row(sparse_machine: Machine, generator: torch.Generator) -> None:
@@ -19,7 +19,7 @@ def test_every_way_has_a_row(sparse_machine: Machine, generator: torch.Generator
     before = copy.deepcopy(model.state_dict())
     masks = Masks({"1.weight": torch.rand(20, 30, generator=generator) < 0.05})
     x, y = torch.randn(8, 5, 6, generator=generator), torch.randint(0, 4, (8,), generator=generator)
-    rows = {row.name: row for row in compare(model, masks, x, y, seconds=0.01, machine=sparse_machine)}
+    rows = {row.name: row for row in bench(model, masks, x, y, seconds=0.01, machine=sparse_machine)}
     assert {"dense, torch", "masked", "sparsified", "fused"} <= set(rows)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     dense, fast, fused = rows["dense, torch"], rows["sparsified"], rows["fused"]
@@ -39,7 +39,5 @@ def test_what_the_fused_step_refuses_is_a_row_with_the_reason(sparse_machine: Ma
         pytest.skip("needs the compiled kernels")
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
     masks = Masks({"0.weight": torch.eye(5, 6) > 0})
-    rows = compare(
-        model, masks, torch.ones(3, 6), torch.zeros(3, dtype=torch.int64), seconds=0.0, machine=sparse_machine
-    )
+    rows = bench(model, masks, torch.ones(3, 6), torch.zeros(3, dtype=torch.int64), seconds=0.0, machine=sparse_machine)
     assert rows[-1].name == "fused" and rows[-1].note == "'1' is a Tanh, not a Linear, a ReLU or a flatten"

@@ -19,9 +19,9 @@ from secateur import Masks, densify, hold, methods, prune, sparsify
 from secateur._base import door
 from secateur.axes.structure import blocks
 from secateur.sparse import SparseLinear, compile_step, report_of
-from secateur.sparse.calls._chain import sparse_chain
-from secateur.sparse.measured._machine import Machine
-from secateur.sparse.plans._linear import LayerPlan, plan_layer, whole_blocks
+from secateur.sparse.calls import sparse_chain
+from secateur.sparse.measured import Machine
+from secateur.sparse.plans import LayerPlan, plan_layer, whole_blocks
 from secateur.sparse.steps._compact import compact
 
 NATIVE = door.native

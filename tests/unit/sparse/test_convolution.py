@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur._base import door
-from secateur.sparse.layers._convolution import (
+from secateur.sparse.layers import (
     SparseConv1d,
     SparseConv2d,
     SparseConvolution,
-    dense_convolution,
     sparse_convolution,
 )
 
@@ -200,7 +199,7 @@ def test_a_dense_convolution_comes_back_bit_for_bit() -> None:
     dense = nn.Conv2d(4, 6, (3, 1), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2, bias=False).eval()
     with torch.no_grad():
         dense.weight[0] = 0
-    back = dense_convolution(sparse_convolution(dense, dense.weight != 0))
+    back = sparse_convolution(dense, dense.weight != 0).dense()
     assert repr(back) == repr(dense) and not back.training
     assert torch.equal(back.weight, dense.weight)
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from secateur._base import door
-from secateur.sparse.calls._chain import sparse_chain
-from secateur.sparse.plans._linear import LayerPlan, plan_layer
+from secateur.sparse.calls import sparse_chain
+from secateur.sparse.plans import LayerPlan, plan_layer
 
 NATIVE = door.native
 ENGINES = ["torch"] if NATIVE is None else [*NATIVE.supported_isas(), "torch"]

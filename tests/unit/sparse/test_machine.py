@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ import torch
 from torch import nn
 
 from secateur import Masks
-from secateur.sparse import report_of, sparsify
+from secateur.sparse import BreakEven, Machine, report_of, sparsify, this_machine
 from secateur.sparse.measured import _machine as module
-from secateur.sparse.measured._machine import BreakEven, Machine, cache_file, this_machine
+from secateur.sparse.measured import processor
+from secateur.sparse.measured._calibrate import calibrate_recurrent, line_crossing
 
 
 @pytest.fixture
@@ -30,31 +33,52 @@ def quick(monkeypatch: pytest.MonkeyPatch, _own_cache: Path) -> list[str]:
     this_machine.cache_clear()
 
 
+def entries(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "machine.json").read_text())
+
+
 def test_measured_once_then_read_from_the_cache(quick: list[str], _own_cache: Path) -> None:
     first = this_machine()
-    assert cache_file().parent == _own_cache
-    assert list(json.loads(cache_file().read_text())) == quick == [first.key]
-    for word in (torch.__version__, f"{torch.get_num_threads()} threads", module.processor()):
+    assert list(entries(_own_cache)) == quick == [first.key]
+    for word in (torch.__version__, f"{torch.get_num_threads()} threads", processor()):
         assert word in first.key
     this_machine.cache_clear()
     assert this_machine() == first
     assert len(quick) == 1
     assert this_machine(7).key != first.key
-    assert set(json.loads(cache_file().read_text())) == set(quick) and len(quick) == 2
+    assert set(entries(_own_cache)) == set(quick) and len(quick) == 2
+
+
+def test_what_earlier_versions_wrote_is_read(quick: list[str], _own_cache: Path) -> None:
+    key = this_machine().key
+    this_machine.cache_clear()
+    known = {
+        "onednn": False,
+        "break_evens": [{"size": 64, "batch": 1, "density": 0.5}, {"size": 256, "batch": 128, "density": 0.25}],
+        "convolution": 0.125,
+    }
+    (_own_cache / "machine.json").write_text(json.dumps({key: known, "another machine": {"whatever": 1}}))
+    expected = Machine(key, False, (BreakEven(64, 1, 0.5), BreakEven(256, 128, 0.25)), 0.125)
+    assert this_machine() == expected and quick == [key]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_damaged_cache_is_measured_anew(text: str, quick: list[str], _own_cache: Path) -> None:
-    cache_file().write_text(text)
+    (_own_cache / "machine.json").write_text(text)
     assert this_machine().onednn
-    assert json.loads(cache_file().read_text()).keys() == set(quick)
+    assert entries(_own_cache).keys() == set(quick)
 
 
-def test_a_damaged_entry_is_measured_anew(quick: list[str], _own_cache: Path) -> None:
+@pytest.mark.parametrize(
+    "entry", [{"onednn": 1}, [], None, {"onednn": True, "break_evens": [], "convolution": 0.1}, {"break_evens": "no"}]
+)
+def test_a_damaged_entry_is_measured_anew(entry: object, quick: list[str], _own_cache: Path) -> None:
     key = this_machine().key
-    cache_file().write_text(json.dumps({key: {"onednn": 1}}))
-    this_machine.cache_clear()
-    assert this_machine().break_evens == (BreakEven(64, 128, 0.25),)
+    (_own_cache / "machine.json").write_text(json.dumps({key: entry, "another machine": 1}))
+    for _ in range(2):
+        this_machine.cache_clear()
+        assert this_machine().break_evens == (BreakEven(64, 128, 0.25),)
+    assert quick == [key, key] and entries(_own_cache)["another machine"] == 1
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
@@ -86,10 +110,41 @@ def test_break_even_goes_along_a_line_between_sizes() -> None:
     assert machine.break_even(64, 64, 2) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(("first", "second", "dense"), [(1.0, 2.0, 2.5), (1.0, 1.5, 1.25), (2.0, 3.0, 2.0)])
+def test_at_the_break_even_both_take_the_same_time(first: float, second: float, dense: float) -> None:
+    density = line_crossing(first, second, dense)
+    assert first + (second - first) * (density - 0.02) / (0.2 - 0.02) == pytest.approx(dense)
+
+
+def test_a_break_even_is_a_density_whatever_was_measured() -> None:
+    assert line_crossing(1.0, 2.0, 0.1) == 0.0  # dense is faster whatever is kept
+    assert line_crossing(1.0, 2.0, 99.0) == line_crossing(1.0, 1.0, 1.5) == line_crossing(2.0, 1.0, 3.0) == 1.0
+
+
+def is_a_table(found: Sequence[BreakEven]) -> bool:
+    """Whether every size was measured with every batch, once."""
+    sizes, batches = {b.size for b in found}, {b.batch for b in found}
+    return sorted((b.size, b.batch) for b in found) == sorted(itertools.product(sizes, batches)) and len(sizes) > 1
+
+
 @pytest.mark.slow
 def test_measuring_for_real() -> None:
     state = torch.get_rng_state()
     found = module.measure_machine("here")
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(0 <= b.density <= 1 for b in found.break_evens)
-    assert {(b.size, b.batch) for b in found.break_evens} == {(s, b) for s in module._SIZES for b in module._BATCHES}
+    assert all(0 <= b.density <= 1 for b in found.break_evens) and 0 <= found.convolution <= 1
+    assert is_a_table(found.break_evens)
+    assert all(found.break_even(b.size, b.size, b.batch) == pytest.approx(b.density) for b in found.break_evens)
+
+
+@pytest.mark.slow
+def test_measuring_recurrent_layers_for_real() -> None:
+    found = module.measure_recurrent(gru=False)
+    assert all(0 <= b.density <= 1 for b in found) and is_a_table(found)
+
+
+@pytest.mark.parametrize("gru", [False, True])
+def test_a_measurement_leaves_the_random_state(gru: bool) -> None:
+    state = torch.get_rng_state()
+    assert 0 <= calibrate_recurrent(8, 2, gru, torch.Generator().manual_seed(0)) <= 1
+    assert torch.equal(torch.get_rng_state(), state)

@@ -17,8 +17,7 @@ from torch.optim import SGD, AdamW
 from secateur import Masks, hold
 from secateur._base import door
 from secateur.sparse import SparseConv1d, SparseConv2d, SparseLinear, densify, report_of, sparsify
-from secateur.sparse.layers import _network_sequential as runs
-from secateur.sparse.measured._machine import BreakEven, Machine
+from secateur.sparse.measured import BreakEven, Machine
 
 needs_kernels = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 SHAPE = (3, 8, 8)
@@ -92,7 +91,6 @@ def test_evaluation_folds_normalisation_and_gives_the_dense_output(sparse_machin
     for change in range(3):
         with torch.no_grad():
             torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
-            assert any(run is not None and run.folds for run in fast._runs.values())
             for net in (model, fast):
                 first = net.get_submodule("0").get_parameter("bias")
                 first.add_(0.1 * change)
@@ -142,27 +140,49 @@ def test_the_report_says_what_was_chosen_and_why(sparse_machine: Machine) -> Non
     )
 
 
+def functions(y: Tensor) -> list[str]:
+    """Name the autograd functions between an output and the parameters."""
+    found, todo = [], [y.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and "AccumulateGrad" not in node.name():
+            found.append(node.name())
+            todo += [before for before, _ in node.next_functions if before not in todo]
+    return found
+
+
 @needs_kernels
-def test_one_call_runs_the_whole_network(sparse_machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_call_runs_the_whole_network(sparse_machine: Machine) -> None:
     """From the first convolution to the last layer; a hook or a dense layer parts the run."""
-    calls: list[int] = []
-    original = runs.run_network
-
-    def counted(x: Tensor, network: runs.Network, *rest: object, training: bool) -> Tensor:
-        calls.append(len(network.slots))
-        return original(x, network, *rest, training=training)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(runs, "run_network", counted)
     model = network()
     masks = masks_of(model)
     fast = sparsify(model, masks, machine=sparse_machine)
     y = fast(inputs(4))
-    assert calls == [2 * 5 + 4 * 3]
-    with fast[5].register_forward_hook(lambda *_: None):
-        calls.clear()
-        torch.testing.assert_close(fast.eval()(inputs(4)), densify(fast)(inputs(4)), rtol=1e-4, atol=1e-5)
-        assert len(calls) == 2
-    assert y.shape == (4, 10)
+    assert y.shape == (4, 10) and len(functions(y)) == 1
+    seen: list[Tensor] = []
+    dense = densify(fast).eval()
+    with fast[5].register_forward_hook(lambda _, __, output: seen.append(output)):
+        y = fast.eval()(inputs(4))
+    torch.testing.assert_close(y, dense(inputs(4)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen, [dense[:6](inputs(4))], rtol=1e-4, atol=1e-4)
+    pool, *runs = sorted(functions(y), key=lambda name: "Pool" not in name)
+    assert "Pool" in pool and len(runs) == 2
+
+
+@needs_kernels
+def test_evaluation_multiplies_by_the_folded_weights() -> None:
+    """Observed where it matters: w · x overflows, and the weight scaled by the normalisation does not."""
+    machine = Machine("always", False, (BreakEven(64, 128, 1.1),), convolution=1.1)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)).eval()
+    fast = sparsify(model, Masks({"0.weight": torch.tensor([True, False]).view(2, 1, 1, 1)}), machine=machine)
+    fast.load_state_dict(
+        fast.state_dict()
+        | {"0.weight": torch.tensor([1e30, 0.0]).view(2, 1, 1, 1), "1.running_var": torch.full((2,), 1e38)}
+    )
+    x = torch.full((3, 1, 4, 4), 1e20)
+    assert not densify(fast)(x).isfinite().all() and not fast(x).isfinite().all()
+    with torch.no_grad():
+        assert fast(x).isfinite().all()
 
 
 def test_dense_layers_come_back_bit_for_bit(sparse_machine: Machine) -> None:

@@ -16,7 +16,7 @@ from torch.optim import SGD
 from secateur import Masks, hold
 from secateur._base import door
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.measured._machine import BreakEven, Machine
+from secateur.sparse.measured import BreakEven, Machine
 
 pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 

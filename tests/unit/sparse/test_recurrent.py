@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from secateur._base import door
-from secateur.sparse.calls._recurrent import fits_recurrent
-from secateur.sparse.layers._recurrent_build import dense_recurrent, sparse_recurrent
+from secateur.sparse.calls import fits
+from secateur.sparse.layers import sparse_recurrent
 
 Recurrent = nn.LSTM | nn.GRU
 KINDS = (nn.LSTM, nn.GRU)
@@ -183,7 +183,7 @@ def test_only_the_last_output_used_and_gradients_twice(kind: type[Recurrent], ge
 def test_dropout_between_layers_is_torchs_own(kind: type[Recurrent], generator: torch.Generator) -> None:
     layer = kind(4, 6, 3, dropout=0.4)
     masks = masks_for(layer, 0.5, generator)
-    sparse, reference = sparse_recurrent(layer, masks), dense_recurrent(sparse_recurrent(layer, masks))
+    sparse, reference = sparse_recurrent(layer, masks), sparse_recurrent(layer, masks).dense()
     x = torch.randn(5, 7, 4, generator=generator)
     torch.manual_seed(5)
     ours = sparse(x)[0]
@@ -218,7 +218,7 @@ def test_what_the_kernels_do_not_take_runs_densely(kind: type[Recurrent]) -> Non
     with pytest.warns(UserWarning, match="computes densely: its kernels take float32 on cpu, got float64 on cpu"):
         out, _ = sparse.double()(torch.randn(5, 2, 4, dtype=torch.float64))
     assert out.dtype is torch.float64
-    assert not fits_recurrent(torch.randn(5, 2, 4, dtype=torch.float64))
+    assert not fits(torch.randn(5, 2, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", KINDS)

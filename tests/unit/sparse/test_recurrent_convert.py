@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from secateur import Masks, hold
 from secateur.lab.models import RowReader, gru, lstm
-from secateur.sparse import Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
-from secateur.sparse.measured import _recurrent as measured
-from secateur.sparse.measured._machine import BreakEven, processor
+from secateur.sparse import BreakEven, Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
+from secateur.sparse.measured import _machine as measured
+from secateur.sparse.measured import processor, recurrent_break_even
 
 Build = Callable[[], nn.Module]
 
@@ -231,27 +232,24 @@ def test_the_break_even_is_measured_once_and_kept(
 ) -> None:
     made: list[bool] = []
 
-    def measure(*, gru: bool) -> tuple[BreakEven, ...]:
+    def measure(gru: bool) -> tuple[BreakEven, ...]:
         made.append(gru)
         return (BreakEven(64, 128, 0.4 if gru else 0.2),)
 
     monkeypatch.setattr(measured, "measure_recurrent", measure)
-    here = replace(sparse_machine, key=f"{processor()} · a test")
-    for _ in range(2):
-        measured._measured.cache_clear()
-        assert measured.recurrent_break_even(here, 100, 100, gru=False) == 0.2
-        assert measured.recurrent_break_even(here, 100, 100, gru=True) == 0.4
-    assert made == [False, True] and measured.recurrent_cache_file().parent == _own_cache
-    measured.recurrent_cache_file().write_text("{")
-    measured._measured.cache_clear()
-    assert measured.recurrent_break_even(here, 100, 100, gru=True) == 0.4
-    assert made == [False, True, True]
-    measured._measured.cache_clear()
+    here, file = replace(sparse_machine, key=f"{processor()} · a test"), _own_cache / "recurrent.json"
 
+    def look_up(gru: bool) -> float:
+        measured.recurrent_machine.cache_clear()  # as a new process does
+        return recurrent_break_even(here, 100, 100, gru=gru)
 
-def test_the_measurement_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "_SIZES", (8,))
-    monkeypatch.setattr(measured, "interleaved", lambda c, **_: dict(zip(c, (1.0, 2.0, 2.5), strict=True)))
-    found = measured.measure_recurrent(gru=True)
-    assert [(b.size, b.batch) for b in found] == [(8, 1), (8, 128)]
-    assert [b.density for b in found] == pytest.approx([0.02 + 1.5 * 0.18] * 2)
+    assert [look_up(gru) for gru in (False, True, False, True)] == [0.2, 0.4, 0.2, 0.4]
+    assert made == [False, True]
+    known = {name: [{"size": 64, "batch": 128, "density": 0.7}] for name in json.loads(file.read_text())}
+    file.write_text(json.dumps(known))  # as earlier versions wrote it
+    assert [look_up(gru) for gru in (False, True)] == [0.7, 0.7] and made == [False, True]
+    for damaged in ("{", json.dumps({name: [] for name in known})):
+        file.write_text(damaged)
+        assert look_up(True) == 0.4
+    assert made == [False, True, True, True]
+    measured.recurrent_machine.cache_clear()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur import Masks
 from secateur._base import door
 from secateur.sparse import sparsify
-from secateur.sparse.measured._machine import BreakEven, Machine
+from secateur.sparse.measured import BreakEven, Machine
 
 pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 

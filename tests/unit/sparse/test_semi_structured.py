@@ -12,15 +12,10 @@ from torch import Tensor, nn
 
 from secateur import Masks, densify, sparsify
 from secateur.sparse import Choice, report_of
-from secateur.sparse.convert import _sparsify as convert
-from secateur.sparse.layers._semi_structured import (
-    SemiStructuredLinear,
-    SparseDevice,
-    choose_on_cuda,
-    is_two_of_four,
-    this_device,
-)
-from secateur.sparse.measured._machine import Machine
+from secateur.sparse.convert import _choose as convert
+from secateur.sparse.convert._cuda import choose_on_cuda
+from secateur.sparse.layers import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
+from secateur.sparse.measured import Machine
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

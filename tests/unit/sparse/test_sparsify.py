@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from secateur import Masks, hold
 from secateur.holding import held
 from secateur.sparse import Choice, Machine, SparseLinear, densify, report_of, sparsify
-from secateur.sparse.layers._onednn import OneDnnLinear, onednn_available
-from secateur.sparse.measured._machine import BreakEven
+from secateur.sparse.layers import OneDnnLinear, onednn_available
+from secateur.sparse.measured import BreakEven
 
 
 def mlp() -> nn.Sequential:

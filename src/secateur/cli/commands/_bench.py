@@ -51,13 +51,13 @@ def execute(args: argparse.Namespace) -> int:
     import torch
 
     from secateur.cli.runs import busy
-    from secateur.sparse.measured._bench import compare
+    from secateur.sparse import bench
 
     if args.threads:
         torch.set_num_threads(args.threads)
     model, masks, inputs, targets = _of_run(args) if Path(args.what).is_dir() else _of_model(args)
     with busy(f"timing {args.what}", quiet=args.json):
-        rows = compare(model, masks, inputs, targets, seconds=args.seconds, compiled=args.compile)
+        rows = bench(model, masks, inputs, targets, seconds=args.seconds, compiled=args.compile)
     about = {
         "format": "secateur.bench/1",
         "what": args.what,

@@ -10,18 +10,24 @@ import torch
 
 from secateur._base.errors import SecateurError
 from secateur._catalogue import catalogue
-from secateur.lab.models import Initial
-from secateur.lab.experiment import member, takes_density
-from secateur.lab.comparing import needed_first
-from secateur.cli.text import UsageError
 from secateur.cli.runs._progress import bars
+from secateur.cli.text import UsageError
 from secateur.lab.cluster import on_ray
-from secateur.lab.comparing import Comparison, compare, grid
-from secateur.lab.experiment import Engine
-from secateur.lab.experiment import DENSE, PAPER_PROTOCOL, Experiment
-from secateur.lab.experiment import Recipe, recipe, shortened
-from secateur.lab.comparing import Runner, one_by_one, processes
-from secateur.lab.experiment import check, untrained
+from secateur.lab.comparing import Comparison, Runner, compare, grid, needed_first, one_by_one, processes
+from secateur.lab.experiment import (
+    DENSE,
+    PAPER_PROTOCOL,
+    Engine,
+    Experiment,
+    Recipe,
+    check,
+    member,
+    recipe,
+    shortened,
+    takes_density,
+    untrained,
+)
+from secateur.lab.models import Initial
 
 _DENSITY = 0.05
 _SMALL = 300_000  # parameters

@@ -5,8 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from secateur.cli.text import console
-from secateur.cli.text import Table
+from secateur.cli.text import Table, console
 from secateur.lab.comparing import Comparison, Row, deviation
 from secateur.lab.experiment import DENSE
 from secateur.lab.running import Result

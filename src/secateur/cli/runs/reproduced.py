@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.cli.text import console
-from secateur.cli.text import Table
-from secateur.lab.paper import Artefact, Cell, Paper, Verdict, verdict
-from secateur.lab.paper import outcomes
-from secateur.lab.paper import current_records, read_records
-from secateur.lab.paper import Costs, cost_totals
-from secateur.lab.paper import number, plural, short, spread
-from secateur.lab.paper import Records
+from secateur.cli.text import Table, console
+from secateur.lab.paper import (
+    Artefact,
+    Cell,
+    Costs,
+    Paper,
+    Records,
+    Verdict,
+    cost_totals,
+    current_records,
+    number,
+    outcomes,
+    plural,
+    read_records,
+    short,
+    spread,
+    verdict,
+)
 
 FORMAT = "secateur.paper/1"
 

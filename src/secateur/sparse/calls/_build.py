@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base import door
-from secateur.sparse.plans._convolution import geometry_of
-from secateur.sparse.plans._linear import LayerPlan, plan_layer
-from secateur.sparse.programs._network import Kind, Operation, Program
-from secateur.sparse.programs._trace import UnsupportedError
-
-__all__ = ["Network", "build_network", "image_of", "positions_of"]
+from secateur.sparse.plans import LayerPlan, geometry_of, places_of, plan_layer
+from secateur.sparse.programs import Kind, Operation, Program, UnsupportedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +36,8 @@ class Network:
 
 def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
     """Return the flat places of a layer's surviving weights in the kernels' order; None keeps every weight."""
-    weight = module.get_parameter("weight")
-    full = torch.ones(weight.shape, dtype=torch.bool) if mask is None else mask.cpu()
-    if isinstance(module, nn.Linear):
-        return plan_layer(full, blocks=True).positions
-    return full.reshape(-1).nonzero()[:, 0]
+    full = torch.ones(module.get_parameter("weight").shape, dtype=torch.bool) if mask is None else mask
+    return plan_layer(full, blocks=True).positions if isinstance(module, nn.Linear) else places_of(full)
 
 
 def image_of(shape: tuple[int, ...], program: Program) -> tuple[int, int, int]:

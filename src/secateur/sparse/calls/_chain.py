@@ -11,27 +11,13 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur._base import door
-from secateur.sparse.plans._linear import LayerPlan, native_chain
+from secateur.sparse.calls._tensors import addresses
+from secateur.sparse.plans import LayerPlan, native_chain
 
-__all__ = ["fits", "sparse_chain"]
-
-
-def fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether the sparse kernels take these tensors: 32-bit floats on the CPU, at least one sample."""
-    return (
-        x.dtype is torch.float32
-        and values.dtype is torch.float32
-        and x.is_cpu
-        and values.is_cpu
-        and x.layout is torch.strided
-        and x.numel() > 0
-        and (bias is None or (bias.dtype is torch.float32 and bias.is_cpu))
-    )
+Plans = tuple[LayerPlan, ...]
 
 
-def sparse_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+def sparse_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     """Compute W_L relu(… relu(W₁ x + b₁) …) + b_L, differentiably.
 
     Args:
@@ -48,9 +34,7 @@ def sparse_chain(
     return _sparse_chain(x, plans, values, biases)
 
 
-def _sparse_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+def _sparse_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     shape = x.shape
     rows = x if len(shape) == 2 else x.reshape(-1, plans[0].columns)
     if door.native is None:
@@ -68,25 +52,15 @@ _uncompiled = _disable_dynamo(_sparse_chain)
 
 
 def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
-    if x.requires_grad:
-        return True
-    return any([t is not None and t.requires_grad for t in (*values, *biases)])
+    return x.requires_grad or any([t is not None and t.requires_grad for t in (*values, *biases)])
 
 
 def _dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
-def _addresses(tensors: tuple[Tensor | None, ...]) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
-
-
 def _forward(
-    x: Tensor,
-    plans: tuple[LayerPlan, ...],
-    values: tuple[Tensor, ...],
-    biases: tuple[Tensor | None, ...],
-    work: Tensor | None,
+    x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...], work: Tensor | None
 ) -> Tensor:
     chain = native_chain(plans)
     x = _dense_rows(x)
@@ -95,11 +69,11 @@ def _forward(
     out = x.new_empty((x.shape[0], plans[-1].rows))
     threads = torch.get_num_threads()
     if x.shape[0] == 1 and work is None:
-        chain.forward_vector(_addresses(values), _addresses(biases), x.data_ptr(), out.data_ptr(), threads)
+        chain.forward_vector(addresses(*values), addresses(*biases), x.data_ptr(), out.data_ptr(), threads)
     else:
         place = 0 if work is None else work.data_ptr()
         chain.forward(
-            _addresses(values), _addresses(biases), x.data_ptr(), x.stride(0), x.shape[0],
+            addresses(*values), addresses(*biases), x.data_ptr(), x.stride(0), x.shape[0],
             place, out.data_ptr(), out.stride(0), threads,
         )  # fmt: skip
     return out
@@ -109,7 +83,7 @@ class _NativeChain(torch.autograd.Function):
     """One call forward and one backward for the whole chain; activations stay in the kernels' layout."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plans: tuple[LayerPlan, ...], *tensors: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, plans: Plans, *tensors: Tensor | None) -> Tensor:
         count = len(plans)
         values: tuple[Any, ...] = tensors[:count]
         work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
@@ -119,10 +93,8 @@ class _NativeChain(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
-        plans: tuple[LayerPlan, ...] = ctx.plans
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        plans: Plans = ctx.plans
         work, *values = ctx.saved_tensors
         need_x, _, *needs = ctx.needs_input_grad
         dy = _dense_rows(grads[0])
@@ -131,17 +103,15 @@ class _NativeChain(torch.autograd.Function):
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
         found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
         native_chain(plans).backward(
-            _addresses(weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
-            _addresses(found[: len(plans)]), _addresses(found[len(plans) :]),
+            addresses(*weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
+            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]),
             0 if dx is None else dx.data_ptr(), plans[0].columns, torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, *found
 
 
 # ------------------------------------------------------------------ without the compiled kernels
-def _torch_chain(
-    x: Tensor, plans: tuple[LayerPlan, ...], values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]
-) -> Tensor:
+def _torch_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> Tensor:
     for i, (plan, weight, bias) in enumerate(zip(plans, values, biases, strict=True)):
         y = _TorchCsr.apply(x, weight, plan)
         x = y if bias is None else y + bias  # type: ignore[assignment,operator]
@@ -173,9 +143,7 @@ class _TorchCsr(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         plan: LayerPlan = ctx.plan
         x, values = ctx.saved_tensors
         dy = grads[0]

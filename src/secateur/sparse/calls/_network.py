@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from secateur.sparse.calls._build import Network
-
-__all__ = ["run_network", "slot_tensors"]
+from secateur.sparse.calls._tensors import addresses, contiguous
 
 _SPARE = 2  # workspaces kept for each batch size
 
@@ -58,16 +57,11 @@ class _Lease:
             self.spare.append(self.work)
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
-
-
 def _forward(x: Tensor, network: Network, training: bool, tensors: Sequence[Tensor | None], work: Tensor) -> Tensor:
-    x = x.contiguous()
-    plain = [None if t is None else t.contiguous() for t in tensors]
+    x, plain = x.contiguous(), contiguous(*tensors)
     out = torch.empty((x.shape[0], *network.shape), dtype=torch.float32, device="cpu")
     network.native.forward(
-        _addresses(plain), x.data_ptr(), x.shape[0], training, work.data_ptr(), out.data_ptr(),
+        addresses(*plain), x.data_ptr(), x.shape[0], training, work.data_ptr(), out.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -85,9 +79,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         saved: tuple[Tensor | None, ...] = ctx.saved_tensors
         need_x, _, _, *needs = ctx.needs_input_grad
         found = tuple(
@@ -95,10 +87,9 @@ class _Run(torch.autograd.Function):
             for t, need in zip(saved, needs, strict=True)
         )
         dx = torch.empty(ctx.x_shape, dtype=torch.float32, device="cpu") if need_x else None
-        dy = grads[0].contiguous()
-        plain = [None if t is None else t.contiguous() for t in saved]
+        dy, plain = grads[0].contiguous(), contiguous(*saved)
         ctx.network.native.backward(
-            _addresses(plain), _addresses(found), dy.data_ptr(), ctx.x_shape[0], ctx.training,
-            ctx.lease.work.data_ptr(), 0 if dx is None else dx.data_ptr(), torch.get_num_threads(),
+            addresses(*plain), addresses(*found), dy.data_ptr(), ctx.x_shape[0], ctx.training,
+            ctx.lease.work.data_ptr(), *addresses(dx), torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, None, *found

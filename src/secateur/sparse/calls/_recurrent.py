@@ -11,9 +11,10 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur._base import door
-from secateur.sparse.plans._recurrent import RecurrentPlan
+from secateur.sparse.calls._tensors import addresses, contiguous
+from secateur.sparse.plans import RecurrentPlan
 
-__all__ = ["Pass", "fits_recurrent", "run_direction"]
+Tensors = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,11 @@ class Pass:
     batch_first: bool
 
 
-def fits_recurrent(*tensors: Tensor | None) -> bool:
-    """Tell whether the kernels take these tensors: 32-bit floats on the CPU, none of them empty of samples."""
-    return (
-        door.native is not None
-        and tensors[0] is not None
-        and tensors[0].numel() > 0
-        and all(
-            t is None or (t.dtype is torch.float32 and t.device.type == "cpu" and t.layout is torch.strided)
-            for t in tensors
-        )
-    )
-
-
-def run_direction(
-    x: Tensor, state: tuple[Tensor | None, Tensor | None], how: Pass, weights: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
+def run_direction(x: Tensor, state: Tensors, how: Pass, weights: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     """Run one direction of a layer over a whole sequence.
 
     Args:
-        x: [time, sample, input], for which `fits_recurrent` holds.
+        x: [time, sample, input], for which `fits` holds.
         state: h₀ and, for an LSTM, c₀, [sample, unit] each; None stands for zeros.
         how: plan and direction.
         weights: surviving values of W_ih and W_hh in the plan's order, b_ih and b_hh (None: zeros).
@@ -57,26 +43,20 @@ def run_direction(
     return _run(x, state, how, weights)
 
 
-def _run(
-    x: Tensor, state: tuple[Tensor | None, Tensor | None], how: Pass, weights: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _run(x: Tensor, state: Tensors, how: Pass, weights: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     tensors = (x, *state, *weights)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Direction.apply(x, *state, how, *weights)  # type: ignore[return-value]
     return _forward(x, state, how, weights, None, _chunks(x))
 
 
-# `torch.compile` cannot look into the kernels: it breaks its graph here, as in `product.py`.
+# `torch.compile` cannot look into the kernels: it breaks its graph here, as in `_chain.py`.
 _uncompiled = _disable_dynamo(_run)
 
 
 def _chunks(x: Tensor) -> int:
     native: Any = door.native
     return native.recurrent_chunks(x.shape[1], torch.get_num_threads())
-
-
-def _addresses(*tensors: Tensor | None) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -100,20 +80,15 @@ def _empty_output(steps: int, samples: int, features: int, batch_first: bool) ->
 
 
 def _forward(
-    x: Tensor,
-    state: tuple[Tensor | None, Tensor | None],
-    how: Pass,
-    weights: tuple[Tensor | None, ...],
-    work: Tensor | None,
-    chunks: int,
+    x: Tensor, state: Tensors, how: Pass, weights: Tensors, work: Tensor | None, chunks: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     plan, (steps, samples, _) = how.plan, x.shape
     x = _rows(x.detach())
-    held = [None if t is None else t.detach().contiguous() for t in (*weights, *state)]
+    held = contiguous(*weights, *state)
     out = _empty_output(steps, samples, plan.units, how.batch_first)
     h, c = _empty(samples, plan.units), _empty(0 if plan.gru else samples, plan.units)
     plan.layer.forward(
-        _addresses(*held[:4]), *_series(x), steps, samples, how.reverse, *_addresses(*held[4:]), *_addresses(work),
+        addresses(*held[:4]), *_series(x), steps, samples, how.reverse, *addresses(*held[4:]), *addresses(work),
         chunks, torch.get_num_threads(), *_series(out), h.data_ptr(), c.data_ptr(),
     )  # fmt: skip
     return out, h, c
@@ -134,9 +109,7 @@ class _Direction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Any) -> Tensors:  # type: ignore[override]
         how: Pass = ctx.how
         plan, (steps, samples, features) = how.plan, ctx.shape
         work, *weights = ctx.saved_tensors
@@ -146,10 +119,10 @@ class _Direction(torch.autograd.Function):
         dx = _empty_output(steps, samples, features, how.batch_first) if need_x else None
         dh0, dc0 = (_empty(samples, plan.units) if need else None for need in (need_h, need_c))
         found = [_empty(*w.shape) if need else None for w, need in zip(weights, needs, strict=True)]
-        held = [None if w is None else w.contiguous() for w in weights]
+        held = contiguous(*weights)  # addresses must not outlive their tensors
         plan.layer.backward(
-            _addresses(*held), work.data_ptr(), steps, samples, how.reverse, ctx.chunks, torch.get_num_threads(),
-            *_series(dy), *_addresses(dh, None if plan.gru else dc), _addresses(*found), *_series(dx),
-            *_addresses(dh0, dc0),
+            addresses(*held), work.data_ptr(), steps, samples, how.reverse, ctx.chunks, torch.get_num_threads(),
+            *_series(dy), *addresses(dh, None if plan.gru else dc), addresses(*found), *_series(dx),
+            *addresses(dh0, dc0),
         )  # fmt: skip
         return dx, dh0, dc0, None, *found

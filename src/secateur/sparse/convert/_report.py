@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Choice", "LayerReport", "Report"]
+from torch import Tensor
 
 
 class Choice(Enum):
@@ -31,6 +31,14 @@ class LayerReport:
     choice: Choice
     reason: str
     held: bool
+
+    @staticmethod
+    def of(
+        name: str, tensor: Tensor, mask: Tensor | None, choice: Choice, reason: str, *, held: bool = False
+    ) -> LayerReport:
+        """Report on a tensor of which the mask keeps some entries, and None all of them."""
+        kept = tensor.numel() if mask is None else int(mask.count_nonzero())
+        return LayerReport(name, tuple(tensor.shape), kept, tensor.numel(), choice, reason, held)
 
     def __str__(self) -> str:
         shape = " × ".join(map(str, self.shape))

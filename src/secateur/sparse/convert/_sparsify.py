@@ -5,24 +5,25 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur._base.errors import MaskError
 from secateur.holding import held, hold
 from secateur.masks import Masks
-from secateur.sparse.convert._convolution import choose_convolution, is_convolution
-from secateur.sparse.convert._recurrent import choose_recurrent, dense_recurrent, is_recurrent
+from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._report import Choice, LayerReport, Report
-from secateur.sparse.layers._convolution import SparseConvolution, dense_convolution
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._network_sequential import NetworkSequential
-from secateur.sparse.layers._onednn import OneDnnLinear
-from secateur.sparse.layers._recurrent import SparseRecurrent
-from secateur.sparse.layers._semi_structured import SemiStructuredLinear, choose_on_cuda, on_cuda, this_device
-from secateur.sparse.layers._sequential import SparseSequential
-from secateur.sparse.measured._machine import Machine, this_machine
-
-__all__ = ["densify", "report_of", "sparsify"]
+from secateur.sparse.convert._situation import Situation
+from secateur.sparse.layers import (
+    DenseState,
+    NetworkSequential,
+    OneDnnLinear,
+    SemiStructuredLinear,
+    SparseConvolution,
+    SparseLinear,
+    SparseSequential,
+    fill,
+)
+from secateur.sparse.measured import Machine, this_machine
 
 _REPORT = "sparse_report"
 
@@ -67,33 +68,17 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}")
-    owned = masks.parameters(model)
-    by_id = {id(parameter): name for name, parameter in owned.items()}
-    _refuse_nan(masks, owned)
-    machine = this_machine() if machine is None else machine
-    uses = _uses(model)
+    _refuse_nan(masks, model)
+    situation = Situation.of(model, masks, this_machine() if machine is None else machine, batch)
     lines: list[LayerReport] = []
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
-        if is_recurrent(module):
-            replacement, found = choose_recurrent(path, module, by_id, masks, uses, machine, batch)
-            lines += found
-            swaps |= {} if replacement is None else {path: replacement}
-        if is_convolution(module):
-            parent = model.get_submodule(path.rpartition(".")[0])
-            convolution, line = choose_convolution(path, module, by_id, masks, uses, machine, parent)
-            lines.append(line)
-            swaps |= {} if convolution is None else {path: convolution}
-        if not isinstance(module, nn.Linear):
-            continue
-        name = by_id.get(id(module._parameters.get("weight")))
-        mask = None if name is None else masks[name]
-        new, line = _choose(path, module, mask, by_id, uses, machine, batch)
-        lines.append(line)
-        if new is not None:
-            swaps[path] = new
+        new, found = choose(path, module, situation)
+        lines += found
+        swaps |= {} if new is None else {path: new}
     done = {line.name for line in lines}
-    lines += [_other(name, masks[name]) for name in masks if name not in done]
+    why = "no sparse kernel for this kind of parameter; keep its zeros with secateur.hold"
+    lines += [LayerReport.of(n, masks[n], masks[n], Choice.UNTOUCHED, why) for n in masks if n not in done]
     return _assemble(model, masks, swaps, Report(tuple(lines)))
 
 
@@ -119,18 +104,12 @@ def densify(model: nn.Module) -> nn.Module:
     """
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
-        if isinstance(module, SparseLinear):
-            weight = module.plan.scatter(module.values.detach())
-            swaps[path] = _linear(weight, module.bias, module.values.requires_grad, module.training)
-        elif isinstance(module, SparseRecurrent):
-            swaps[path] = dense_recurrent(module)
-        elif isinstance(module, SparseConvolution):
-            swaps[path] = dense_convolution(module)
-        elif type(module) in (OneDnnLinear, SemiStructuredLinear):
-            assert isinstance(module, nn.Linear)
-            swaps[path] = _linear(
-                module.weight.detach().clone(), module.bias, module.weight.requires_grad, module.training
-            )
+        if isinstance(module, DenseState):
+            swaps[path] = module.dense()
+        elif isinstance(module, OneDnnLinear | SemiStructuredLinear):
+            made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
+            weight = module.weight
+            swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
     dense = _copy_with(model, swaps)
     for module in list(dense.modules()):
         if type(module) in (SparseSequential, NetworkSequential):
@@ -140,93 +119,14 @@ def densify(model: nn.Module) -> nn.Module:
     return dense
 
 
-def _choose(
-    path: str,
-    module: nn.Linear,
-    mask: Tensor | None,
-    names: dict[int, str],
-    uses: dict[int, int],
-    machine: Machine,
-    batch: int,
-) -> tuple[nn.Module | None, LayerReport]:
-    weight = module.weight
-    name = names.get(id(weight), f"{path}.weight" if path else "weight")
-    kept = weight.numel() if mask is None else int(mask.count_nonzero())
-
-    def line(choice: Choice, reason: str, held: bool) -> LayerReport:
-        return LayerReport(name, tuple(weight.shape), kept, weight.numel(), choice, reason, held)
-
-    reason = _why_not(module, names, uses)
-    if reason is not None:
-        return None, line(Choice.UNTOUCHED, reason, False)
-    if on_cuda(module) and mask is not None:
-        return choose_on_cuda(module, name, mask, batch, this_device(weight.device))
-    if weight.dtype is not torch.float32 or weight.device.type != "cpu":
-        kind = str(weight.dtype).removeprefix("torch.")
-        why = f"its weights are {kind} on {weight.device.type}; the kernels take float32 on cpu"
-        return None, line(Choice.UNTOUCHED, why, False)
-    if mask is None or kept == weight.numel():
-        why = "it has no mask" if mask is None else "its mask keeps every weight"
-        if machine.onednn and min(weight.shape) >= 64:
-            return _onednn(module), line(Choice.DENSE, f"{why}; it multiplies through oneDNN, faster here", False)
-        return None, line(Choice.UNTOUCHED, why, False)
-    density, limit = kept / weight.numel(), machine.break_even(weight.shape[0], weight.shape[1], batch)
-    sparse = SparseLinear.from_dense(module, mask)
-    texts = _percent(density), _percent(limit)
-    if density < limit:
-        kind = ", in blocks of four outputs" if sparse.plan.blocks else ""
-        return sparse, line(Choice.SPARSE, "density {} is below break-even {}{}".format(*texts, kind), True)
-    sparse.compute_dense, sparse.onednn = True, machine.onednn
-    return sparse, line(Choice.DENSE, "density {} is above break-even {}".format(*texts), True)
-
-
-def _why_not(module: nn.Linear, names: dict[int, str], uses: dict[int, int]) -> str | None:
-    """Tell why a Linear cannot be swapped, or return None."""
-    if type(module) is not nn.Linear:
-        return f"it is a {type(module).__name__}, not a plain nn.Linear"
-    if uses[id(module.weight)] > 1 or (module.bias is not None and uses[id(module.bias)] > 1):
-        return "its parameters are shared with another layer"
-    if id(module.bias) in names:
-        return "its bias is masked too"
-    if 0 in module.weight.shape:
-        return "it has no weights"
-    return None
-
-
-def _percent(density: float) -> str:
-    """Format a density so that neighbours of the break-even stay apart.
-
-    >>> _percent(0.31), _percent(0.0156), _percent(0.0001)
-    ('31 %', '1.6 %', '0.01 %')
-    """
-    return f"{density * 100:.2g} %" if density < 0.995 else "100 %"
-
-
-def _other(name: str, mask: Tensor) -> LayerReport:
-    reason = "no sparse kernel for this kind of parameter; keep its zeros with secateur.hold"
-    return LayerReport(
-        name, tuple(mask.shape), int(mask.count_nonzero()), mask.numel(), Choice.UNTOUCHED, reason, False
-    )
-
-
-def _refuse_nan(masks: Masks, owned: dict[str, nn.Parameter]) -> None:
-    for name, parameter in owned.items():
+def _refuse_nan(masks: Masks, model: nn.Module) -> None:
+    for name, parameter in masks.parameters(model).items():
         bad = int((~torch.isfinite(parameter.detach()) & masks[name].to(parameter.device)).count_nonzero())
         if bad:
             raise MaskError(
                 f"{name!r} has {bad} NaN or infinite surviving weights; a model that has diverged is not worth "
                 "making faster. Load an earlier checkpoint."
             )
-
-
-def _uses(model: nn.Module) -> dict[int, int]:
-    """Count by how many modules each parameter is used."""
-    found: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                found[id(parameter)] = found.get(id(parameter), 0) + 1
-    return found
 
 
 def _assemble(model: nn.Module, masks: Masks, swaps: dict[str, nn.Module], report: Report) -> nn.Module:
@@ -238,10 +138,11 @@ def _assemble(model: nn.Module, masks: Masks, swaps: dict[str, nn.Module], repor
             if name in remaining:
                 remaining[name].masked_fill_(~masks[name].to(remaining[name].device), 0)
     for module in new.modules():
-        if type(module) is nn.Sequential and any(isinstance(child, SparseConvolution) for child in module):
+        kinds = {type(child) for child in module} if type(module) is nn.Sequential else set()
+        if any(issubclass(kind, SparseConvolution) for kind in kinds):
             module.__class__ = NetworkSequential  # type: ignore[assignment]
-        elif type(module) is nn.Sequential and any(isinstance(child, SparseLinear) for child in module):
-            module.__class__ = SparseSequential
+        elif SparseLinear in kinds:
+            module.__class__ = SparseSequential  # type: ignore[assignment]
     setattr(new, _REPORT, report)
     return new
 
@@ -261,17 +162,3 @@ def _copy_with(model: nn.Module, swaps: dict[str, nn.Module]) -> nn.Module:
         return swaps[""]
     memo: dict[int, object] = {id(model.get_submodule(path)): new for path, new in swaps.items()}
     return copy.deepcopy(model, memo)
-
-
-def _onednn(linear: nn.Linear) -> nn.Module:
-    new = copy.deepcopy(linear)
-    new.__class__ = OneDnnLinear
-    return new
-
-
-def _linear(weight: Tensor, bias: Tensor | None, trains: bool, training: bool) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=trains)
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    return linear.train(training)

@@ -1,1 +1,33 @@
 """Modules that stand where dense layers stood, and store only what survived."""
+
+from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
+from secateur.sparse.layers._linear import SparseLinear
+from secateur.sparse.layers._network_sequential import NetworkSequential
+from secateur.sparse.layers._onednn import OneDnnLinear, dense_linear, onednn_available
+from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecurrent, sparse_recurrent
+from secateur.sparse.layers._semi_structured import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
+from secateur.sparse.layers._sequential import SparseSequential
+from secateur.sparse.layers._state import DenseState, fill
+
+__all__ = [
+    "DenseState",
+    "NetworkSequential",
+    "OneDnnLinear",
+    "SemiStructuredLinear",
+    "SparseConv1d",
+    "SparseConv2d",
+    "SparseConvolution",
+    "SparseDevice",
+    "SparseGRU",
+    "SparseLSTM",
+    "SparseLinear",
+    "SparseRecurrent",
+    "SparseSequential",
+    "dense_linear",
+    "fill",
+    "is_two_of_four",
+    "onednn_available",
+    "sparse_convolution",
+    "sparse_recurrent",
+    "this_device",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -9,8 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from secateur._base.types import Float
-
-__all__ = ["OneDnnLinear", "dense_linear", "onednn_available"]
+from secateur.sparse.calls import fits
 
 
 def onednn_available() -> bool:
@@ -33,27 +33,13 @@ class _OneDnn(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, *grads: Any
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         flat = grads[0].reshape(-1, weight.shape[0])
         dx = _product(flat, weight.t()).view(x.shape) if need_x else None
         dw = _product(flat.t(), x.reshape(-1, weight.shape[1]).t()) if need_weight else None
         return dx, dw, flat.sum(0) if need_bias and ctx.has_bias else None
-
-
-def _fits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    return (
-        x.numel() > 0
-        and x.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and (bias is None or bias.dtype is torch.float32)
-        and x.device.type == weight.device.type == "cpu"
-        and x.dim() >= 1
-        and not torch.is_autocast_enabled("cpu")
-    )
 
 
 def dense_linear(
@@ -64,13 +50,20 @@ def dense_linear(
     onednn: bool,
 ) -> Float[Tensor, "*batch rows"]:
     """Compute x Wᵀ + b, through oneDNN if `onednn` and if the tensors are what it takes, else through torch."""
-    if onednn and _fits(x, weight, bias):
+    if onednn and fits(x, weight, bias) and x.dim() >= 1 and not torch.is_autocast_enabled("cpu"):
         return _OneDnn.apply(x, weight, bias)  # type: ignore[return-value]
     return nn.functional.linear(x, weight, bias)
 
 
 class OneDnnLinear(nn.Linear):
     """An `nn.Linear` that multiplies through oneDNN; same parameters, same state_dict."""
+
+    @staticmethod
+    def from_dense(linear: nn.Linear) -> OneDnnLinear:
+        """Copy a dense layer."""
+        made: Any = copy.deepcopy(linear)
+        made.__class__ = OneDnnLinear
+        return made
 
     def forward(self, input: Tensor) -> Tensor:
         return dense_linear(input, self.weight, self.bias, onednn=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from secateur.sparse.calls._recurrent import Pass, fits_recurrent, run_direction
+from secateur._base import door
+from secateur.sparse.calls import Pass, fits, run_direction
 from secateur.sparse.layers._state import DenseState, take_survivors
-from secateur.sparse.plans._recurrent import RecurrentPlan
-
-__all__ = ["RecurrentOptions", "SparseGRU", "SparseLSTM", "SparseRecurrent"]
+from secateur.sparse.plans import RecurrentPlan, plan_recurrent
 
 State = Tensor | tuple[Tensor, Tensor]
 
@@ -37,6 +35,11 @@ class RecurrentOptions:
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return tuple(f"l{layer}{end}" for layer in range(self.num_layers) for end in ends)
 
+    def names(self, suffix: str) -> list[str]:
+        """Return torch's names of the weights, and of the biases if there are any, of one layer and direction."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return [f"{kind}_{suffix}" for kind in kinds[: 4 if self.bias else 2]]
+
 
 class SparseRecurrent(DenseState):
     """What SparseLSTM and SparseGRU share; the equations are those of `nn.LSTM` and `nn.GRU`.
@@ -52,8 +55,7 @@ class SparseRecurrent(DenseState):
     Args:
         options: sizes and switches.
         plans: where the surviving weights are, one per entry of `options.suffixes`.
-        tensors: values and biases by name.
-        constants: names of biases that are no parameters.
+        tensors: values and biases by name; those that are no parameters are constants.
         pruned: names of those constants that were parameters, and are zero because their mask keeps nothing.
         compute_dense: multiply densely although the weights are stored sparsely; right above the break-even
             density.
@@ -67,42 +69,19 @@ class SparseRecurrent(DenseState):
         plans: tuple[RecurrentPlan, ...],
         tensors: Mapping[str, Tensor],
         *,
-        constants: frozenset[str] = frozenset(),
         pruned: frozenset[str] = frozenset(),
         compute_dense: bool = False,
     ) -> None:
         super().__init__()
         self.options, self.plans, self.compute_dense, self.pruned = options, plans, compute_dense, pruned
+        # Under torch's names, for code written for torch's layers.
+        self.input_size, self.hidden_size, self.num_layers = options.input_size, options.hidden_size, options.num_layers
+        self.batch_first, self.bidirectional = options.batch_first, options.bidirectional
         for name, tensor in tensors.items():
-            if name in constants:
-                self.register_buffer(name, tensor.detach())
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
             else:
-                self.register_parameter(name, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
-
-    @property
-    def batch_first(self) -> bool:
-        """Whether inputs and outputs are [batch, time, feature]."""
-        return self.options.batch_first
-
-    @property
-    def hidden_size(self) -> int:
-        """Number of units."""
-        return self.options.hidden_size
-
-    @property
-    def input_size(self) -> int:
-        """Number of input features."""
-        return self.options.input_size
-
-    @property
-    def num_layers(self) -> int:
-        """Number of stacked layers."""
-        return self.options.num_layers
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether each layer also runs from the last step to the first."""
-        return self.options.bidirectional
+                self.register_buffer(name, tensor)
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for torch's layers calls it before they run."""
@@ -112,25 +91,10 @@ class SparseRecurrent(DenseState):
         """The fraction of all weights kept, in [0, 1]."""
         return sum(p.kept for p in self.plans) / sum(p.rows * (p.inputs + p.units) for p in self.plans)
 
-    @property
-    def runs_sparse(self) -> bool:
-        """Whether the sparse kernels are to be used (dense is chosen above the break-even density)."""
-        return not self.compute_dense
-
     def direction(self, index: int) -> tuple[Tensor | None, ...]:
         """Return values of W_ih and W_hh, b_ih and b_hh of one layer and direction."""
         suffix = self.options.suffixes[index]
         return tuple(getattr(self, f"{n}_{suffix}", None) for n in ("values_ih", "values_hh", "bias_ih", "bias_hh"))
-
-    def dense_weights(self) -> list[Tensor]:
-        """Return the flat list of dense tensors that torch's own functions take. Differentiable."""
-        found: list[Tensor] = []
-        for index, plan in enumerate(self.plans):
-            values_ih, values_hh, *biases = self.direction(index)
-            assert values_ih is not None and values_hh is not None
-            found += [plan.scatter(values_ih, state=False), plan.scatter(values_hh, state=True)]
-            found += [bias for bias in biases if bias is not None]
-        return found
 
     def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> tuple[Tensor, State]:
         """Run the sequence: input [time, batch, feature] (or batch first, or without a batch) → outputs, last state.
@@ -183,17 +147,17 @@ class SparseRecurrent(DenseState):
     def _run(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run [time, batch, feature] through all layers."""
         tensors = [t for index in range(len(self.plans)) for t in self.direction(index)]
-        if self.compute_dense or not fits_recurrent(x, *states, *tensors):
-            return self._dense(x, states, warn=not self.compute_dense)
-        directions = 2 if self.options.bidirectional else 1
+        if self.compute_dense or door.native is None or not fits(x, *states, *tensors):
+            return self._dense(x, states)
+        directions = 2 if self.bidirectional else 1
         last: list[tuple[Tensor, Tensor]] = []
-        for layer in range(self.options.num_layers):
+        for layer in range(self.num_layers):
             if layer and self.training and self.options.dropout:
                 x = nn.functional.dropout(x, self.options.dropout)
             outputs = []
             for index in range(layer * directions, (layer + 1) * directions):
                 # Only the output that the caller sees is laid out as he likes.
-                order = self.batch_first and layer + 1 == self.options.num_layers
+                order = self.batch_first and layer + 1 == self.num_layers
                 how = Pass(self.plans[index], reverse=index % directions == 1, batch_first=order)
                 first = tuple(None if s is None else s[index] for s in states)
                 out, h, c = run_direction(x, (first[0], first[1]), how, self.direction(index))
@@ -202,21 +166,14 @@ class SparseRecurrent(DenseState):
             x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         return x, tuple(torch.stack(kind) for kind in list(zip(*last, strict=True))[: 1 if self.gru else 2])
 
-    def _dense(self, x: Tensor, states: tuple[Tensor | None, ...], *, warn: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        values = self.direction(0)[0]
-        assert values is not None
-        if warn and x.numel() and (x.dtype is not torch.float32 or x.device.type != "cpu"):
-            kind = f"{x.dtype} on {x.device.type}".removeprefix("torch.")
-            warnings.warn(
-                f"{type(self).__name__} computes densely: its kernels take float32 on cpu, got {kind}. "
-                "Use secateur.densify(model) there.",
-                stacklevel=6,
-            )
+    def _dense(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if not self.compute_dense and x.numel() and (x.dtype is not torch.float32 or not x.is_cpu):
+            self._warn_dense(x, next(t for t in self.direction(0) if t is not None), stacklevel=6)
         zeros = x.new_zeros(len(self.plans), x.shape[1], self.hidden_size)
         full = [zeros if s is None else s for s in states]
         o = self.options
         rest = (o.bias, o.num_layers, o.dropout, self.training, o.bidirectional, False)
-        weights = [w.contiguous() for w in self.dense_weights()]
+        weights = [w.contiguous() for w in self.dense_state().values()]
         if self.gru:
             out, h = torch._VF.gru(x, full[0], weights, *rest)  # type: ignore[attr-defined]
             return out, (h,)
@@ -224,20 +181,40 @@ class SparseRecurrent(DenseState):
         return out, (h, c)
 
     def dense_state(self) -> dict[str, Tensor]:
-        """Return torch's own weights and biases, `weight_ih_l0`, …"""
-        return dict(zip(_dense_names(self.options), self.dense_weights(), strict=True))
+        """Return torch's own weights and biases, `weight_ih_l0`, …, in torch's order."""
+        found: dict[str, Tensor] = {}
+        for index, (suffix, plan) in enumerate(zip(self.options.suffixes, self.plans, strict=True)):
+            tensors = [t for t in self.direction(index) if t is not None]
+            weights = [part.scatter(values) for part, values in zip(plan.parts, tensors, strict=False)]
+            found |= zip(self.options.names(suffix), weights + tensors[len(weights) :], strict=True)
+        return found
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:
         """Copy a dense weight or a bias in, or say why not."""
         kind, which, suffix = name.split("_", 2)
         if kind == "weight":
-            values = self.plans[self.options.suffixes.index(suffix)].gather(found, state=which == "hh")
-            return take_survivors(getattr(self, f"values_{which}_{suffix}"), values, found)
+            part = self.plans[self.options.suffixes.index(suffix)].parts[which == "hh"]
+            return take_survivors(getattr(self, f"values_{which}_{suffix}"), part.gather(found), found)
         if name in self.pruned and bool(found.any()):
             return "is not zero, but this layer's mask prunes it whole; apply the masks first"
         getattr(self, name).copy_(found)
         return None
+
+    def dense(self) -> nn.LSTM | nn.GRU:
+        """Return the dense layer, bit for bit; constants that were buffers in it stay buffers."""
+        kind = nn.GRU if self.gru else nn.LSTM
+        dense = kind(**{**asdict(self.options), "dropout": 0.0}, device="meta")
+        dense.dropout = self.options.dropout  # torch warns where it has no effect, as it did when it was first made
+        for name, tensor in self.dense_state().items():
+            copy = tensor.detach().clone()
+            if name in self._buffers and name not in self.pruned:
+                delattr(dense, name)
+                dense.register_buffer(name, copy)
+            else:
+                source = getattr(self, name.replace("weight", "values"))
+                setattr(dense, name, nn.Parameter(copy, requires_grad=source.requires_grad or name in self.pruned))
+        return dense.train(self.training)
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""
@@ -258,6 +235,34 @@ class SparseGRU(SparseRecurrent):
     gru = True
 
 
-def _dense_names(options: RecurrentOptions) -> list[str]:
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if options.bias else ("weight_ih", "weight_hh")
-    return [f"{kind}_{suffix}" for suffix in options.suffixes for kind in kinds]
+def sparse_recurrent(module: nn.LSTM | nn.GRU, masks: Mapping[str, Tensor]) -> SparseRecurrent:
+    """Take the surviving weights out of a dense layer, as copies.
+
+    Args:
+        module: the dense layer.
+        masks: by the layer's own names ("weight_ih_l0"); a weight without one keeps all, a bias must be kept or
+            pruned whole. A pruned bias becomes a constant zero.
+
+    >>> layer = nn.GRU(3, 2)
+    >>> sparse = sparse_recurrent(layer, {"weight_ih_l0": torch.eye(6, 3) > 0})
+    >>> [(name, tuple(p.shape)) for name, p in sparse.named_parameters()][:2]
+    [('values_ih_l0', (3,)), ('values_hh_l0', (12,))]
+    """
+    options = RecurrentOptions(**{field.name: getattr(module, field.name) for field in fields(RecurrentOptions)})
+    kind = SparseGRU if isinstance(module, nn.GRU) else SparseLSTM
+    pruned = frozenset(name for name, mask in masks.items() if name.startswith("bias") and not bool(mask.any()))
+    plans: list[RecurrentPlan] = []
+    tensors: dict[str, Tensor] = {}
+    for suffix in options.suffixes:
+        own: dict[str, Tensor] = {n: getattr(module, n) for n in options.names(suffix)}
+        kept = [masks.get(n, torch.ones_like(t, dtype=torch.bool)) for n, t in own.items() if n.startswith("weight")]
+        plans.append(plan_recurrent(*kept, gru=kind.gru))
+        for index, (name, tensor) in enumerate(own.items()):
+            if name.startswith("weight"):
+                values = plans[-1].parts[index].gather(tensor.detach())
+            else:
+                values = torch.zeros_like(tensor.detach()) if name in pruned else tensor.detach().clone()
+            if isinstance(tensor, nn.Parameter) and name not in pruned:
+                values = nn.Parameter(values, requires_grad=tensor.requires_grad)
+            tensors[name.replace("weight", "values")] = values
+    return kind(options, tuple(plans), tensors, pruned=pruned).train(module.training)

@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Bool, Float
-from secateur.sparse.convert._report import Choice, LayerReport
+from secateur.sparse.layers._state import fill
 
-__all__ = ["SemiStructuredLinear", "SparseDevice", "choose_on_cuda", "is_two_of_four", "on_cuda", "this_device"]
-
-# A gain that is smaller may be the measurement's.
-_WORTH_IT = 0.95
 _ROUNDS, _CALLS = 7, 20
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -53,19 +49,17 @@ class SemiStructuredLinear(nn.Linear):
         """Make one of a dense layer's weights, zero where pruned, as copies."""
         new = SemiStructuredLinear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         weight = linear.weight.detach() * mask.to(linear.weight.device)
-        new.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
-        if linear.bias is not None:
-            new.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=linear.bias.requires_grad)
         new.compress = device.compress
-        return new.train(linear.training)
+        return fill(new, weight, linear, trains=linear.weight.requires_grad)
 
     def forward(self, input: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         """Multiply: [..., columns] → [..., rows]."""
         if self.training or torch.is_grad_enabled() or input.dtype is not self.weight.dtype or not input.numel():
             return super().forward(input)
-        return nn.functional.linear(input, self._compressed(), self.bias)
+        return nn.functional.linear(input, self.compressed(), self.bias)
 
-    def _compressed(self) -> Tensor:
+    def compressed(self) -> Tensor:
+        """Return the compressed weight, made anew if the weight has changed."""
         now = (id(self.weight), self.weight._version)
         if self._packed is None or self._packed[:2] != now:
             if not is_two_of_four(self.weight != 0):
@@ -90,50 +84,6 @@ def is_two_of_four(mask: Bool[Tensor, "rows columns"]) -> bool:
     """
     rows, columns = mask.shape
     return columns % 4 == 0 and columns > 0 and int(mask.reshape(rows, -1, 4).sum(2).amax()) <= 2
-
-
-def on_cuda(module: nn.Linear) -> bool:
-    """Tell whether the layer's weights are on a CUDA device."""
-    return module.weight.is_cuda
-
-
-def choose_on_cuda(
-    linear: nn.Linear, name: str, mask: Bool[Tensor, "rows columns"], batch: int, device: SparseDevice
-) -> tuple[SemiStructuredLinear | None, LayerReport]:
-    """Choose between dense and 2:4 for one masked layer by measurement; None leaves it dense.
-
-    Args:
-        linear: the layer, on the device.
-        name: of its weight.
-        mask: what survives.
-        batch: samples of a call, which decide what is faster.
-        device: what can be asked of the device; `this_device`, or another one in tests.
-    """
-    new, choice, reason = _decide(linear, mask, batch, device)
-    shape = tuple(linear.weight.shape)
-    # The dense weight stays a parameter, whatever computes the product: its zeros want holding.
-    return new, LayerReport(name, shape, int(mask.count_nonzero()), mask.numel(), choice, reason, False)
-
-
-def _decide(
-    linear: nn.Linear, mask: Tensor, batch: int, device: SparseDevice
-) -> tuple[SemiStructuredLinear | None, Choice, str]:
-    hold = "keep its zeros with secateur.hold"
-    if device.why_not is not None:
-        return None, Choice.DENSE, f"{device.why_not}; {hold}"
-    if not is_two_of_four(mask):
-        return None, Choice.DENSE, f"its mask is not 2:4, the only sparsity that CUDA runs faster; {hold}"
-    new = SemiStructuredLinear.from_dense(linear, mask, device)
-    try:
-        packed = new._compressed()
-        dense, sparse = device.measure(linear, packed, batch)
-    except (RuntimeError, ValueError, NotImplementedError) as problem:
-        why = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        return None, Choice.DENSE, f"torch does not run it 2:4: {why}; {hold}"
-    if not sparse < _WORTH_IT * dense:
-        return None, Choice.DENSE, f"2:4 takes {sparse / dense:.2f} of the dense time at batch {batch}; {hold}"
-    reason = f"2:4 in evaluation, {sparse / dense:.2f} of the dense time at batch {batch}; dense in training, {hold}"
-    return new, Choice.SPARSE, reason
 
 
 def this_device(device: torch.device) -> SparseDevice:

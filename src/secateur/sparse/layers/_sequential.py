@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.sparse.calls._chain import fits, sparse_chain
+from secateur.sparse.calls import fits, sparse_chain
 from secateur.sparse.layers._linear import SparseLinear
-
-__all__ = ["SparseSequential"]
+from secateur.sparse.programs import hooked
 
 
 class SparseSequential(nn.Sequential):
@@ -21,32 +21,36 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the children in order."""
-        children = list(self._modules.values())
+        children: list[Any] = list(self._modules.values())
         x, i = input, 0
         while i < len(children):
-            child = children[i]
-            assert child is not None, "a Sequential has no empty places"
-            if type(child) is SparseLinear:
-                run, behind = _run_from(children, i)
-                if len(run) > 1 and _takes(run, x):
-                    x = _through(run, x)
-                    i = behind
-                    continue
-            x = child(x)
-            i += 1
+            x, i = self._run_at(children, i, x) or (children[i](x), i + 1)
         return x
 
+    def _run_at(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> tuple[Tensor, int] | None:
+        """Run as many layers as one call takes, from `begin` on; return the output and which layer comes next."""
+        if type(children[begin]) is not SparseLinear:
+            return None
+        run, behind = _run_from(children, begin)
+        if len(run) < 2 or x.shape[-1] != run[0].plan.columns:
+            return None
+        parameters = [layer._parameters for layer in run]
+        values: Any = tuple([own["values"] for own in parameters])
+        biases = tuple([own.get("bias") for own in parameters])
+        if not fits(x, *values, *biases):
+            return None
+        return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases), behind
 
-# These run at every forward, between kernels that take microseconds: plain loops, no attribute look-ups through
+
+# This runs at every forward, between kernels that take microseconds: a plain loop, no attribute look-ups through
 # nn.Module.__getattr__.
-def _run_from(children: Sequence[nn.Module | None], start: int) -> tuple[list[SparseLinear], int]:
-    """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `start`, and where it ends."""
+def _run_from(children: Sequence[nn.Module], begin: int) -> tuple[list[SparseLinear], int]:
+    """Find the longest SparseLinear (→ ReLU → SparseLinear)* that begins at `begin`, and where it ends."""
     run: list[SparseLinear] = []
-    behind, relu = start, True
-    for i in range(start, len(children)):
+    behind, relu = begin, True
+    for i in range(begin, len(children)):
         child = children[i]
-        assert child is not None, "a Sequential has no empty places"
-        if child._forward_hooks or child._forward_pre_hooks or child._backward_hooks or child._backward_pre_hooks:
+        if hooked(child):
             break
         kind = type(child)
         if kind is SparseLinear and isinstance(child, SparseLinear):
@@ -60,19 +64,3 @@ def _run_from(children: Sequence[nn.Module | None], start: int) -> tuple[list[Sp
         elif not (kind is nn.Identity or (kind is nn.Dropout and not child.training)):
             break
     return run, behind
-
-
-def _takes(run: list[SparseLinear], x: Tensor) -> bool:
-    if x.shape[-1] != run[0].plan.columns:
-        return False
-    for layer in run:
-        parameters = layer._parameters
-        if not fits(x, parameters["values"], parameters.get("bias")):  # type: ignore[arg-type]
-            return False
-    return True
-
-
-def _through(run: list[SparseLinear], x: Tensor) -> Tensor:
-    values = tuple([layer._parameters["values"] for layer in run])
-    biases = tuple([layer._parameters.get("bias") for layer in run])
-    return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases)  # type: ignore[arg-type]

@@ -1,23 +1,24 @@
-"""What sparse layers share: a state_dict that is that of the dense layer they stand for."""
+"""What sparse layers share: the dense layer they stand for, its state_dict, and the way back to it."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Float
-from secateur.sparse.plans._convolution import ConvolutionPlan
-from secateur.sparse.plans._linear import LayerPlan
+from secateur.sparse.plans import Survivors
 
-__all__ = ["DenseState", "WeightState", "take_survivors"]
-
-Plan = TypeVar("Plan", LayerPlan, ConvolutionPlan)
+Plan = TypeVar("Plan", bound=Survivors)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class DenseState(nn.Module):
-    """A module that gives and takes the state_dict of a dense one. Subclasses say what that holds."""
+    """A module that stands for a dense one: it gives and takes its state_dict, and can become it again."""
+
+    compute_dense: bool
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense tensors by name, connected to the parameters by autograd."""
@@ -26,6 +27,20 @@ class DenseState(nn.Module):
     def take(self, name: str, found: Tensor) -> str | None:
         """Copy a dense tensor of the right shape into the parameters; or change nothing and return what is wrong."""
         raise NotImplementedError
+
+    def dense(self) -> nn.Module:
+        """Return the dense module, with copies of the weights as they are now, bit for bit."""
+        raise NotImplementedError
+
+    def _warn_dense(self, x: Tensor, values: Tensor, *, stacklevel: int) -> None:
+        """Say why the kernels do not compute this input; `stacklevel` leads to the caller of the layer."""
+        kind = f"{x.dtype} on {x.device.type}".removeprefix("torch.")
+        warnings.warn(
+            f"{type(self).__name__} computes densely: its kernels take float32 on cpu, got {kind} with "
+            f"{str(values.dtype).removeprefix('torch.')} weights on {values.device.type}. "
+            "Use secateur.densify(model) there.",
+            stacklevel=stacklevel + 1,
+        )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.dense_state().items():
@@ -59,11 +74,20 @@ class DenseState(nn.Module):
 
 
 class WeightState(DenseState, Generic[Plan]):
-    """The same for one weight and perhaps a bias. `plan` says where the weight's `values` are."""
+    """A layer of one weight and perhaps a bias. `plan` says where the weight's `values` are."""
 
-    plan: Plan
-    values: nn.Parameter
-    bias: nn.Parameter | None
+    def __init__(
+        self,
+        plan: Plan,
+        values: Float[Tensor, " kept"],
+        bias: Float[Tensor, " _"] | None,
+        *,
+        compute_dense: bool = False,
+    ) -> None:
+        super().__init__()
+        self.plan, self.compute_dense = plan, compute_dense
+        self.values = nn.Parameter(values)
+        self.bias = None if bias is None else nn.Parameter(bias)
 
     @property
     def weight(self) -> Tensor:
@@ -83,6 +107,9 @@ class WeightState(DenseState, Generic[Plan]):
         return None
 
 
+Sparse = TypeVar("Sparse", bound=WeightState[Any])
+
+
 def take_survivors(parameter: nn.Parameter, values: Float[Tensor, " kept"], found: Tensor) -> str | None:
     """Copy the `values` that a mask keeps of a dense weight; or say how many others of it are not zero."""
     lost = int(found.count_nonzero()) - int(values.count_nonzero())
@@ -93,3 +120,21 @@ def take_survivors(parameter: nn.Parameter, values: Float[Tensor, " kept"], foun
         )
     parameter.copy_(values)
     return None
+
+
+def thinned(kind: type[Sparse], plan: Survivors, dense: Any) -> Sparse:
+    """Take the weights that the plan keeps out of a dense layer, as copies; the rest is left behind."""
+    bias: Tensor | None = dense.bias
+    sparse = kind(plan, plan.gather(dense.weight.detach()), None if bias is None else bias.detach().clone())
+    sparse.values.requires_grad_(dense.weight.requires_grad)
+    if sparse.bias is not None and bias is not None:
+        sparse.bias.requires_grad_(bias.requires_grad)
+    return sparse.train(dense.training)
+
+
+def fill(layer: Layer, weight: Tensor, like: Any, *, trains: bool) -> Layer:
+    """Give a dense layer that was made on "meta" this weight, and copies of what else the module `like` has."""
+    layer.weight = nn.Parameter(weight, requires_grad=trains)
+    if like.bias is not None:
+        layer.bias = nn.Parameter(like.bias.detach().clone(), requires_grad=like.bias.requires_grad)
+    return layer.train(like.training)

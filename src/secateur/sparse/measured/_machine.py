@@ -3,33 +3,35 @@
 Below which density the sparse kernels win depends on the processor, the number of threads, the size of the layer
 and the batch. A few small products, timed in about two seconds, answer it; the answers lie in a JSON file in
 `$SECATEUR_CACHE` (or `~/.cache/secateur`), under a key made of processor, torch version, threads and kernels.
+
+Recurrent layers are timed themselves, when the first one is sparsified: torch's dense LSTM runs in oneDNN, its GRU
+does not, and both differ from linear layers.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from secateur._base import door
-from secateur.sparse.layers._convolution import sparse_convolution
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._onednn import dense_linear, onednn_available
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.measured._calibrate import (
+    calibrate_convolution,
+    calibrate_linear,
+    calibrate_recurrent,
+    faster_with_onednn,
+)
+from secateur.sparse.measured._store import cache_file, remembered
 
-__all__ = ["BreakEven", "Machine", "cache_file", "measure_machine", "processor", "this_machine"]
-
-_SIZES = (64, 256, 1024, 2048)
+_SIZES, _RECURRENT_SIZES = (64, 256, 1024, 2048), (64, 256)
 _BATCHES = (1, 128)
-_VERSION = 3  # of the measurement; a change of it or of the kernels' speed measures anew
+# Of the measurements; a change of them or of the kernels' speed measures anew.
+_VERSION, _RECURRENT_VERSION = 3, 1
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,42 @@ class Machine:
 @cache
 def this_machine(threads: int | None = None) -> Machine:
     """Return the measurements of this machine at `threads` threads (torch's by default), making them if need be."""
-    count = torch.get_num_threads() if threads is None else threads
     if threads is None:
-        return this_machine(count)
-    key = _key(count)
-    found = _read().get(key)
-    if found is not None:
-        return _parse(key, found)
-    machine = measure_machine(key)
-    _remember(machine)
-    return machine
+        return this_machine(torch.get_num_threads())
+    key = f"{processor()} · torch {torch.__version__} · {threads} threads · {door.isa()} · v{_VERSION}"
+
+    def read(entry: Any) -> Machine:
+        return Machine(key, bool(entry["onednn"]), _read(entry["break_evens"]), float(entry["convolution"]))
+
+    def write(machine: Machine) -> object:
+        return {name: value for name, value in asdict(machine).items() if name != "key"}
+
+    return remembered(cache_file("machine.json"), key, lambda: measure_machine(key), write=write, read=read)
+
+
+@cache
+def recurrent_machine(key: str, gru: bool) -> Machine:
+    """Return the break-evens of LSTM or GRU layers on the machine of this key, measuring them if need be."""
+    name = f"{key} · {'GRU' if gru else 'LSTM'} v{_RECURRENT_VERSION}"
+
+    def write(found: tuple[BreakEven, ...]) -> object:
+        return [asdict(b) for b in found]
+
+    file = cache_file("recurrent.json")
+    return Machine(name, False, remembered(file, name, lambda: measure_recurrent(gru), write=write, read=_read))
+
+
+def recurrent_break_even(machine: Machine, units: int, batch: int, *, gru: bool) -> float:
+    """Look up the density below which a training step of such a layer is faster sparse.
+
+    A machine that was described by hand, and so not measured here, answers with its linear layers' break-even.
+
+    >>> by_hand = Machine("example", onednn=False, break_evens=(BreakEven(size=64, batch=128, density=0.3),))
+    >>> recurrent_break_even(by_hand, 128, 100, gru=True)
+    0.3
+    """
+    known = recurrent_machine(machine.key, gru) if processor() in machine.key else machine
+    return known.break_even(units, units, batch)
 
 
 @cache
@@ -100,119 +128,21 @@ def processor() -> str:
     return (fields.get("model name") or platform.processor() or platform.machine()) + family
 
 
-def cache_file() -> Path:
-    """Return where the measurements are kept."""
-    folder = os.environ.get("SECATEUR_CACHE")
-    return (Path(folder) if folder else Path.home() / ".cache" / "secateur") / "machine.json"
-
-
-def _key(threads: int) -> str:
-    return f"{processor()} · torch {torch.__version__} · {threads} threads · {door.isa()} · v{_VERSION}"
-
-
-def _read() -> dict[str, dict]:
-    try:
-        found = json.loads(cache_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # not measured yet, or damaged: measure anew
-    return found if isinstance(found, dict) else {}
-
-
-def _parse(key: str, found: dict) -> Machine:
-    try:
-        return Machine(
-            key, bool(found["onednn"]), tuple(BreakEven(**b) for b in found["break_evens"]), float(found["convolution"])
-        )
-    except (KeyError, TypeError):
-        return measure_machine(key)
-
-
-def _remember(machine: Machine) -> None:
-    path = cache_file()
-    known = _read() | {machine.key: {k: v for k, v in asdict(machine).items() if k != "key"}}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        return  # a read-only home: measured again by the next process
-
-
 def measure_machine(key: str) -> Machine:
     """Time dense and sparse layers of several sizes. Takes about two seconds; leaves torch's RNG as it was."""
     generator = torch.Generator().manual_seed(0)
-    onednn = onednn_available() and _faster_with_onednn(generator)
-    found = [BreakEven(s, b, _measure(s, b, onednn, generator)) for b in _BATCHES for s in _SIZES]
-    return Machine(key, onednn, tuple(found), _measure_convolution(generator))
+    onednn = faster_with_onednn(generator)
+    found = [BreakEven(s, b, calibrate_linear(s, b, onednn, generator)) for b in _BATCHES for s in _SIZES]
+    return Machine(key, onednn, tuple(found), calibrate_convolution(generator))
 
 
-def _faster_with_onednn(generator: torch.Generator) -> bool:
-    x, weight = torch.rand(128, 1024, generator=generator), torch.rand(1024, 1024, generator=generator)
-    stock, other = _seconds(
-        [lambda: dense_linear(x, weight, None, onednn=False), lambda: dense_linear(x, weight, None, onednn=True)]
-    )
-    return other < 0.95 * stock
+def measure_recurrent(gru: bool) -> tuple[BreakEven, ...]:
+    """Time dense and sparse layers of several sizes. Takes about a second; leaves torch's RNG as it was."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(BreakEven(s, b, calibrate_recurrent(s, b, gru, generator)) for b in _BATCHES for s in _RECURRENT_SIZES)
 
 
-def _measure(size: int, batch: int, onednn: bool, generator: torch.Generator) -> float:
-    """Solve a + b · density = dense for the density, a and b from two sparse layers."""
-    linear = nn.Linear(size, size, device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        linear.weight.copy_(torch.rand(size, size, generator=generator))
-        linear.bias.zero_()  # type: ignore[union-attr]
-    order = torch.rand(size, size, generator=generator)
-    low, high = 0.02, 0.2
-    layers = [SparseLinear.from_dense(linear, order < d) for d in (low, high)]
-    x = torch.rand(batch, size, generator=generator).requires_grad_()
-    dy = torch.rand(batch, size, generator=generator)
-    ways = {False, onednn}
-    times = _seconds(
-        [
-            *(lambda s=s: _train(s(x), dy, s, x) for s in layers),
-            *(lambda w=w: _train(dense_linear(x, linear.weight, linear.bias, onednn=w), dy, linear, x) for w in ways),
-        ]
-    )
-    sparse, dense = times[:2], min(times[2:])
-    slope = max((sparse[1] - sparse[0]) / (high - low), 1e-12)
-    return min(max((dense - sparse[0]) / slope + low, 0.0), 1.0)
-
-
-def _measure_convolution(generator: torch.Generator) -> float:
-    """Find the same density for a 3×3 convolution of 64 channels on 16×16 images; packing them is included."""
-    dense = nn.Conv2d(64, 64, 3, padding=1, device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        dense.weight.copy_(torch.rand(dense.weight.shape, generator=generator))
-        dense.bias.zero_()  # type: ignore[union-attr]
-    order = torch.rand(dense.weight.shape, generator=generator)
-    x = torch.rand(32, 64, 16, 16, generator=generator).requires_grad_()
-    dy = torch.rand(32, 64, 16, 16, generator=generator)
-    densities = (0.1, 0.4, 0.7, 1.0)
-    layers = [sparse_convolution(dense, order < d) for d in densities]
-    sparse = [lambda s=s: _train(s(x), dy, s, x) for s in layers]
-    *times, whole = _seconds([*sparse, lambda: _train(dense(x), dy, dense, x)])
-    return _crossing(densities, times, whole)
-
-
-def _crossing(densities: tuple[float, ...], times: list[float], level: float) -> float:
-    """Return the density at which a line through the points first passes the level; 1 if it never does.
-
-    >>> _crossing((0.1, 0.5, 1.0), [1.0, 2.0, 4.0], 3.0)
-    0.75
-    """
-    if times[0] >= level:
-        return densities[0] * level / times[0]
-    for i in range(1, len(times)):
-        if times[i] >= level:
-            share = (level - times[i - 1]) / (times[i] - times[i - 1])
-            return densities[i - 1] + share * (densities[i] - densities[i - 1])
-    return 1.0
-
-
-def _train(y: torch.Tensor, dy: torch.Tensor, module: nn.Module, x: torch.Tensor) -> None:
-    torch.autograd.grad(y, [x, *module.parameters()], dy)
-
-
-def _seconds(candidates: list[Callable[[], object]]) -> list[float]:
-    named = {str(i): candidate for i, candidate in enumerate(candidates)}
-    return list(interleaved(named, seconds=0.15, rounds=(5, 60), statistic=min).values())
+def _read(entries: Any) -> tuple[BreakEven, ...]:
+    if not entries:
+        raise ValueError("nothing was measured")
+    return tuple(BreakEven(**entry) for entry in entries)

@@ -1,1 +1,23 @@
-"""Which weight of a dense layer is which of a sparse one: gather, scatter, copy, reduce."""
+"""Which weight of a dense layer is which of a sparse one, in the order in which the kernels want them."""
+
+from secateur.sparse.plans._convolution import ConvolutionPlan, Geometry, geometry_of, plan_convolution
+from secateur.sparse.plans._linear import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, native_chain, plan_layer, whole_blocks
+from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
+from secateur.sparse.plans._survivors import Survivors, places_of
+
+__all__ = [
+    "BLOCK_COLUMNS",
+    "BLOCK_ROWS",
+    "ConvolutionPlan",
+    "Geometry",
+    "LayerPlan",
+    "RecurrentPlan",
+    "Survivors",
+    "geometry_of",
+    "native_chain",
+    "places_of",
+    "plan_convolution",
+    "plan_layer",
+    "plan_recurrent",
+    "whole_blocks",
+]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import MaskError
-from secateur._base.types import Bool, Float, Int
-
-__all__ = ["ConvolutionPlan", "Geometry", "geometry_of", "plan_convolution"]
+from secateur._base.types import Bool, Int
+from secateur.sparse.plans._survivors import Survivors, places_of
 
 
 @dataclass(frozen=True)
@@ -39,47 +36,18 @@ class Geometry:
         return [self.in_channels, self.out_channels, self.groups], [*kernel, *stride, *padding, *dilation]
 
 
-class ConvolutionPlan:
-    """Where the surviving weights of one convolution are. Immutable; copies share it.
+class ConvolutionPlan(Survivors):
+    """Where the surviving weights of one convolution are, ascending. Immutable; copies share it.
 
     Attributes:
         geometry: the sizes of the convolution.
-        positions: flat place of each surviving weight in the dense weight, ascending.
     """
 
-    __slots__ = ("__weakref__", "geometry", "positions")
+    made_of = ("geometry", "positions")
 
     def __init__(self, geometry: Geometry, positions: Int[Tensor, " kept"]) -> None:
-        self.geometry, self.positions = geometry, positions
-
-    @property
-    def kept(self) -> int:
-        """How many weights survive."""
-        return self.positions.numel()
-
-    @property
-    def density(self) -> float:
-        """The fraction kept, in [0, 1]."""
-        return self.kept / torch.Size(self.geometry.weight_shape).numel()
-
-    def gather(self, weight: Float[Tensor, "outputs inputs *kernel"]) -> Float[Tensor, " kept"]:
-        """Take the surviving weights out of a dense weight."""
-        return weight.reshape(-1)[self.positions.to(weight.device)]
-
-    def scatter(self, values: Float[Tensor, " kept"]) -> Float[Tensor, "outputs inputs *kernel"]:
-        """Put the surviving weights into a dense weight of zeros. Differentiable."""
-        shape = torch.Size(self.geometry.weight_shape)
-        flat = torch.zeros(shape.numel(), dtype=values.dtype, device=values.device)
-        return flat.index_copy(0, self.positions.to(values.device), values).view(shape)
-
-    def __copy__(self) -> ConvolutionPlan:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> ConvolutionPlan:
-        return self
-
-    def __reduce__(self) -> tuple[type[ConvolutionPlan], tuple[Geometry, Tensor]]:
-        return ConvolutionPlan, (self.geometry, self.positions)
+        super().__init__(geometry.weight_shape, positions)
+        self.geometry = geometry
 
 
 def geometry_of(convolution: nn.Conv1d | nn.Conv2d) -> Geometry:
@@ -102,11 +70,9 @@ def plan_convolution(
     Raises:
         MaskError: 2³¹ or more surviving weights.
 
+    >>> import torch
     >>> mask = torch.tensor([True, False, True]).view(1, 1, 3)
     >>> plan_convolution(nn.Conv1d(1, 1, 3), mask).positions.tolist()
     [0, 2]
     """
-    positions = mask.cpu().reshape(-1).nonzero()[:, 0]
-    if positions.numel() >= 2**31:
-        raise MaskError("a sparse layer must keep fewer than 2³¹ weights: its indices are 32 bits wide")
-    return ConvolutionPlan(geometry_of(convolution), positions)
+    return ConvolutionPlan(geometry_of(convolution), places_of(mask))

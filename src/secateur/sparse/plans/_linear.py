@@ -10,9 +10,8 @@ from torch import Tensor
 
 from secateur._base import door
 from secateur._base.errors import MaskError
-from secateur._base.types import Bool, Float, Int
-
-__all__ = ["BLOCK_COLUMNS", "BLOCK_ROWS", "LayerPlan", "native_chain", "plan_layer", "whole_blocks"]
+from secateur._base.types import Bool, Int
+from secateur.sparse.plans._survivors import Survivors
 
 # The weight gradient reads whole columns of activations: 1408 of them, 128 samples each, fill 700 KB of the
 # second-level cache. A constant, so that stored values mean the same on every machine.
@@ -22,7 +21,7 @@ BLOCK_COLUMNS = 1408
 BLOCK_ROWS = 4
 
 
-class LayerPlan:
+class LayerPlan(Survivors):
     """Where the surviving weights of one linear layer are. Immutable; copies share it.
 
     Attributes:
@@ -33,9 +32,10 @@ class LayerPlan:
         edges: where the blocks of columns begin, and the end.
         blocks: whether the weights are whole blocks of four rows of one column. Then the storage order is by block
             of columns, by group of four rows, by column, by row; up to three rows at the end follow, row by row.
+        layer: the compiled kernels' view of this plan, None without them.
     """
 
-    __slots__ = ("__weakref__", "_chains", "_layer", "blocks", "columns", "edges", "positions", "rows")
+    made_of = ("rows", "columns", "positions", "edges", "blocks")
 
     def __init__(
         self,
@@ -45,23 +45,12 @@ class LayerPlan:
         edges: Int[Tensor, " blocks"],
         blocks: bool = False,
     ) -> None:
-        self.rows, self.columns = rows, columns
-        self.positions, self.edges, self.blocks = positions, edges, blocks
+        super().__init__((rows, columns), positions)
+        self.rows, self.columns, self.edges, self.blocks = rows, columns, edges, blocks
         # The native layer checks every index once, here, and never again.
-        native = door.native
-        places = positions.numpy(), edges.numpy()
-        self._layer = None if native is None else native.SparseLayer(rows, columns, *places, blocks)
+        native, places = door.native, (positions.numpy(), edges.numpy())
+        self.layer: Any = None if native is None else native.SparseLayer(rows, columns, *places, blocks)
         self._chains: dict[tuple[int, ...], tuple[Any, tuple[LayerPlan, ...]]] = {}
-
-    @property
-    def kept(self) -> int:
-        """How many weights survive."""
-        return self.positions.numel()
-
-    @property
-    def density(self) -> float:
-        """The fraction kept, in [0, 1]."""
-        return self.kept / (self.rows * self.columns)
 
     @property
     def index_bytes(self) -> int:
@@ -70,35 +59,6 @@ class LayerPlan:
         if self.blocks:
             return 2 * self.kept + cut * self.rows + 8 * self.rows + 16 * self.columns
         return 24 * self.kept + 4 * cut * self.rows + 8 * self.rows + 12 * self.columns
-
-    @property
-    def layer(self) -> Any:
-        """The compiled kernels' view of this plan, None without them."""
-        return self._layer
-
-    def gather(self, weight: Float[Tensor, "rows columns"]) -> Float[Tensor, " kept"]:
-        """Take the surviving weights out of a dense matrix."""
-        return weight.reshape(-1)[self.positions.to(weight.device)]
-
-    def scatter(self, values: Float[Tensor, " kept"]) -> Float[Tensor, "rows columns"]:
-        """Put the surviving weights into a dense matrix of zeros. Differentiable."""
-        flat = torch.zeros(self.rows * self.columns, dtype=values.dtype, device=values.device)
-        return flat.index_copy(0, self.positions.to(values.device), values).view(self.rows, self.columns)
-
-    def mask(self) -> Bool[Tensor, "rows columns"]:
-        """Return the mask that this plan was made of."""
-        flat = torch.zeros(self.rows * self.columns, dtype=torch.bool, device="cpu")
-        flat[self.positions] = True
-        return flat.view(self.rows, self.columns)
-
-    def __copy__(self) -> LayerPlan:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> LayerPlan:
-        return self
-
-    def __reduce__(self) -> tuple[type[LayerPlan], tuple[int, int, Tensor, Tensor, bool]]:
-        return LayerPlan, (self.rows, self.columns, self.positions, self.edges, self.blocks)
 
 
 def plan_layer(mask: Bool[Tensor, "rows columns"], *, blocks: bool = False) -> LayerPlan:
@@ -119,8 +79,6 @@ def plan_layer(mask: Bool[Tensor, "rows columns"], *, blocks: bool = False) -> L
     if rows == 0 or columns == 0:
         raise MaskError(f"a sparse layer needs at least one row and one column, got {rows} × {columns}")
     mask = mask.cpu()
-    if int(mask.count_nonzero()) >= 2**31:
-        raise MaskError("a sparse layer must keep fewer than 2³¹ weights: its indices are 32 bits wide")
     edges = _edges(mask)
     blocks = blocks and whole_blocks(mask)
     whole = rows - rows % BLOCK_ROWS if blocks else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +14,16 @@ from torch.optim import SGD, Optimizer
 
 from secateur.holding import hold
 from secateur.masks import Masks
-from secateur.sparse.convert._sparsify import sparsify
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._onednn import OneDnnLinear, onednn_available
-from secateur.sparse.layers._recurrent import SparseRecurrent
-from secateur.sparse.measured._machine import Machine
-from secateur.sparse.measured._timing import interleaved
-from secateur.sparse.steps._compile import compile_step, why_no_fused_step
-
-__all__ = ["Row", "compare"]
+from secateur.sparse.convert import sparsify
+from secateur.sparse.layers import OneDnnLinear, SparseLinear, SparseRecurrent, onednn_available
+from secateur.sparse.measured import Machine, interleaved
+from secateur.sparse.steps import compile_step, why_no_fused_step
 
 Parameters = Iterable[nn.Parameter]
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One way to run the network. Times are medians in seconds; None where it does not apply.
 
     Attributes:
@@ -51,15 +47,13 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """A way to run the network, ready to be timed."""
+    """A way to run the network, ready to be timed. `sizes`: bytes of its parameters and of all that training keeps."""
 
     name: str
     step: Callable[[], object]
-    predict: Callable[[Tensor], Tensor] | None
+    predict: Callable[[Tensor], Tensor]
     model: nn.Module
-    optimizer: Optimizer
-    parameter_bytes: int | None = None
-    training_bytes: int | None = None
+    sizes: Callable[[], tuple[int, int]]
 
 
 def sgd(parameters: Parameters) -> Optimizer:
@@ -67,7 +61,7 @@ def sgd(parameters: Parameters) -> Optimizer:
     return SGD(parameters, lr=1e-3, momentum=0.9)
 
 
-def compare(
+def bench(
     model: nn.Module,
     masks: Masks,
     inputs: Tensor,
@@ -77,7 +71,7 @@ def compare(
     seconds: float = 3.0,
     compiled: bool = False,
     machine: Machine | None = None,
-) -> list[Row]:
+) -> list[BenchRow]:
     """Measure a network dense (torch's and the best), masked, sparsified and fused, interleaved.
 
     Args:
@@ -90,70 +84,48 @@ def compare(
         compiled: also measure `torch.compile`, which may take minutes to compile.
         machine: measurements for `sparsify`; this machine's by default.
     """
-    subjects, refused = _subjects(model, masks, inputs, targets, optimizer, compiled, machine)
-    steps = interleaved({s.name: s.step for s in subjects}, seconds=seconds)
-    latency = {n: _latencies(subjects, inputs, n, seconds / 2) for n in (1, 128)}
-    rows = [
-        Row(
-            s.name,
-            steps[s.name],
-            latency[1].get(s.name),
-            latency[128].get(s.name),
-            _parameter_bytes(s.model) if s.parameter_bytes is None else s.parameter_bytes,
-            _training_bytes(s.model, s.optimizer) if s.training_bytes is None else s.training_bytes,
-        )
-        for s in subjects
-    ]
-    if refused is not None:
-        rows.append(Row("fused", None, None, None, 0, 0, refused))
-    return rows
-
-
-def _subjects(
-    model: nn.Module,
-    masks: Masks,
-    inputs: Tensor,
-    targets: Tensor,
-    make: Callable[[Parameters], Optimizer],
-    compiled: bool,
-    machine: Machine | None,
-) -> tuple[list[_Subject], str | None]:
-    bare = copy.deepcopy(model)
-    found = [_eager("dense, torch", copy.deepcopy(bare), inputs, targets, make)]
-    if onednn_available():
-        found.append(_eager("dense, oneDNN", _through_onednn(copy.deepcopy(bare)), inputs, targets, make))
-    if compiled:
-        whole: nn.Module = torch.compile(copy.deepcopy(bare))  # type: ignore[assignment]
-        found.append(_eager("dense, torch.compile", whole, inputs, targets, make))
-    masked = copy.deepcopy(bare)
-    hold(masked, masks)
-    found.append(_eager("masked", masked, inputs, targets, make))
-    fast = sparsify(bare, masks, batch=max(1, len(inputs)), machine=machine)
-    found.append(_eager("sparsified", fast, inputs, targets, make))
-    fused = copy.deepcopy(bare)
-    optimizer = make(fused.parameters())
-    refused = why_no_fused_step(fused, masks, cross_entropy, optimizer)
+    models = _models(model, masks, max(1, len(inputs)), compiled, machine)
+    subjects = [_eager(name, one, inputs, targets, optimizer(one.parameters())) for name, one in models.items()]
+    fused = copy.deepcopy(model)
+    updates = optimizer(fused.parameters())
+    refused = why_no_fused_step(fused, masks, cross_entropy, updates)
     if refused is None:
-        step = compile_step(fused, masks, cross_entropy, optimizer)
-        subject = _Subject(
-            "fused", lambda: step(inputs, targets), step.predict, fused, optimizer,
-            step.parameter_bytes, step.training_bytes,
-        )  # fmt: skip
-        found.append(subject)
-    return found, refused
+        step = compile_step(fused, masks, cross_entropy, updates)
+        trained = partial(step, inputs, targets)
+        subjects.append(
+            _Subject("fused", trained, step.predict, fused, lambda: (step.parameter_bytes, step.training_bytes))
+        )
+    steps = interleaved({s.name: s.step for s in subjects}, seconds=seconds)
+    one, many = (_latencies(subjects, inputs, samples, seconds / 2) for samples in (1, 128))
+    rows = [BenchRow(s.name, steps[s.name], one[s.name], many[s.name], *s.sizes()) for s in subjects]
+    return rows if refused is None else [*rows, BenchRow("fused", None, None, None, 0, 0, refused)]
 
 
-def _eager(
-    name: str, model: nn.Module, inputs: Tensor, targets: Tensor, make: Callable[[Parameters], Optimizer]
-) -> _Subject:
-    optimizer = make(model.parameters())
+def _models(
+    model: nn.Module, masks: Masks, batch: int, compiled: bool, machine: Machine | None
+) -> dict[str, nn.Module]:
+    """Copy the model in each way that runs in an ordinary loop."""
+    models = {"dense, torch": copy.deepcopy(model)}
+    if onednn_available():
+        models["dense, oneDNN"] = _through_onednn(copy.deepcopy(model))
+    if compiled:
+        models["dense, torch.compile"] = torch.compile(copy.deepcopy(model))  # type: ignore[assignment]
+    models["masked"] = copy.deepcopy(model)
+    hold(models["masked"], masks)
+    models["sparsified"] = sparsify(model, masks, batch=batch, machine=machine)
+    return models
 
+
+def _eager(name: str, model: nn.Module, inputs: Tensor, targets: Tensor, optimizer: Optimizer) -> _Subject:
     def step() -> None:
         optimizer.zero_grad()
         cross_entropy(model(inputs), targets).backward()
         optimizer.step()
 
-    return _Subject(name, step, model, model, optimizer)
+    def sizes() -> tuple[int, int]:
+        return _parameter_bytes(model), _training_bytes(model, optimizer)
+
+    return _Subject(name, step, model, model, sizes)
 
 
 def _through_onednn(model: nn.Module) -> nn.Module:
@@ -169,9 +141,7 @@ def _latencies(subjects: list[_Subject], inputs: Tensor, samples: int, seconds: 
     for subject in subjects:
         subject.model.eval()
     with torch.no_grad():
-        return interleaved(
-            {s.name: (lambda p=s.predict: p(x)) for s in subjects if s.predict is not None}, seconds=seconds
-        )
+        return interleaved({s.name: partial(s.predict, x) for s in subjects}, seconds=seconds)
 
 
 def _parameter_bytes(model: nn.Module) -> int:

@@ -1,0 +1,94 @@
+"""What decides how a layer runs, whatever its kind: the masks, who else uses its parameters, and the machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur.masks import Masks
+from secateur.sparse.measured import Machine
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """A model that is to run on what its masks keep, on one machine.
+
+    Attributes:
+        model: the dense model.
+        masks: by parameter name.
+        names: of the masked parameters, by their id.
+        uses: how many modules use a parameter, by its id.
+        machine: what was measured of it.
+        batch: samples of a step.
+    """
+
+    model: nn.Module
+    masks: Masks
+    names: dict[int, str]
+    uses: Counter[int]
+    machine: Machine
+    batch: int
+
+    @staticmethod
+    def of(model: nn.Module, masks: Masks, machine: Machine, batch: int) -> Situation:
+        """Look at a model whose parameters the masks fit."""
+        names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
+        uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+        return Situation(model, masks, names, uses, machine, batch)
+
+    def mask(self, parameter: Tensor | None) -> Tensor | None:
+        """Return the parameter's mask, if it has one."""
+        name = self.names.get(id(parameter))
+        return None if name is None else self.masks[name]
+
+    def name(self, path: str, attribute: str, parameter: Tensor) -> str:
+        """Name a parameter of the module at `path`: as its mask is named, or by its place."""
+        return self.names.get(id(parameter), f"{path}.{attribute}" if path else attribute)
+
+    def why_not(self, module: nn.Module, *plain: type[nn.Module]) -> str | None:
+        """Tell why a module cannot be swapped, whatever the kernels: it is none of the `plain` kinds, or it shares
+        or has masked what the kernels keep whole."""
+        if type(module) not in plain:
+            names = " or ".join(f"nn.{kind.__name__}" for kind in plain)
+            return f"it is a {type(module).__name__}, not a plain {names}"
+        if any(self.uses[id(p)] > 1 for p in module._parameters.values()):
+            return "its parameters are shared with another layer"
+        return None if self.mask(module._parameters.get("bias")) is None else "its bias is masked too"
+
+
+def refused_by_kernels(module: nn.Module) -> str | None:
+    """Tell why the kernels do not take a module's tensors, or return None."""
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None and (tensor.dtype is not torch.float32 or tensor.device.type != "cpu"):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            return f"its weights are {kind} on {tensor.device.type}; the kernels take float32 on cpu"
+    return None
+
+
+def without_gain(mask: Tensor | None) -> str | None:
+    """Tell why there is nothing to gain from a mask, or return None."""
+    if mask is None:
+        return "it has no mask"
+    return "its mask keeps every weight" if bool(mask.all()) else None
+
+
+def beside(density: float, limit: float, *, what: str = "", limit_of: str = "") -> str:
+    """Say on which side of the break-even a density is.
+
+    >>> beside(0.0156, 0.3, limit_of=" of convolutions"), beside(0.4, 0.4)
+    ('density 1.6 % is below break-even 30 % of convolutions', 'density 40 % is above break-even 40 %')
+    """
+    side = "below" if density < limit else "above"
+    return f"density {_percent(density)}{what} is {side} break-even {_percent(limit)}{limit_of}"
+
+
+def _percent(density: float) -> str:
+    """Format a density so that neighbours of the break-even stay apart.
+
+    >>> _percent(0.31), _percent(0.0156), _percent(0.0001)
+    ('31 %', '1.6 %', '0.01 %')
+    """
+    return f"{density * 100:.2g} %" if density < 0.995 else "100 %"
