@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 # The package is installed in place, so Python edits need no reinstall; these files do.
-SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*.cpp native/*.h native/*.hpp)
+SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*/*.cpp native/*/*.h)
 
 # Each pytest worker imports torch; two of them on two cores still save time on the whole suite.
 WORKERS ?= 2

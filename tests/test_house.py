@@ -30,8 +30,6 @@ BACK_HALF = {"sparse"}
 BACK_HALF_MAY_IMPORT = {"_base", "_native", "masks", "selection", "holding", *BACK_HALF}
 # Private to the package, not to one room.
 OF_THE_HOUSE = {"_base", "_native", "_catalogue"}
-# Rooms that still take private files of others.
-UNFINISHED = {"sparse.steps"}
 
 
 def _top(name: str) -> str:
@@ -139,7 +137,6 @@ def test_private_files_are_imported_in_their_own_room_only(path: Path) -> None:
         for name, line in imports(path)
         if name.rpartition(".")[2].startswith("_")
         and _top(name) not in OF_THE_HOUSE
-        and not UNFINISHED & {_room(here), _room(name)}
         and name.rpartition(".")[0] != _room(here)
     ]
     assert not wrong, "take it from the room's surface (its __init__), or let the surface offer it:\n" + "\n".join(

@@ -1,25 +1,25 @@
 """Sparse execution: only surviving weights stored, computed and trained.
 
     fast = sparsify(model, masks)                     # any model: your loop, torch.optim, a new model
-    step = compile_step(model, masks, loss, optimizer)  # feed-forward chains: a whole step in one native call
+    step = compile_step(model, masks, loss, optimizer)  # a whole training step in one native call
 
 Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
 (the doors to the kernels); `layers`, `measured` (what is faster here) and `convert` on one side, `steps` on the other.
 """
+
+from __future__ import annotations
 
 from secateur.sparse._bench import BenchRow, bench
 from secateur.sparse.convert import Choice, LayerReport, Report, densify, report_of, sparsify
 from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
-from secateur.sparse.steps._compile import FusedStep, compile_step, why_no_fused_step
-from secateur.sparse.steps._network import NetworkStep
+from secateur.sparse.steps import NetworkStep, compile_step, why_no_fused_step
 
 __all__ = [
     "BenchRow",
     "BreakEven",
     "Choice",
-    "FusedStep",
     "LayerReport",
     "Machine",
     "NetworkStep",

@@ -22,7 +22,8 @@ from secateur.sparse import SparseLinear, compile_step, report_of
 from secateur.sparse.calls import sparse_chain
 from secateur.sparse.measured import Machine
 from secateur.sparse.plans import LayerPlan, plan_layer, whole_blocks
-from secateur.sparse.steps._compact import compact
+from secateur.sparse.programs._network import program_of
+from secateur.sparse.steps._compact import CompactLayer, compact
 
 NATIVE = door.native
 ENGINES = ["torch"] if NATIVE is None else [*NATIVE.supported_isas(), "torch"]
@@ -212,7 +213,6 @@ def test_the_fused_step_trains_the_weights_of_the_eager_loop(density: float, thr
     masks.apply_(eager)
     optimizers = [SGD(m.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3) for m in (model, eager)]
     step = compile_step(model, masks, cross_entropy, optimizers[0])
-    assert all(plan.blocks for plan in step._plans)
     generator = torch.Generator().manual_seed(5)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -276,8 +276,18 @@ def test_idle_units_leave_in_whole_blocks() -> None:
     first[4:, 1] = False
     last = torch.zeros(4, 8, dtype=torch.bool)
     last[:, 5] = True
-    layers = compact([first, last])
-    assert layers[0].rows.tolist() == [4, 5, 6, 7] and whole_blocks(layers[0].mask)
-    assert layers[1].mask.tolist() == [[False, True, False, False]] * 4  # its columns are the rows before
-    full = compact([torch.ones(8, 3, dtype=torch.bool), last])
-    assert full[0].rows.tolist() == [5]  # nothing is cut to pieces where every weight stays
+    net = nn.Sequential(nn.Linear(first.shape[1], 8), nn.ReLU(), nn.Linear(8, 4))
+    program = program_of(net)
+    before, after = (module.weight for module in (net[0], net[2]))
+
+    def placed(mask: Tensor) -> list[CompactLayer]:
+        layers = compact(program, {id(before): mask, id(after): last}, full=True)
+        return [layers[id(before)], layers[id(after)]]
+
+    layers = placed(first)
+    plan = layers[0].plan
+    assert layers[0].rows[: plan.rows].tolist() == [4, 5, 6, 7] and whole_blocks(plan.mask())
+    # Its columns are the rows before.
+    assert layers[1].plan.mask().tolist() == [[False, True, False, False]] * 4
+    full = placed(torch.ones(8, first.shape[1], dtype=torch.bool))
+    assert full[0].rows[: full[0].plan.rows].tolist() == [5]  # nothing is cut to pieces where every weight stays

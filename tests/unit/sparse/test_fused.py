@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR
 
 from secateur import Masks, SecateurError, hold
 from secateur._base import door
-from secateur.sparse import FusedStep, compile_step
+from secateur.sparse import NetworkStep, compile_step
 
 pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
@@ -167,7 +167,7 @@ def test_layers_without_a_mask_train_densely_and_momentum_cycles() -> None:
 def test_checkpoint_in_the_middle_of_a_run(name: str) -> None:
     stream = batches(40)
 
-    def start() -> tuple[nn.Module, Optimizer, FusedStep]:
+    def start() -> tuple[nn.Module, Optimizer, NetworkStep]:
         model = network(30, 40, 20, 5)
         optimizer = OPTIMIZERS[name](model.parameters())
         return model, optimizer, compile_step(model, masks_of(model), cross_entropy, optimizer)

@@ -96,7 +96,7 @@ def _sentences() -> OnProgress:
 
     def on_progress(news: Progress) -> None:
         nonlocal due
-        if time.monotonic() >= due:
+        if news.stage != "done" and time.monotonic() >= due:
             due = time.monotonic() + EVERY
             console.remark(f"{_label(news)}: step {news.step:,} of {news.steps:,}  {_facts(news)}")
 

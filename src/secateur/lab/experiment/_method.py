@@ -17,7 +17,7 @@ from secateur.selection import check_density
 
 # Arguments that say when a method ends, as fractions of the training steps: what a user does not give, the lab does.
 _CLOCK = {"until": 3 / 4, "end": 3 / 4, "steps": 1}
-_PLAIN = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,), "None": ()}
+_PLAIN = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
 
 
 def entry_of(experiment: Experiment) -> Entry:
@@ -95,8 +95,9 @@ def options_of(factory: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     found: dict[str, tuple[type, ...]] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         words = [word.strip() for word in str(parameter.annotation).split("|")]
-        if name != "density" and all(word in _PLAIN for word in words):
-            found[name] = tuple(kind for word in words for kind in _PLAIN[word])
+        kinds = tuple(kind for word in words for kind in _PLAIN.get(word, ()))
+        if name != "density" and kinds:
+            found[name] = kinds
     return found
 
 

@@ -51,7 +51,14 @@ def image_of(shape: tuple[int, ...], program: Program) -> tuple[int, int, int]:
 
 
 def build_network(
-    program: Program, shape: tuple[int, ...], masks: Mapping[int, Tensor], *, flat: bool = False, single: bool = False
+    program: Program,
+    shape: tuple[int, ...],
+    masks: Mapping[int, Tensor],
+    *,
+    plans: Mapping[int, LayerPlan] | None = None,
+    full: bool = False,
+    flat: bool = False,
+    single: bool = False,
 ) -> Network:
     """Compile the program for inputs of this shape.
 
@@ -59,6 +66,8 @@ def build_network(
         program: the operations.
         shape: of one input, without the batch.
         masks: by the id of the weight; layers without one keep all weights.
+        plans: of the linear layers by the id of the weight, instead of masks.
+        full: whether linear layers that keep most of their weights are multiplied as full matrices.
         flat: whether the output must be as linear layers give it, for the loss of a fused step.
         single: build it for one sample at a time and without gradients, for latency: vectors run along the image.
             Only chains without normalisation and sums.
@@ -69,7 +78,7 @@ def build_network(
     native = door.native
     assert native is not None, "the caller has looked"
     kind = native.SampleNet if single else native.SparseNet
-    builder = _Builder(kind(*image_of(shape, program)), masks)
+    builder = _Builder(kind(*image_of(shape, program)), masks, {} if plans is None else plans, full)
     try:
         for operation in program.operations:
             builder.add(operation)
@@ -87,8 +96,8 @@ def build_network(
 class _Builder:
     """Adds one operation after another to a native network."""
 
-    def __init__(self, net: Any, masks: Mapping[int, Tensor]) -> None:
-        self.net, self.masks = net, masks
+    def __init__(self, net: Any, masks: Mapping[int, Tensor], known: Mapping[int, LayerPlan], full: bool) -> None:
+        self.net, self.masks, self.known, self.full = net, masks, known, full
         self.buffers: dict[int, int] = {0: 0}
         self.slots: list[tuple[nn.Module, str]] = []
         self.plans: list[LayerPlan] = []
@@ -114,14 +123,16 @@ class _Builder:
         return self._pool(inputs[0], module, kind is Kind.MAX_POOL)
 
     def _linear(self, buffer: int, module: Any, relu: bool) -> int:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and id(module.weight) in self.known:
+            plan = self.known[id(module.weight)]
+        elif isinstance(module, nn.Linear):
             mask = self.masks.get(id(module.weight))
             plan = plan_layer(torch.ones(module.weight.shape, dtype=torch.bool) if mask is None else mask, blocks=True)
         else:
             plan = module.plan
         self.plans.append(plan)
         self.slots += [(module, _values(module)), (module, "bias")]
-        return self.net.linear(buffer, plan.layer, relu)
+        return self.net.linear(buffer, plan.layer, relu, self.full)
 
     def _convolution(self, buffer: int, module: Any, relu: bool) -> int:
         _, height, width = self.net.shape(buffer)

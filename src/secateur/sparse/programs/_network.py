@@ -1,4 +1,4 @@
-"""Read a convolutional network out of a model as a list of operations, or say why it is none."""
+"""Read a feed-forward network out of a model as a list of operations, or say why it is none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from secateur.sparse.programs._trace import UnsupportedError, refuse_hooks, traced
 
-__all__ = ["Kind", "Operation", "Program", "is_network", "program_of"]
+__all__ = ["Kind", "Operation", "Program", "program_of"]
 
 _RELUS = {torch.relu, nn.functional.relu, "relu", "relu_"}
 _SUMS = {torch.add, operator.add, operator.iadd, "add", "add_"}
@@ -73,12 +73,6 @@ class Program:
     def norms(self) -> tuple[nn.Module, ...]:
         """The normalisation layers."""
         return tuple(o.module for o in self.operations if o.kind is Kind.NORM and o.module is not None)
-
-
-def is_network(model: nn.Module) -> bool:
-    """Tell whether the model has any layer that a chain of linear layers has not: a convolution, say."""
-    kinds = (*_CONVOLUTIONS, *_NORMS, *_MAX_POOLS, *_AVERAGE_POOLS)
-    return any(isinstance(module, kinds) for module in model.modules())
 
 
 def program_of(model: nn.Module) -> Program:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from torch import fx, nn
 
 from secateur._base.errors import SecateurError
@@ -11,6 +13,10 @@ __all__ = ["UnsupportedError", "hooked", "refuse_hooks", "traced"]
 
 class UnsupportedError(SecateurError):
     """The fused step cannot do this exactly, so it does not do it at all; the message says what stands in the way."""
+
+
+# While torch.fx traces it replaces methods of nn.Module, for all threads.
+_TRACING = threading.Lock()
 
 
 def hooked(module: nn.Module) -> bool:
@@ -34,7 +40,8 @@ def traced(model: nn.Module, tracer: fx.Tracer | None = None) -> fx.Graph:
     ['placeholder', 'call_module', 'output']
     """
     try:
-        return (tracer or fx.Tracer()).trace(model)
+        with _TRACING:
+            return (tracer or fx.Tracer()).trace(model)
     except Exception as error:  # whatever the model's own code raises when it is given a proxy
         first = str(error).split("\n")[0]
         raise UnsupportedError(f"the model's forward cannot be traced: {first}") from error

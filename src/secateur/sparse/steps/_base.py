@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import MaskError, SecateurError
 from secateur.masks import Masks
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
-from secateur.sparse.steps._slices import Slice, read_slices, write_slices
+from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 
 __all__ = ["CompiledStep", "refuse_inputs", "refuse_targets"]
 
@@ -48,6 +48,10 @@ class CompiledStep(ABC):
         """What the engine trains of each parameter."""
 
     @abstractmethod
+    def _lay_out(self, masks: Masks) -> None:
+        """Make room for what survives under these masks, and forget the engine's view of it."""
+
+    @abstractmethod
     def _take_up(self, steps: int) -> None:
         """Tell the engine how many steps were taken, and what else it holds beside the slices."""
 
@@ -75,6 +79,32 @@ class CompiledStep(ABC):
         read_slices(self._trained, self.optimizer, self._slots)
         self._take_up(steps)
         self._note_versions()
+
+    @torch.no_grad()
+    def replace(self, masks: Masks) -> None:
+        """Go on under other masks: survivors keep their weights and optimizer state, what comes back begins at zero.
+
+        The same as `write_back`, zeros over what is pruned now, cleared state where a weight comes back, and a
+        freshly compiled step; but fast enough for methods that move their masks every hundred steps. Model and
+        optimizer are brought up to date by `write_back`, as after a step.
+
+        Args:
+            masks: of the same parameters as before.
+
+        Raises:
+            MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
+        """
+        for name in self.masks.keys() ^ masks.keys():
+            raise MaskError(
+                f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "
+                "the two; compile a new step"
+            )
+        self._refuse_outside_changes()
+        old, steps = list(self._trained), self.steps
+        self._lay_out(masks)
+        self.masks = masks
+        carry_slices(old, self._trained)
+        self._take_up(steps)
 
     def _watched(self) -> list[Tensor]:
         """Return the tensors that nobody else may change without `read_back`."""

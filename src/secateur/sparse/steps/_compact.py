@@ -1,73 +1,117 @@
-"""Drop what cannot matter: the hidden units of a masked chain whose output goes nowhere."""
+"""Drop what cannot matter: the hidden units of a masked network whose output goes nowhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from secateur._base.types import Bool, Int
-from secateur.sparse.plans._linear import BLOCK_ROWS, whole_blocks
+from secateur._base import door
+from secateur._base.types import Int
+from secateur.sparse.plans import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, plan_layer
+from secateur.sparse.programs import Kind, Operation, Program
 
 __all__ = ["CompactLayer", "compact"]
+
+Flags = npt.NDArray[np.bool_]
+
+#: Layers that keep more than this are left to the engine as single weights even if they consist of whole blocks: it
+#: multiplies them as full matrices, which beats blocks from here on (measured with LeNet-300-100 on one core).
+_BLOCKS_BELOW = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class CompactLayer:
-    """A layer of the chain without idle units.
+    """A linear layer without idle units.
 
     Attributes:
-        mask: of the units that matter, [rows, columns].
-        weights: for each entry of `mask`, row by row, its flat index in the dense weight.
-        idle_weights: flat indices of surviving weights that lead to idle units: no gradient ever reaches them.
-        rows: the dense row of each row of `mask`.
-        idle_rows: the other dense rows.
+        plan: of the units that matter.
+        places: of each of the plan's weights, in its order, the flat index in the dense weight; then those of the
+            surviving weights that lead to idle units: no gradient ever reaches them.
+        rows: the dense row of each row of the plan, then the idle rows.
     """
 
-    mask: Bool[Tensor, "rows columns"]
-    weights: Int[Tensor, "rows columns"]
-    idle_weights: Int[Tensor, " idle"]
+    plan: LayerPlan
+    places: Int[Tensor, " kept"]
     rows: Int[Tensor, " rows"]
-    idle_rows: Int[Tensor, " idle_rows"]
 
 
-def compact(masks: Sequence[Bool[Tensor, "_ _"]]) -> list[CompactLayer]:
-    """Walk from the output back: a hidden unit matters if a surviving weight leads from it to one that matters.
+def compact(program: Program, masks: Mapping[int, Tensor], *, full: bool) -> dict[int, CompactLayer]:
+    """Walk from the output back: a unit between two linear layers matters if the second has a weight that reads it.
 
     Args:
-        masks: of the layers in order, [rows, columns] each; the rows of one are the columns of the next.
+        program: the network.
+        masks: of its weights, by their id; a weight without one is kept whole.
+        full: whether the engine multiplies layers that keep most of their weights as full matrices.
 
-    >>> first, last = torch.ones(3, 2, dtype=torch.bool), torch.tensor([[True, False, True]])
-    >>> [tuple(layer.mask.shape) for layer in compact([first, last])]
-    [(2, 2), (1, 2)]
+    Returns:
+        The linear layers by the id of their weight.
+
+    >>> from torch import nn
+    >>> from secateur.sparse.programs import program_of
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> masks = {id(net[2].weight): torch.tensor([[True, False, True]])}
+    >>> [layer.rows.tolist() for layer in compact(program_of(net), masks, full=False).values()]  # the last one first
+    [[0], [0, 2, 1]]
     """
-    found: list[CompactLayer] = []
-    matters = torch.ones(masks[-1].shape[0], dtype=torch.bool, device="cpu")
-    for i in reversed(range(len(masks))):
-        mask = masks[i].cpu()
-        below = mask[matters].any(0) if i else torch.ones(mask.shape[1], dtype=torch.bool, device="cpu")
-        if not below.any():
-            below[0] = True  # an empty layer: one unit stays, so that every layer has a row
-        if i and _cuts_blocks(masks[i - 1].cpu(), below):
-            below = _with_their_blocks(below)
-        rows, columns = matters.nonzero()[:, 0], below.nonzero()[:, 0]
-        flat = rows[:, None] * mask.shape[1] + columns
-        idle = mask.clone()
-        idle[matters] = False
-        idle_weights = idle.reshape(-1).nonzero()[:, 0]
-        found.append(CompactLayer(mask[rows][:, columns], flat, idle_weights, rows, (~matters).nonzero()[:, 0]))
-        matters = below
-    return found[::-1]
+    linear = {o.output: o for o in program.operations if o.kind is Kind.LINEAR}
+    kept = {value: _mask_of(operation, masks) for value, operation in linear.items()}
+    matter: dict[int, Flags] = {}  # the units of a value
+    found: dict[int, CompactLayer] = {}
+    for value, operation in reversed(linear.items()):
+        mask, source = kept[value], operation.inputs[0]
+        rows = matter.get(value, np.ones(mask.shape[0], dtype=bool))
+        columns = np.ones(mask.shape[1], dtype=bool)
+        if source in linear and _only_reader(program, source):
+            columns = matter[source] = _read(mask, rows, kept[source])
+        found[id(_weight(operation))] = _placed(mask, rows, columns, full)
+    return found
 
 
-def _cuts_blocks(mask: Tensor, rows: Tensor) -> bool:
-    return whole_blocks(mask) and not bool(mask.all()) and not whole_blocks(mask[rows])
+def _weight(operation: Operation) -> Tensor:
+    assert operation.module is not None, "a linear operation has its layer"
+    return operation.module.get_parameter("weight")
 
 
-def _with_their_blocks(matters: Tensor) -> Tensor:
-    """Let a unit stay where another of its block does: blocks cut into pieces cost more than idle units."""
-    rows = len(matters)
-    groups = torch.nn.functional.pad(matters, (0, -rows % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
-    return groups.any(1).repeat_interleave(BLOCK_ROWS)[:rows]
+def _mask_of(operation: Operation, masks: Mapping[int, Tensor]) -> Flags:
+    weight = _weight(operation)
+    mask = masks.get(id(weight))
+    return np.ones(weight.shape, dtype=bool) if mask is None else mask.cpu().contiguous().numpy()
+
+
+def _only_reader(program: Program, value: int) -> bool:
+    return value != program.output and sum(o.inputs.count(value) for o in program.operations) == 1
+
+
+def _read(mask: Flags, rows: Flags, below: Flags) -> Flags:
+    """Tell which columns these rows read, at least one; of rows of `below` that are blocks, whole blocks."""
+    native: Any = door.native
+    read = native.used_columns(mask, rows).view(bool)
+    if not read.any():
+        read[0] = True  # an empty layer: one unit stays, so that every layer has a row
+    every, columns = np.ones(len(read), dtype=bool), np.ones(below.shape[1], dtype=bool)
+    if native.whole_blocks(below, every, columns) and not below.all() and not native.whole_blocks(below, read, columns):
+        # Blocks cut into pieces cost more than idle units: a unit stays where another of its block does.
+        groups = np.pad(read, (0, -len(read) % BLOCK_ROWS)).reshape(-1, BLOCK_ROWS)
+        read = groups.any(1).repeat(BLOCK_ROWS)[: len(read)]
+    return read
+
+
+def _placed(mask: Flags, rows: Flags, columns: Flags, full: bool) -> CompactLayer:
+    native: Any = door.native
+    # Networks without full matrices cut their columns as they did when they had idle units: the sums keep their order.
+    counted = rows if full else np.ones(len(rows), dtype=bool)
+    height, width, *parts = native.place_weights(mask, rows, columns, counted, BLOCK_COLUMNS)
+    positions, edges, places, order = (torch.from_numpy(part) for part in parts)
+    dense = full and len(positions) >= _BLOCKS_BELOW * height * width
+    if dense or not native.whole_blocks(mask, rows, columns):
+        return CompactLayer(LayerPlan(height, width, positions, edges), places, order)
+    plan = plan_layer(torch.from_numpy(mask[rows][:, columns]), blocks=True)
+    flat = order[:height, None] * mask.shape[1] + torch.from_numpy(columns.nonzero()[0])
+    places = torch.cat([flat.reshape(-1)[plan.positions], places[plan.kept :]])
+    return CompactLayer(plan, places, order)

@@ -1,8 +1,10 @@
-"""The fused step of convolutional networks: forward, loss, gradients and update in one native call."""
+"""The fused step of feed-forward networks: forward, loss, gradients and update in one native call."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -12,10 +14,10 @@ from torch.optim import Optimizer
 from secateur._base import door
 from secateur._base.errors import SecateurError
 from secateur.masks import Masks
-from secateur.sparse.calls._build import Network, build_network, positions_of
-from secateur.sparse.programs._network import Kind, Program, program_of
-from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse.calls import Network, build_network, positions_of, run_network
+from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
 from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
+from secateur.sparse.steps._compact import compact
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
 
@@ -52,22 +54,20 @@ def supported_network(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
 
 
 class NetworkStep(CompiledStep):
-    """A compiled training step of a convolutional network; call it with a batch. Made by `compile_step`.
+    """A compiled training step of a feed-forward network; call it with a batch. Made by `compile_step`.
 
     It trains the surviving weights, the biases and the normalisation's γ and β. Running statistics are kept in
-    the model itself, at every step, with torch's momentum and its unbiased variance.
+    the model itself, at every step, with torch's momentum and its unbiased variance. Units between two linear
+    layers from which no surviving weight leads on are left out: exact, since nothing depends on them.
     """
 
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, program: Program) -> None:
         super().__init__(model, masks, optimizer)
-        self._program = program
-        self._masks = {id(p): masks[name] for name, p in masks.parameters(model).items()}
-        self._slices = _cut(program, self._masks, len(self._slots))
-        self._keep = {id(p): self._masks[id(p)].float() for p in self._slices_of_masked_biases()}
-        self._networks: dict[tuple[int, ...], Network] = {}
-        self._engine_shape: tuple[int, ...] | None = None
-        self._steps = 0
+        self._program, self._norms = program, program.norms
+        self._features = _features_of(program)
         self._running: list[Tensor | None] = []
+        self._steps = 0
+        self._lay_out(masks)
         self.read_back()
 
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -76,14 +76,15 @@ class NetworkStep(CompiledStep):
         The model must be in training mode.
 
         Args:
-            x: float32 on the CPU, [batch, channels, rows, columns] for a network of 2-d layers.
+            x: float32 on the CPU, [batch, channels, rows, columns] for a network of 2-d layers, [batch, features]
+                for one of linear layers.
             targets: class numbers, int64, [batch].
         """
-        x = self._check(x, targets)
-        engine = self._engine_for(tuple(x.shape[1:]))
+        x, shape = self._check(x, targets)
+        engine = self._engine_for(shape)
         self._send_options()
         loss = engine.step(x.data_ptr(), targets.data_ptr(), x.shape[0], torch.get_num_threads())
-        for norm in self._program.norms:
+        for norm in self._norms:
             norm.get_buffer("num_batches_tracked").add_(1)
         self._note_step()
         return loss
@@ -95,20 +96,22 @@ class NetworkStep(CompiledStep):
 
     @property
     def training_bytes(self) -> int:
-        """Bytes of weights, gradients, optimizer state and indices."""
-        return sum(len(piece.places) * (8 + 4 * len(piece.state) + 12) for piece in self._trained)
+        """Bytes of weights, gradients, optimizer state and indices, with the full matrices of layers that have one."""
+        linear = {key: layer.plan for key, layer in self._linear.items()}
+        found = sum(plan.index_bytes for plan in linear.values())
+        for key, piece in self._slices.items():
+            found += len(piece.places) * (4 + 4 * len(piece.state) + (8 if key in linear else 16))
+        full = self._full and self._features is not None
+        return found + (self._network_for((self._features or 0,)).native.full_bytes if full else 0)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs in evaluation mode for a batch with the weights as they are now, [batch, classes]."""
-        x = _plain(x)
-        network = self._network_for(tuple(x.shape[1:]))
-        native, samples = network.native, x.shape[0]
-        work = torch.zeros(native.work_floats(samples, False), dtype=torch.float32, device="cpu")
-        out = torch.empty(samples, *network.shape, dtype=torch.float32, device="cpu")
-        slots = [self._address(module, name) for module, name in network.slots]
-        native.forward(slots, x.data_ptr(), samples, False, work.data_ptr(), out.data_ptr(), torch.get_num_threads())
-        return out
+        x, shape = self._inputs(x)
+        network = self._network_for(shape)
+        if not x.shape[0]:
+            return x.new_empty((0, *network.shape))
+        return run_network(x, network, [self._tensor(*slot) for slot in network.slots], training=False)
 
     @property
     def _trained(self) -> Collection[Slice]:
@@ -119,34 +122,72 @@ class NetworkStep(CompiledStep):
         if self._engine is not None:
             self._engine.steps = steps
 
-    def _slices_of_masked_biases(self) -> list[Tensor]:
-        biases = [None if o.module is None else o.module._parameters.get("bias") for o in self._program.layers]
-        return [b for b in biases if b is not None and id(b) in self._masks]
+    def _lay_out(self, masks: Masks) -> None:
+        self._masks = {id(p): masks[name] for name, p in masks.parameters(self.model).items()}
+        biases = [p for o in self._program.layers if o.module and (p := o.module._parameters.get("bias")) is not None]
+        self._keep = {id(p): self._masks[id(p)].cpu() for p in biases if id(p) in self._masks}
+        # Runs on record were computed without full matrices if they have convolutions or masked biases.
+        self._full = not self._keep and all(o.kind is Kind.LINEAR for o in self._program.operations)
+        self._linear = compact(self._program, self._masks, full=self._full)
+        self._slices = self._cut()
+        self._kept = {key: keep[self._slices[key].places].float() for key, keep in self._keep.items()}
+        for key, keep in self._kept.items():
+            self._slices[key] = replace(self._slices[key], keep=keep)
+        self._networks: dict[tuple[int, ...], Network] = {}
+        self._engine_shape: tuple[int, ...] | None = None
+
+    def _cut(self) -> dict[int, Slice]:
+        """Make room for every parameter, by its id: of masked weights only what survives."""
+        pieces: dict[int, Slice] = {}
+        for operation in self._program.operations:
+            parameters = {} if operation.module is None else operation.module._parameters
+            weight, bias = parameters.get("weight"), parameters.get("bias")
+            layer = self._linear.get(id(weight))
+            for parameter in (weight, bias):
+                if parameter is None:
+                    continue
+                if layer is not None:
+                    places = layer.places if parameter is weight else layer.rows
+                    active = layer.plan.kept if parameter is weight else layer.plan.rows
+                else:
+                    convolution = operation.module if operation.kind is Kind.CONVOLUTION else None
+                    if convolution is not None and parameter is weight:
+                        places = positions_of(convolution, self._masks.get(id(weight)))
+                    else:
+                        places = torch.arange(parameter.numel())
+                    active = len(places)
+                pieces[id(parameter)] = make_slice(parameter, places, active, len(self._slots))
+        return pieces
 
     def _network_for(self, shape: tuple[int, ...]) -> Network:
         if shape not in self._networks:
-            self._networks[shape] = build_network(self._program, shape, self._masks, flat=True)
+            plans = {key: layer.plan for key, layer in self._linear.items()}
+            self._networks[shape] = build_network(
+                self._program, shape, self._masks, plans=plans, full=self._full, flat=True
+            )
         return self._networks[shape]
 
     def _engine_for(self, shape: tuple[int, ...]) -> Any:
         """Return the native step for inputs of this shape, with the tensors that it trains in their slots."""
         if shape != self._engine_shape:
             network = self._network_for(shape)
-            steps, native = self.steps, door.native
-            assert native is not None, "supported_network has looked"
-            engine = native.NetStep(network.native)
-            groups = self._group_of()
+            native: Any = door.native
+            engine, groups = native.NetStep(network.native), self._group_of()
             for slot, (module, name) in enumerate(network.slots):
                 parameter = module._parameters.get(name)
                 if parameter is not None:
-                    piece, keep = self._slices[id(parameter)], self._keep.get(id(parameter))
+                    piece = self._slices[id(parameter)]
                     addresses = [piece.value.data_ptr(), *(t.data_ptr() for t in piece.state), 0, 0][:3]
-                    place = 0 if keep is None else keep.data_ptr()
-                    engine.set_parameter(slot, *addresses, place, len(piece.places), groups[id(parameter)])
-            engine.steps = steps
+                    keep = 0 if piece.keep is None else piece.keep.data_ptr()
+                    group = groups[id(parameter)]
+                    engine.set_parameter(slot, *addresses, piece.active, len(piece.places), group, keep)
+            engine.steps = self.steps
+            if self._engine is not None:
+                engine.take_room(self._engine)
             self._engine, self._engine_shape, self._running = engine, shape, []
             self._sent = [None] * len(self.optimizer.param_groups)
-        self._point_to_statistics()
+        if self._norms:
+            self._point_to_statistics()
         return self._engine
 
     def _point_to_statistics(self) -> None:
@@ -160,44 +201,39 @@ class NetworkStep(CompiledStep):
                     self._engine.set_constant(slot, tensor.data_ptr())
             self._running = running
 
-    def _address(self, module: nn.Module, name: str) -> int:
+    def _tensor(self, module: nn.Module, name: str) -> Tensor | None:
         parameter = module._parameters.get(name)
-        if parameter is not None:
-            return self._slices[id(parameter)].value.data_ptr()
-        buffer = module._buffers.get(name)
-        return 0 if buffer is None else buffer.data_ptr()
+        return module._buffers.get(name) if parameter is None else self._slices[id(parameter)].value
 
-    def _check(self, x: Tensor, targets: Tensor) -> Tensor:
+    def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         self._refuse_outside_changes()
-        for norm in self._program.norms:
+        for norm in self._norms:
             if not norm.training:
                 raise SecateurError("the model is in evaluation mode; call model.train() before a training step")
-        x = _plain(x)
+        x, shape = self._inputs(x)
         samples = x.shape[0]
+        if samples == 0:
+            raise SecateurError("the batch is empty; a step needs at least one sample")
         refuse_targets(targets, samples)
-        if samples == 1 and self._program.norms:
+        if samples == 1 and self._norms:
             raise SecateurError("batch normalisation needs more than one sample in a training step, got 1")
-        return x
+        return x, shape
+
+    def _inputs(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the inputs as the engine reads them, and the shape of one; a step takes microseconds."""
+        refuse_inputs(x)
+        shape = tuple(x.shape)
+        if self._features is not None:
+            flat = len(shape) == 2 or (len(shape) > 2 and self._program.flattens)
+            if not flat or prod(shape[1:]) != self._features:
+                raise SecateurError(f"the inputs must be [batch, {self._features}], got the shape {shape}")
+            return x if x.is_contiguous() else x.contiguous(), (self._features,)
+        if len(shape) < 2:
+            raise SecateurError(f"the inputs must be a batch of samples, got the shape {shape}")
+        return x.contiguous(), shape[1:]
 
 
-def _plain(x: Tensor) -> Tensor:
-    refuse_inputs(x)
-    if x.dim() < 2 or x.shape[0] == 0:
-        raise SecateurError(f"the inputs must be a batch of at least one sample, got the shape {tuple(x.shape)}")
-    return x.detach().contiguous()
-
-
-def _cut(program: Program, masks: dict[int, Tensor], slots: int) -> dict[int, Slice]:
-    """Make room for every parameter of the network, by its id: of masked weights only what survives."""
-    pieces: dict[int, Slice] = {}
-    for operation in program.operations:
-        module = operation.module
-        for name, parameter in [] if module is None else module._parameters.items():
-            if parameter is None:
-                continue
-            if name == "weight" and operation.kind is not Kind.NORM and module is not None:
-                places = positions_of(module, masks.get(id(parameter)))
-            else:
-                places = torch.arange(parameter.numel())
-            pieces[id(parameter)] = make_slice(parameter, places, len(places), slots)
-    return pieces
+def _features_of(program: Program) -> int | None:
+    """Return how many features a network without images takes, None for others."""
+    readers = [o.module for o in program.operations if 0 in o.inputs]
+    return next((m.in_features for m in readers if isinstance(m, nn.Linear) and not program.rank), None)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse.programs import UnsupportedError
 
 __all__ = ["SLOTS", "options_reader", "refuse_optimizer", "send_options", "slots_of", "steps_of"]
 

@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from secateur._base import door
 from secateur._base.errors import SecateurError
 from secateur.masks import Masks
-from secateur.sparse.programs._recurrent import RecurrentProgram, recurrent_program_of
-from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse.programs import RecurrentProgram, UnsupportedError, recurrent_program_of
 from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._recurrent_compact import Placed, place
@@ -55,9 +54,7 @@ class RecurrentStep(CompiledStep):
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer, program: RecurrentProgram) -> None:
         super().__init__(model, masks, optimizer)
         self._program = program
-        kept = {id(p): masks[name] for name, p in masks.parameters(model).items()}
-        self._placed = place(program, kept, len(self._slots))
-        self._engine = self._build(self._placed)
+        self._lay_out(masks)
         self.read_back()
 
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -96,6 +93,12 @@ class RecurrentStep(CompiledStep):
     @property
     def _trained(self) -> list[Slice]:
         return [piece for piece, _ in self._placed.slices]
+
+    def _lay_out(self, masks: Masks) -> None:
+        kept = {id(p): masks[name] for name, p in masks.parameters(self.model).items()}
+        self._placed = place(self._program, kept, len(self._slots))
+        self._engine = self._build(self._placed)
+        self._sent = [None] * len(self.optimizer.param_groups)
 
     def _take_up(self, steps: int) -> None:
         for constant in self._placed.constants:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.types import Bool, Int
-from secateur.sparse.plans._linear import LayerPlan, plan_layer
-from secateur.sparse.plans._recurrent import plan_recurrent
-from secateur.sparse.programs._recurrent import RecurrentProgram
+from secateur.sparse.plans import LayerPlan, plan_layer, plan_recurrent
+from secateur.sparse.programs import RecurrentProgram
 from secateur.sparse.steps._slices import Slice, make_slice
 
 __all__ = ["Constant", "Placed", "live_units", "place"]

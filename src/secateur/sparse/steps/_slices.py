@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur._base import door
 from secateur._base.errors import MaskError
-from secateur.sparse.programs._trace import UnsupportedError
+from secateur.sparse.programs import UnsupportedError
 
-__all__ = ["Loss", "Slice", "make_slice", "read_slices", "refuse_loss", "refuse_parameter", "spread", "write_slices"]
+__all__ = [
+    "Loss",
+    "Slice",
+    "carry_slices",
+    "make_slice",
+    "read_slices",
+    "refuse_loss",
+    "refuse_parameter",
+    "spread",
+    "write_slices",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,7 +64,8 @@ class Slice:
     """The part of one torch parameter that the engine trains, and its optimizer state there.
 
     `places` are flat indices into the dense parameter: those with gradients, then those that only decay
-    because nothing depends on their unit.
+    because nothing depends on their unit. `keep` has a 1 for each place that may change and a 0 for the others;
+    None lets all change.
     """
 
     parameter: Tensor
@@ -60,11 +73,12 @@ class Slice:
     active: int
     value: Tensor
     state: tuple[Tensor, ...]
+    keep: Tensor | None = None
 
 
 def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Slice:
-    """Make room for these places of a parameter and `slots` tensors of optimizer state."""
-    tensors = [torch.zeros(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
+    """Make room for these places of a parameter and `slots` tensors of optimizer state; nothing is written there."""
+    tensors = [torch.empty(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
     return Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
 
 
@@ -96,3 +110,19 @@ def read_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str,
         for slot, tensor in zip(slots, piece.state, strict=True):
             found = state.get(slot)
             tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+
+
+def carry_slices(old: Iterable[Slice], made: Iterable[Slice]) -> None:
+    """Take values and state over from slices of the same parameters: zero where there was nothing, or may not be."""
+    native: Any = door.native
+    before = {id(piece.parameter): piece for piece in old}
+    for piece in made:
+        source = before[id(piece.parameter)]
+        tensors = (piece.value, *piece.state)
+        native.carry(
+            source.places.numpy(), piece.places.numpy(), piece.parameter.numel(),
+            [t.data_ptr() for t in (source.value, *source.state)], [t.data_ptr() for t in tensors],
+        )  # fmt: skip
+        if piece.keep is not None:
+            for tensor in tensors:
+                tensor.mul_(piece.keep)

@@ -1,0 +1,26 @@
+// The Python module `secateur._native`. Each topic registers its own functions: one bind_<topic> per file.
+
+#include <nanobind/nanobind.h>
+
+namespace secateur {
+void bind_isa(nanobind::module_& module);
+void bind_select(nanobind::module_& module);
+void bind_zeros(nanobind::module_& module);
+void bind_sparse_linear(nanobind::module_& module);
+void bind_sparse_net(nanobind::module_& module);
+void bind_sparse_recurrent(nanobind::module_& module);
+void bind_steps(nanobind::module_& module);
+}  // namespace secateur
+
+NB_MODULE(_native, module) {
+  module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
+  // Plans are kept until Python ends, on purpose.
+  nanobind::set_leak_warnings(false);
+  secateur::bind_isa(module);
+  secateur::bind_select(module);
+  secateur::bind_zeros(module);
+  secateur::bind_sparse_linear(module);
+  secateur::bind_sparse_net(module);
+  secateur::bind_sparse_recurrent(module);
+  secateur::bind_steps(module);
+}

@@ -1,0 +1,123 @@
+// What Python calls of SparseNet and SampleNet. Tensors come as addresses; src/secateur/sparse/ has checked their types,
+// shapes and strides.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/shared_ptr.h>
+
+#include <array>
+
+#include "base/addresses.h"
+#include "net/sample_net.h"
+#include "net/sparse_net.h"
+
+namespace nb = nanobind;
+
+namespace secateur {
+namespace {
+
+std::vector<float*> floats(const Addresses& addresses, size_t expected) {
+  if (addresses.size() != expected) throw std::invalid_argument("not every slot was given");
+  std::vector<float*> found;
+  for (uintptr_t address : addresses) found.push_back(at<float>(address));
+  return found;
+}
+
+// input channels, output channels, groups, height, width, kernel, stride, padding, dilation (y before x)
+template <class Net>
+int convolution(Net& net, int input, const std::array<int32_t, 13>& s, Positions positions, bool relu) {
+  const ConvShape shape{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12]};
+  return net.add_convolution(input, shape, positions.data(), int64_t(positions.size()), relu);
+}
+
+// height, width, kernel, stride, padding (y before x)
+template <class Net>
+int pool(Net& net, int input, const std::array<int32_t, 8>& s, bool maximum, bool counts_padding) {
+  return net.add_pool(input, {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], counts_padding}, maximum);
+}
+
+void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t samples, bool training, uintptr_t work,
+             uintptr_t out, int threads) {
+  const auto values = floats(slots, net.slots());
+  const NetLayout layout = net.layout(samples);
+  Barrier barrier;
+  run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
+    const NetCall call{layout, at<float>(work), values, nullptr, training, false, barrier, thread, team,
+                       net.grid(team, layout)};
+    net.pack_input(call, at<const float>(x));
+    net.forward(call);
+    net.unpack_output(call, at<float>(out));
+  });
+}
+
+void backward(const SparseNet& net, const Addresses& slots, const Addresses& gradients, uintptr_t dy, int64_t samples,
+              bool training, uintptr_t work, uintptr_t dx, int threads) {
+  const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots());
+  const NetLayout layout = net.layout(samples);
+  Barrier barrier;
+  run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
+    const NetCall call{layout, at<float>(work), values, &wanted, training, dx != 0, barrier, thread, team,
+                       net.grid(team, layout)};
+    net.pack_output_gradient(call, at<const float>(dy));
+    net.prepare_backward(call);
+    call.wait();
+    net.backward(call);
+    if (dx) net.unpack_input_gradient(call, at<float>(dx));
+  });
+}
+
+void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, uintptr_t work, uintptr_t out,
+                    int threads) {
+  const auto values = floats(slots, net.slots());
+  Barrier barrier;
+  run_team(net.threads_worth(threads), [&](int thread, int team) {
+    net.forward(barrier, thread, team, values, at<const float>(x), at<float>(work), at<float>(out));
+  });
+}
+
+template <class Net>
+std::array<int32_t, 3> shape_of(const Net& net, int buffer) {
+  const auto& b = net.image(buffer);
+  return {b.channels, b.height, b.width};
+}
+
+}  // namespace
+
+void bind_sparse_net(nb::module_& module) {
+  using Release = nb::call_guard<nb::gil_scoped_release>;
+  nb::class_<SparseNet>(module, "SparseNet", "A network whose activations stay in the convolutions' layout.")
+      .def(nb::init<int32_t, int32_t, int32_t>(), nb::arg("channels"), nb::arg("height"), nb::arg("width"))
+      .def("convolution", &convolution<SparseNet>)
+      .def("linear", &SparseNet::add_linear)
+      .def("norm", &SparseNet::add_norm)
+      .def("copy", &SparseNet::add_copy)
+      .def("sum", &SparseNet::add_sum)
+      .def("pool", &pool<SparseNet>)
+      .def("finish", &SparseNet::finish, nb::arg("output"), nb::arg("flat"))
+      .def_prop_ro("slots", &SparseNet::slots)
+      .def_prop_ro("full_bytes", &SparseNet::full_bytes)
+      .def("shape", &shape_of<SparseNet>)
+      .def("work_floats", [](const SparseNet& net, int64_t samples, bool training) {
+             const NetLayout layout = net.layout(samples);
+             return training ? layout.floats : layout.forward_floats;
+           })
+      .def("forward", &forward, Release())
+      .def("backward", &backward, Release());
+  nb::class_<SampleNet>(module, "SampleNet", "A chain of layers for one sample.")
+      .def(nb::init<int32_t, int32_t, int32_t>(), nb::arg("channels"), nb::arg("height"), nb::arg("width"))
+      .def("convolution", &convolution<SampleNet>)
+      .def("linear", [](SampleNet& net, int input, std::shared_ptr<const SparseLayer> layer, bool relu, bool) {
+             return net.add_linear(input, std::move(layer), relu);
+           })
+      .def("copy", [](SampleNet& net, int input, bool) { return net.add_relu(input); })
+      .def("pool", &pool<SampleNet>)
+      .def("finish", [](SampleNet& net, int output, bool) { net.finish(output); })
+      .def("shape", &shape_of<SampleNet>)
+      .def("work_floats", [](const SampleNet& net, int64_t, bool) { return net.floats(); })
+      .def("forward",
+           [](const SampleNet& net, const Addresses& slots, uintptr_t x, int64_t, bool, uintptr_t work, uintptr_t out,
+              int threads) { forward_sample(net, slots, x, work, out, threads); },
+           Release());
+}
+
+}  // namespace secateur
