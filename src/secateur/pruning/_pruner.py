@@ -123,9 +123,9 @@ class Pruner:
         masks = self.masks
         self._warn_if_early(masks)
         if self._gates is not None:
+            report_empty(masks, allow_empty=self._allow_empty)
             masks = self._gates.fold()
             self._gates = None
-            report_empty(masks, allow_empty=self._allow_empty)
         self._hold.release()
         if self.method.repair is not None:
             moment = self._moment(self._step, self.method.density, masks)
