@@ -160,11 +160,13 @@ class Pruner:
         """
         self._check_state(state)
         masks = Masks(state["masks"])
-        self._give_back()
-        self._hold.replace(masks, forget=False)
-        self._step = int(state["step"])
+        masks.check(self._network)
+        untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
         if self._training is not None:
             self._training.load_state_dict(state.get("evidence", {}))
+        self._hold.replace(masks, forget=False)
+        self._give_back(untouched)
+        self._step = int(state["step"])
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
         self._ask()
@@ -188,12 +190,13 @@ class Pruner:
             if bool(pruned.any()):
                 self._cut[name] = (self._params[name]._version, pruned, old[pruned])
 
-    def _give_back(self) -> None:
+    def _give_back(self, names: Iterable[str]) -> None:
         with torch.no_grad():
-            for name, (version, pruned, values) in self._cut.items():
-                if self._params[name]._version == version:
-                    self._params[name][pruned] = values
+            for name in names:
+                _, pruned, values = self._cut[name]
+                self._params[name][pruned] = values
         self._cut.clear()
+        self._hold.project()
 
     def _after_step(self, _: int) -> None:
         self._cut.clear()
