@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from secateur._base.errors import SecateurError
 from secateur.axes import Scope
 from secateur.holding import hold
 from secateur.masks import Masks, Only
@@ -48,6 +49,9 @@ def imp(
     cuts the output layer of small networks at half the rate).
     """
     check_density(density)
+    if rounds < 1:
+        raise SecateurError(f"`rounds` must be at least 1, got {rounds}.")
+    _check_rewind(model, rewind)
     start = _copied(model.state_dict() if rewind is None else rewind)
     masks: Masks | None = None
     for r in range(1, rounds + 1):
@@ -62,6 +66,19 @@ def imp(
         masks.apply_(model)
     assert masks is not None
     return masks
+
+
+def _check_rewind(model: nn.Module, rewind: Mapping[str, Tensor] | None) -> None:
+    """Refuse before a round is trained what could not be loaded after it."""
+    if rewind is None:
+        return
+    own = model.state_dict()
+    odd = sorted(own.keys() ^ rewind.keys()) or [name for name in own if own[name].shape != rewind[name].shape]
+    if odd:
+        raise SecateurError(
+            f"`rewind` must have the names and shapes of the model's state_dict, but differs at {odd[0]!r} and "
+            f"{len(odd) - 1} more. Pass a state_dict() of this very model."
+        )
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

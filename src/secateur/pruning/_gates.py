@@ -106,8 +106,8 @@ class Gates:
                 bits[name] = torch.ones_like(parameter, dtype=torch.bool)
                 continue
             with _quiet(found[1]):
-                bits[name] = found[1].keep(parameter.detach()).expand_as(parameter).contiguous()
-        return Masks(bits, copy=False)
+                bits[name] = found[1].keep(parameter.detach()).expand_as(parameter)
+        return Masks(bits)  # copies: a gate may lend the mask that it goes on changing
 
     def after_step(self) -> None:
         """Let every gate do what it does after an optimizer step, and see that somebody trains it."""
@@ -205,13 +205,15 @@ class Gates:
         for parameter, gate in self._gated.values():
             own = list(gate.parameters())
             if id(parameter) in owned and not self._claimed:
-                self._join(optimizer, parameter, gate, [each for each in own if id(each) not in owned])
-            mine = own or [parameter]
-            if any(id(each) in owned for each in mine) or (id(parameter) in owned and not self._claimed):
+                left_out = [each for each in own if id(each) not in owned]
+                self._join(optimizer, parameter, left_out)
+                owned = owned | {id(each) for each in left_out}
+            trained = [each for each in (*own, parameter) if id(each) in owned and each.requires_grad]
+            if trained:
                 self._check_options(optimizer, gate, own)
-                self._add_penalty(optimizer, parameter, gate)
+                self._add_penalty(optimizer, parameter, gate, trained)
 
-    def _join(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate, left_out: list[nn.Parameter]) -> None:
+    def _join(self, optimizer: Optimizer, parameter: nn.Parameter, left_out: list[nn.Parameter]) -> None:
         """Let the optimizer that was made before the gates train them too, in the group of the gated weight."""
         group = _group_of(optimizer, parameter)
         if group is not None and left_out:
@@ -232,13 +234,19 @@ class Gates:
                 stacklevel=2,
             )
 
-    def _add_penalty(self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate) -> None:
+    def _add_penalty(
+        self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate, trained: list[nn.Parameter]
+    ) -> None:
+        """Add the penalty's gradient with respect to what this optimizer trains; others see to their own."""
         with torch.enable_grad():
             penalty = gate.penalty(parameter)
-            if penalty is None:
-                return
-            scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides a GradScaler's scale out itself
-            (penalty if scale is None else penalty * scale).backward()
+        if penalty is None or not penalty.requires_grad:
+            return
+        scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides a GradScaler's scale out itself
+        grads = torch.autograd.grad(penalty, trained, scale, allow_unused=True)
+        for each, grad in zip(trained, grads, strict=True):
+            if grad is not None:
+                each.grad = grad.clone() if each.grad is None else each.grad.add_(grad)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
         pass

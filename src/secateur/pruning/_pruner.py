@@ -125,9 +125,9 @@ class Pruner:
         masks = self.masks
         self._warn_if_early(masks)
         if self._gates is not None:
+            report_empty(masks, allow_empty=self._allow_empty)
             masks = self._gates.fold()
             self._gates = None
-            report_empty(masks, allow_empty=self._allow_empty)
         self._hold.release()
         if self.method.repair is not None:
             moment = self._moment(self._step, self.method.density, masks)
@@ -162,11 +162,13 @@ class Pruner:
         """
         self._check_state(state)
         masks = Masks(state["masks"])
-        self._give_back()
-        self._hold.replace(masks, forget=False)
-        self._step = int(state["step"])
+        masks.check(self._network)
+        untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
         if self._training is not None:
             self._training.load_state_dict(state.get("evidence", {}))
+        self._hold.replace(masks, forget=False)
+        self._give_back(untouched)
+        self._step = int(state["step"])
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
         self._ask()
@@ -190,12 +192,13 @@ class Pruner:
             if bool(pruned.any()):
                 self._cut[name] = (self._params[name]._version, pruned, old[pruned])
 
-    def _give_back(self) -> None:
+    def _give_back(self, names: Iterable[str]) -> None:
         with torch.no_grad():
-            for name, (version, pruned, values) in self._cut.items():
-                if self._params[name]._version == version:
-                    self._params[name][pruned] = values
+            for name in names:
+                _, pruned, values = self._cut[name]
+                self._params[name][pruned] = values
         self._cut.clear()
+        self._hold.project()
 
     def _before_step(self) -> None:
         # Evidence that adds up is of the weights that the gradients belong to: those before the optimizer's step.
