@@ -17,7 +17,11 @@ BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
 
 class HardConcrete(Gate):
-    """z = clip(s(ζ − γ) + γ, 0, 1), s a binary concrete of location log α: one z per input, or per filter."""
+    """z = clip(s(ζ − γ) + γ, 0, 1), s a binary concrete of location log α: one z per input, or per filter.
+
+    Of a matrix the gates stand on its inputs, of a kernel on its first dimension: the filters of a convolution, the
+    inputs of a transposed one. log α is drawn from torch's global generator, as initial weights are.
+    """
 
     options: ClassVar[Mapping[str, Any]] = {"weight_decay": 0.0}
 

@@ -186,7 +186,7 @@ class Hold:
         self._steps = 0
         self._round: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # all that have stepped a held parameter
-        self.before_step: Callable[[], None] | None = None  # called once a step, with gradients there, weights unmoved
+        self.before_step: Callable[[bool], None] | None = None  # once a step, before it moves weights; True: closure
         self._number: int | None = _steps.watch(self)
         # Nobody else refers to it: should it go with its model, its hooks must go too.
         weakref.finalize(self, _let_go, slots, self._number).atexit = False
@@ -226,7 +226,7 @@ class Hold:
 
     # What it does at each optimizer step
 
-    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None:
+    def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None:
         if any(slot.parameter() is None for slot in self._slots):
             self._find_again(owned)
         mine = self._stepping(owned)
@@ -238,7 +238,7 @@ class Hold:
                     slot.see(parameter)
                     slot.mask_gradient(parameter)
         if self.before_step is not None and self._opens_round(len(mine), optimizer):
-            self.before_step()
+            self.before_step(closure)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
         mine = self._stepping(owned)

@@ -19,9 +19,13 @@ from torch.utils.hooks import RemovableHandle
 
 @runtime_checkable
 class Watcher(Protocol):
-    """What is told about optimizer steps; `owned` are the ids of the stepping optimizer's parameters."""
+    """What is told about optimizer steps.
 
-    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None: ...
+    `owned` are the ids of the stepping optimizer's parameters; `closure` says whether the step runs the backward pass
+    itself, in a closure, so that the gradients seen before it are none of its.
+    """
+
+    def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None: ...
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None: ...
 
@@ -56,8 +60,9 @@ def unwatch(number: int) -> None:
 
 def _before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     owned = _owned(optimizer)
+    closure = kwargs.get("closure") is not None or any(callable(each) for each in args if each is not optimizer)
     for watcher in watching():
-        watcher._before_step(owned, optimizer)
+        watcher._before_step(owned, optimizer, closure)
 
 
 def _after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -22,15 +22,19 @@ class Training:
         self._measures = tuple(measure for score in method.scores for _, measure in score.measures)
         self._observer = Observer(network, self._measures, params=params, generator=generator)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether some evidence adds up over the steps."""
+        return self._observer.remembers
+
     def wants_gradients(self, *, milestone: bool) -> bool:
         """Whether the coming step's dense gradients will be looked at: at a milestone, or at every step."""
         of_gradients = any(measure.needs is Needs.LABELS for measure in self._measures)
-        return self._observer.remembers or (milestone and of_gradients)
+        return self.remembers or (milestone and of_gradients)
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """Take in one training step."""
-        if self._observer.remembers:
-            self._observer.update(grads)
+        self._observer.update(grads)
 
     def compute(self, grads: Mapping[str, Tensor]) -> dict[str, Evidence]:
         """The evidence of this step, of all ranks together."""

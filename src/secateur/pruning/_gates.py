@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from secateur.axes import Gate, Relax, Stand
 from secateur.holding import unwatch, watch
 from secateur.masks import Masks
 from secateur.measures import Params
+from secateur.pruning._refusals import refuse_closure
 
 
 @dataclass
@@ -201,7 +203,7 @@ class Gates:
     def _own(self) -> list[nn.Parameter]:
         return [parameter for _, gate in self._gated.values() for parameter in gate.parameters()]
 
-    def _before_step(self, owned: Set[int], optimizer: Optimizer) -> None:
+    def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None:
         for parameter, gate in self._gated.values():
             own = list(gate.parameters())
             if id(parameter) in owned and not self._claimed:
@@ -210,6 +212,7 @@ class Gates:
                 owned = owned | {id(each) for each in left_out}
             trained = [each for each in (*own, parameter) if id(each) in owned and each.requires_grad]
             if trained:
+                refuse_closure(type(gate).__name__, closure)
                 self._check_options(optimizer, gate, own)
                 self._add_penalty(optimizer, parameter, gate, trained)
 
@@ -258,21 +261,14 @@ class Gates:
                 bias.mul_(gate.factors(parameter.detach()).flatten())
 
 
-class _quiet:
+@contextmanager
+def _quiet(gate: Gate) -> Iterator[None]:
     """A gate in eval mode and without gradients, for the time of a block."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-
-    def __enter__(self) -> None:
-        self._was = self._gate.training
-        self._gate.eval()
-        self._no_grad = torch.no_grad()
-        self._no_grad.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._no_grad.__exit__(None, None, None)
-        self._gate.train(self._was)
+    was = gate.training
+    with torch.no_grad():
+        gate.eval()
+        yield
+    gate.train(was)
 
 
 def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
+from secateur.pruning._refusals import refuse_offline, refuse_unscorable
 from secateur.selection import kept_count
 
 
@@ -56,7 +57,7 @@ def prune(
     10
     """
     network = unwrap(model)
-    _refuse_online(method)
+    refuse_offline(method)
     params = prunable(network, only, biases=method.structure.biases)
     refuse_unscorable(params)
     bits = _present(network, method, masks, params)
@@ -177,26 +178,6 @@ def _untouched_on_error(network: nn.Module, method: Method) -> Iterator[None]:
         raise
 
 
-def _refuse_online(method: Method) -> None:
-    if method.online:
-        raise SecateurError(
-            f"{method.name} acts while the network trains, which prune() does not do. Write "
-            f"pruner = Pruner(model, method) before your training loop and pruner.finish() after it."
-        )
-
-
 def reusable(batches: Iterable[Batch] | None) -> Iterable[Batch] | None:
     """Keep the batches of a one-shot iterator: several rounds or passes see them again."""
     return list(batches) if isinstance(batches, Iterator) else batches
-
-
-def refuse_unscorable(params: Params) -> None:
-    """Refuse parameters that are sharded over processes, or that hold no values."""
-    for name, parameter in params.items():
-        if hasattr(parameter, "device_mesh"):
-            raise SecateurError(
-                f"{name!r} is sharded (a DTensor): scores of shards cannot be ranked. Prune before fully_shard(), "
-                "then hold(sharded_model, masks)."
-            )
-        if parameter.is_meta:
-            raise SecateurError(f"{name!r} has no data (device 'meta'). Materialise the model before pruning.")

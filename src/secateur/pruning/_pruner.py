@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import EarlyFinishWarning, ScoreError, SecateurError
+from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
-from secateur.measures import Batch, Loss, Measure, Needs, check_online, gather
+from secateur.measures import Batch, Loss, Measure, gather
 from secateur.pruning._choose import choose, report_empty
 from secateur.pruning._evidence import Training
 from secateur.pruning._gates import Gates
-from secateur.pruning._prune import refuse_unscorable, reusable
+from secateur.pruning._prune import reusable
+from secateur.pruning._refusals import refuse_closure, refuse_in_training, refuse_unscorable
 
 
 class Pruner:
@@ -71,7 +72,7 @@ class Pruner:
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)
         refuse_unscorable(self._params)
-        _refuse(method, with_batches=batches is not None)
+        refuse_in_training(method, with_batches=batches is not None)
         self._batches = reusable(batches)
         self._loss = loss
         self._generator = generator
@@ -200,9 +201,10 @@ class Pruner:
         self._cut.clear()
         self._hold.project()
 
-    def _before_step(self) -> None:
+    def _before_step(self, closure: bool) -> None:
         # Evidence that adds up is of the weights that the gradients belong to: those before the optimizer's step.
-        if self._training is not None:
+        if self._training is not None and self._training.remembers:
+            refuse_closure(self.method.name, closure)
             self._training.update(self._hold.gradients())
 
     def _after_step(self, _: int) -> None:
@@ -279,26 +281,4 @@ class Pruner:
             raise SecateurError(
                 "This state holds the random state of a generator, and this Pruner has none: pass "
                 "generator=torch.Generator() to the Pruner that continues."
-            )
-
-
-def _refuse(method: Method, *, with_batches: bool) -> None:
-    """Refuse what training cannot serve, and what would act before there is anything to act on."""
-    if method.regrow is not None and method.regrow.revives:
-        raise SecateurError(
-            f"{method.name} brings pruned weights back at their old value, which training does not keep. "
-            "Prune before training with prune(model, method, batches)."
-        )
-    if with_batches:
-        return
-    for measure in method.measures:
-        check_online(measure)
-    if method.score is None or method.relax is not None or method.schedule(0) is None:
-        return
-    first = method.regrow.start if method.regrow is not None and method.regrow.start is not None else method.score
-    for _, measure in first.measures:
-        if measure.needs is not Needs.NOTHING:
-            raise ScoreError(
-                f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
-                "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."
             )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gate_cases import Free, Scale, gated, gates
 from online_cases import batch, mlp, weights
-from secateur import Gate, Pruner
+from secateur import Gate, Pruner, SecateurError, methods
 
 
 def _expected_gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -90,3 +90,20 @@ def test_the_price_is_not_scaled_with_the_loss(fused: bool) -> None:
     scaler.step(optimizer)
     for name, moved in _moved(model, before, 0.1).items():
         torch.testing.assert_close(moved, wanted[name], msg=name)
+
+
+def test_a_closure_would_lose_the_penalty_and_is_refused() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    inputs, targets = torch.randn(8, 6), torch.randint(3, (8,))
+    with Pruner(model, methods.l0()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            return loss
+
+        with pytest.raises(SecateurError, match=r"HardConcrete acts between backward and the optimizer's step"):
+            optimizer.step(closure)

@@ -1,0 +1,59 @@
+"""What cannot be pruned, or not in this way, in sentences that name the way out."""
+
+from __future__ import annotations
+
+from secateur._base.errors import ScoreError, SecateurError
+from secateur.axes import Method
+from secateur.measures import Needs, Params, check_online
+
+
+def refuse_offline(method: Method) -> None:
+    """Refuse a method that only acts while a network trains."""
+    if method.online:
+        raise SecateurError(
+            f"{method.name} acts while the network trains, which prune() does not do. Write "
+            f"pruner = Pruner(model, method) before your training loop and pruner.finish() after it."
+        )
+
+
+def refuse_in_training(method: Method, *, with_batches: bool) -> None:
+    """Refuse what training cannot serve, and what would act before there is anything to act on."""
+    if method.regrow is not None and method.regrow.revives:
+        raise SecateurError(
+            f"{method.name} brings pruned weights back at their old value, which training does not keep. "
+            "Prune before training with prune(model, method, batches)."
+        )
+    if with_batches:
+        return
+    for measure in method.measures:
+        check_online(measure)
+    if method.score is None or method.relax is not None or method.schedule(0) is None:
+        return
+    first = method.regrow.start if method.regrow is not None and method.regrow.start is not None else method.score
+    for _, measure in first.measures:
+        if measure.needs is not Needs.NOTHING:
+            raise ScoreError(
+                f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
+                "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."
+            )
+
+
+def refuse_closure(name: str, closure: bool) -> None:
+    """Refuse `optimizer.step(closure)` where something must happen between backward and the step."""
+    if closure:
+        raise SecateurError(
+            f"{name} acts between backward and the optimizer's step, and optimizer.step(closure) runs both at once: "
+            "its gradients would be lost. Call backward() yourself and optimizer.step() without a closure."
+        )
+
+
+def refuse_unscorable(params: Params) -> None:
+    """Refuse parameters that are sharded over processes, or that hold no values."""
+    for name, parameter in params.items():
+        if hasattr(parameter, "device_mesh"):
+            raise SecateurError(
+                f"{name!r} is sharded (a DTensor): scores of shards cannot be ranked. Prune before fully_shard(), "
+                "then hold(sharded_model, masks)."
+            )
+        if parameter.is_meta:
+            raise SecateurError(f"{name!r} has no data (device 'meta'). Materialise the model before pruning.")
