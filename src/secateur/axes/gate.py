@@ -62,7 +62,8 @@ class Gate(nn.Module):
         """The weight that stays when the gate goes: what the gate makes of it in eval mode where it `keep`s, else zero.
 
         What `keep` cuts need not be zero in eval mode: cutting it is the gate's last word. Gates on outputs fold into
-        the rows of the weight: their `forward` must be a factor per output. A gate that computes a layer writes its own.
+        the rows of the weight: their `forward` must be a factor per output. A gate that computes a layer writes its
+        own.
         """
         gated = self.factors(weight) * weight if self.stands_on is Stand.OUTPUT else self(weight)
         return torch.where(self.keep(weight), gated, torch.zeros((), dtype=weight.dtype, device=weight.device))
