@@ -63,7 +63,9 @@ def _plain(density: float, **choices: object) -> Method:
 
 def test_suite_finds_a_wrong_count() -> None:
     with pytest.raises(AssertionError, match="weights kept, expected exactly"):
-        check_exact_count(lambda density: _plain(density, scope=scope.threshold(0.0)), density=0.3, model="mlp")
+        check_exact_count(
+            lambda density: _plain(density, schedule=schedule.once(density / 2)), density=0.3, model="mlp"
+        )
 
 
 def test_suite_finds_a_missing_source() -> None:
