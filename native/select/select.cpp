@@ -1,6 +1,6 @@
 // Radix selection for Python: shares the inner loops of select_kernel.cpp out over threads.
 //
-// Python hands over lists of plain addresses of contiguous memory; src/secateur/_radix.py is the only caller and checks
+// Python hands over lists of plain addresses of contiguous memory; src/secateur/selection/_radix.py is the only caller and checks
 // types, devices and layout before.
 
 #include "select/select.h"

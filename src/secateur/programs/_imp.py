@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
@@ -52,14 +52,12 @@ def imp(
     if rounds < 1:
         raise SecateurError(f"`rounds` must be at least 1, got {rounds}.")
     _check_rewind(model, rewind)
-    start = _copied(model.state_dict() if rewind is None else rewind)
+    source = model.state_dict() if rewind is None else rewind
+    start = {name: tensor.clone() for name, tensor in source.items()}
     masks: Masks | None = None
     for r in range(1, rounds + 1):
-        if masks is None:
+        with hold(model, masks) if masks is not None else nullcontext():
             train(model)
-        else:
-            with hold(model, masks):
-                train(model)
         target = density if r == rounds else density ** (r / rounds)
         masks = prune(model, magnitude(target, scope=scope), only=only, masks=masks)
         model.load_state_dict(start)
@@ -79,8 +77,3 @@ def _check_rewind(model: nn.Module, rewind: Mapping[str, Tensor] | None) -> None
             f"`rewind` must have the names and shapes of the model's state_dict, but differs at {odd[0]!r} and "
             f"{len(odd) - 1} more. Pass a state_dict() of this very model."
         )
-
-
-def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return {name: tensor.clone() for name, tensor in state.items()}
