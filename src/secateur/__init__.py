@@ -11,7 +11,7 @@ compress, report) are the whole vocabulary; shrink, compress and report belong t
 
 from __future__ import annotations
 
-from secateur import measures, methods
+from secateur import measures, methods, programs
 from secateur._base.errors import (
     EarlyFinishWarning,
     EmptyLayerWarning,
@@ -61,6 +61,7 @@ __all__ = [
     "measures",
     "method",
     "methods",
+    "programs",
     "prunable",
     "prune",
     "reinit",
