@@ -152,14 +152,14 @@ class _Cluster:
         before = {} if twin is None else pack(places.root / twin.name)
         files = pack(places.root / experiment.name)
         job = Job(experiment, places, self.needs["CPU"], files, before=before if RESULT in before else {})
-        work = self.ray.remote(
+        remote = self.ray.remote(
             num_cpus=self.needs["CPU"],
             num_gpus=self.needs.get("GPU", 0),
             num_returns="streaming",
             max_retries=0,  # Ray would begin again with the files of the first time
             _generator_backpressure_num_objects=2,  # of several checkpoints only the newest is of use
         )(lambda job: (yield from work(job)))  # Ray wants to see a `yield`, also where a decorator hides it
-        return work.options(name=experiment.name).remote(job)
+        return remote.options(name=experiment.name).remote(job)
 
 
 @dataclass(eq=False)

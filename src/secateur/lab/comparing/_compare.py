@@ -10,6 +10,7 @@ from statistics import mean, stdev
 import torch
 
 from secateur._base.errors import SecateurError
+from secateur._catalogue import catalogue
 from secateur.lab.comparing._runners import Places, Runner, at_least_one, one_by_one, processes
 from secateur.lab.experiment import DENSE, Experiment, dense, pretraining, suited, tags_of
 from secateur.lab.running import OnProgress, Result
@@ -116,7 +117,9 @@ def compare(
 
 def _waves(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Put dense runs first where others may start from them, so that two at a time do not wait for one another."""
-    starts = any("program" in tags_of(one) or pretraining(one) is not None for one in experiments)
+    known = catalogue()  # a method that is in none is the runner's to refuse, beside the results of the others
+    programs = (one for one in experiments if one.method in known and "program" in tags_of(one))
+    starts = any(programs) or any(pretraining(one) is not None for one in experiments)
     first = needed_first(experiments) + [one for one in experiments if starts and one.method == DENSE]
     waves = [first, [one for one in experiments if one not in first]]
     return [wave for wave in waves if wave]
