@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from secateur._base.errors import SecateurError
-from secateur.lab.cluster._courier import Job, Parcel, pack, unpack
+from secateur.lab.cluster._courier import Job, Parcel, pack, unpack, work
 from secateur.lab.comparing import Outcomes, Places, Runner, at_least_one, run_at
 from secateur.lab.experiment import Experiment, check, pretraining
 from secateur.lab.repeat import locked, read_tensors
