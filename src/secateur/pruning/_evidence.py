@@ -55,12 +55,7 @@ class Training:
             self._observer.load_state_dict(state)
 
     def _of_all_ranks(self, found: dict[str, Evidence], measures: tuple[Measure, ...]) -> dict[str, Evidence]:
-        # Gradients are seen before DistributedDataParallel averages them. Reductions write in place, and running
-        # evidence is only lent: what is reduced is a copy, where there is more than one process.
-        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-            return found
-        for measure in dict.fromkeys(measures):
-            if measure.reduction is not None:
-                copies = {name: tensor.clone() for name, tensor in found[measure.name].items()}
-                found[measure.name] = reduced(copies, measure.reduction)
-        return found
+        # Gradients are seen before DistributedDataParallel averages them.
+        return found | {
+            measure.name: reduced(found[measure.name], measure.reduction) for measure in dict.fromkeys(measures)
+        }

@@ -265,10 +265,12 @@ class Gates:
 def _quiet(gate: Gate) -> Iterator[None]:
     """A gate in eval mode and without gradients, for the time of a block."""
     was = gate.training
-    with torch.no_grad():
-        gate.eval()
-        yield
-    gate.train(was)
+    try:
+        with torch.no_grad():
+            gate.eval()
+            yield
+    finally:
+        gate.train(was)
 
 
 def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:

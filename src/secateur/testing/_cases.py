@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning
 from secateur.axes import Method
+from secateur.selection import kept_count
 
 Factory = Callable[..., Method]
 
@@ -97,6 +98,12 @@ def case(name: str, *, seed: int = 0) -> Case:
         batch = (torch.randn(12, *_SHAPES[name]), torch.arange(12) % 4)
         nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()  # gradients that must survive scoring
     return Case(model, batch)
+
+
+def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
+    """How many weights a density leaves: κ = ⌊density·N + ½⌋ of all together, or of each tensor by itself."""
+    sizes = [parameter.numel() for parameter in parameters]
+    return {kept_count(density, sum(sizes)), sum(kept_count(density, size) for size in sizes)}
 
 
 @contextmanager

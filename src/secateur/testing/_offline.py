@@ -11,8 +11,7 @@ from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import prune
-from secateur.selection import kept_count
-from secateur.testing._cases import Case, Factory, calm, case, made
+from secateur.testing._cases import Case, Factory, calm, case, counts, made
 from secateur.testing._snapshot import Snapshot
 
 
@@ -23,9 +22,10 @@ def check_exact_count(factory: Factory, *, density: float, model: str) -> None:
     if method.density is None:
         return
     masks = _prune(given, method)
-    sizes = [p.numel() for p in prunable(given.model, biases=method.structure.biases).values()]
-    assert masks.numel == sum(sizes), f"{model}: masks cover {masks.numel} weights, the prunable set has {sum(sizes)}"
-    expected = {kept_count(density, sum(sizes)), sum(kept_count(density, size) for size in sizes)}
+    names = prunable(given.model, biases=method.structure.biases)
+    size = sum(p.numel() for p in names.values())
+    assert masks.numel == size, f"{model}: masks cover {masks.numel} weights, the prunable set has {size}"
+    expected = counts(density, names.values())
     assert masks.kept in expected, f"{model}: {masks.kept} of {masks.numel} weights kept, expected exactly {expected}"
 
 
