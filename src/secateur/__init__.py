@@ -17,9 +17,11 @@ from secateur._base.errors import (
     EmptyLayerWarning,
     GateOptionsWarning,
     LeakError,
+    LeftOutWarning,
     MaskError,
     ScoreError,
     SecateurError,
+    TiedScoresWarning,
 )
 from secateur._catalogue import catalogue
 from secateur.axes import Gate, Method, invert, measured, method, schedule, scope, structure
@@ -41,6 +43,7 @@ __all__ = [
     "GateOptionsWarning",
     "Hold",
     "LeakError",
+    "LeftOutWarning",
     "MaskError",
     "Masks",
     "Measure",
@@ -51,6 +54,7 @@ __all__ = [
     "ScoreError",
     "SecateurError",
     "Structure",
+    "TiedScoresWarning",
     "catalogue",
     "densify",
     "gather",

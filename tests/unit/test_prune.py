@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur import Masks, Method, invert, method, methods, prune, schedule, scope, scores, structure
-from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError, TiedScoresWarning
 from secateur.axes import ScoreFunction
 
 
@@ -61,9 +61,12 @@ def test_a_failure_in_the_last_round_changes_nothing(mlp: nn.Module, batch: tupl
     assert all(torch.equal(before[key], value) for key, value in mlp.state_dict().items())
 
 
-def test_frozen_weights_can_be_scored_and_stay_frozen(mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_frozen_weights_are_pruned_when_asked_for_and_stay_frozen(
+    mlp: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     mlp[0].weight.requires_grad_(False)
-    masks = prune(mlp, methods.snip(density=0.2), [batch])
+    assert "0.weight" not in prune(copy.deepcopy(mlp), methods.snip(density=0.2), [batch])
+    masks = prune(mlp, methods.snip(density=0.2), [batch], only="*.weight")
     assert masks["0.weight"].any() and not mlp[0].weight.requires_grad
 
 
@@ -159,8 +162,11 @@ def test_mapping_batches_use_the_models_own_loss() -> None:
     named = scores(model, methods.snip(density=0.5), [{"pixels": x, "labels": y}])
     plain = scores(model.fc, methods.snip(density=0.5), [(x, y)])
     assert torch.equal(named["fc.weight"], plain["weight"])
-    tempered = scores(model, methods.grasp(density=0.5), [{"pixels": x, "labels": y}])
-    assert tempered["fc.weight"].shape == (3, 6)
+    with pytest.raises(SecateurError, match=r"temperature=200.*Pass loss="):  # logits out of reach
+        scores(model, methods.grasp(density=0.5), [{"pixels": x, "labels": y}])
+    own_loss = nn.functional.cross_entropy
+    tempered = scores(model, methods.grasp(density=0.5), [{"pixels": x, "labels": y}], loss=own_loss)
+    assert torch.equal(tempered["fc.weight"], scores(model.fc, methods.grasp(density=0.5), [(x, y)])["weight"])
 
 
 @pytest.mark.parametrize("plan", [methods.snip(0.2), methods.grasp(0.2), methods.synflow(0.2, rounds=3)], ids=str)
@@ -243,6 +249,7 @@ def test_invert_is_disjoint_from_the_method_itself(scale: float) -> None:
         model[0].weight.mul_(scale)  # with scale 0 most scores tie
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyLayerWarning)
+        warnings.simplefilter("ignore", TiedScoresWarning)
         top = prune(copy.deepcopy(model), methods.magnitude(density=0.4))
         bottom = prune(copy.deepcopy(model), invert(methods.magnitude(density=0.4)))
     assert bottom.kept == top.kept and (top & bottom).kept == 0

@@ -26,6 +26,18 @@ class EmptyLayerWarning(UserWarning):
     """A layer lost all of its weights: its output no longer depends on its input."""
 
 
+class TiedScoresWarning(UserWarning):
+    """Of weights that share the lowest score some were kept and some cut: by their index, not by the method."""
+
+
+class LeftOutWarning(UserWarning):
+    """Weights of the model that a prune would be expected to reach were left out."""
+
+
+#: Warnings about one pruning's outcome, which stands in a recorded result: many runs at once leave them out.
+OF_THE_OUTCOME = (EmptyLayerWarning, TiedScoresWarning)
+
+
 class GateOptionsWarning(UserWarning):
     """A gate's parameters are trained with other options (weight decay, say) than the gate asks for."""
 

@@ -34,3 +34,10 @@ def _plain(tensor: Tensor) -> bool:
         and tensor.is_contiguous()
         and not torch.compiler.is_compiling()
     )
+
+
+def all_true(bits: Tensor) -> bool:
+    """Whether every entry of a boolean tensor is True: at once for one value expanded, else in one quick pass."""
+    if bits.numel() and not any(bits.stride()):
+        return bool(bits[(0,) * bits.dim()])
+    return int(bits.count_nonzero()) == bits.numel()

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, nearest
-from secateur.measures import KNOWN, Measure, Needs
+from secateur.measures import KNOWN, Measure, Needs, at_least_float32
 
 ScoreFunction = Callable[..., Tensor]
 
@@ -21,7 +21,7 @@ class Score:
 
     `function` is called once per parameter with that parameter's evidence and returns one number per weight (the
     parameter's shape), or one per unit of the method's structure; a higher score means keep. Its arguments are
-    read-only: other scores may ask for the same evidence.
+    float32 at least, whatever the model's dtype, and read-only: other scores may ask for the same evidence.
     """
 
     function: ScoreFunction
@@ -34,7 +34,7 @@ class Score:
 
     def __call__(self, evidence: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
         """Score one parameter."""
-        arguments = {argument: evidence[measure.name][name] for argument, measure in self.measures}
+        arguments = {argument: at_least_float32(evidence[measure.name][name]) for argument, measure in self.measures}
         scores = self.function(**arguments)
         if not isinstance(scores, Tensor):
             raise ScoreError(

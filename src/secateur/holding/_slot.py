@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from secateur._base import shards
-from secateur._base.zeros import zero_
+from secateur._base.zeros import all_true, zero_
 from secateur.masks import Masks
 
 
@@ -67,7 +67,7 @@ class Slot:
         """Hold by another mask from now on. Writes nothing."""
         self._mask = mask
         self._pruned.clear()
-        self._dense = bool(mask.all())  # so far nothing is pruned here: nothing to write
+        self._dense = all_true(mask)  # so far nothing is pruned here: nothing to write
 
     def pruned(self, tensor: Tensor) -> Tensor:
         """Return True where this process's part of `tensor` (the parameter or its gradient) is pruned."""

@@ -80,7 +80,7 @@ class Masks(Mapping[str, Tensor]):
             model: the pruned model.
             only: which parameters to look at, as in `prunable`; None takes all prunable weights.
         """
-        parameters = prunable(model, only)
+        parameters = prunable(model, only, frozen=True)
         with torch.no_grad():
             return Masks({name: shards.full(p) != 0 for name, p in parameters.items()}, copy=False)
 

@@ -14,7 +14,7 @@ Predicate = Callable[[str, nn.Parameter], bool]
 Only = Predicate | str | Sequence[str] | None
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_NORMS_AND_EMBEDDINGS = (
+NORMS_AND_EMBEDDINGS = (
     nn.Embedding,
     nn.EmbeddingBag,
     nn.LayerNorm,
@@ -37,18 +37,23 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def prunable(model: nn.Module, only: Only = None, *, biases: bool = False) -> dict[str, nn.Parameter]:
+def prunable(
+    model: nn.Module, only: Only = None, *, biases: bool = False, frozen: bool = False
+) -> dict[str, nn.Parameter]:
     """Return the tensors that a prune may touch, in the order of `model.named_parameters()`.
 
     The default set is the weights of Linear, Conv*, RNN/LSTM/GRU (input-hidden and hidden-hidden) and
-    MultiheadAttention layers, the classifier included. Biases, norms and embeddings are left alone, and so is a
-    weight tied to an embedding. A tensor used by several modules is one tensor: one name, one mask, counted once.
+    MultiheadAttention layers, the classifier included. Biases, norms and embeddings are left alone, and so are a
+    weight tied to an embedding and what is frozen (`requires_grad=False`). A tensor used by several modules is one
+    tensor: one name, one mask, counted once. `coverage` says what was left out of a model, and why.
 
     Args:
         model: any module; wrappers (DDP, `torch.compile`) are looked through.
-        only: narrows the default set: a predicate `(name, parameter) -> bool`, or names and globs
-            (`"encoder.*"`). An exact name may reach beyond the default set (a bias, an embedding).
+        only: narrows the default set: a predicate `(name, parameter) -> bool`, or names and globs. Globs reach frozen
+            weights and the matrices of modules that are no layers of torch (`"experts.*"`) as well; biases, norms and
+            embeddings by a glob that fits nothing else (`"*.bias"`). An exact name reaches every parameter.
         biases: add the biases of those layers (SNIP's own protocol counts them).
+        frozen: add what is frozen.
 
     Raises:
         SecateurError: nothing is left to prune, a name is unknown, or a layer is not initialised yet.
@@ -59,13 +64,20 @@ def prunable(model: nn.Module, only: Only = None, *, biases: bool = False) -> di
     model = unwrap(model)
     named = dict(model.named_parameters())
     _refuse_lazy(named)
-    default = _default_names(model, named, biases)
+    usual = _default_names(model, named, biases)
+    default = {name for name in usual if frozen or named[name].requires_grad}
     if only is None:
         chosen = default
     elif callable(only):
         chosen = {name for name in default if only(name, named[name])}
     else:
-        chosen = _matching([only] if isinstance(only, str) else list(only), named, default)
+        by_glob = usual | _own_matrices(model, named)
+        chosen = _matching([only] if isinstance(only, str) else list(only), named, by_glob)
+    if not chosen and usual and not default:
+        raise SecateurError(
+            f"Every weight of {type(model).__name__} is frozen (requires_grad=False), and what is frozen is left "
+            'alone. Ask for it: only="*" prunes frozen weights as well.'
+        )
     if not chosen:
         raise SecateurError(
             f"Nothing to prune in {type(model).__name__} with only={only!r}: expected at least one weight of a Linear, "
@@ -87,7 +99,7 @@ def _default_names(model: nn.Module, named: dict[str, nn.Parameter], biases: boo
     excluded = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, _NORMS_AND_EMBEDDINGS)
+        if isinstance(module, NORMS_AND_EMBEDDINGS)
         for parameter in module.parameters(recurse=False)
     }
     found = set()
@@ -96,6 +108,32 @@ def _default_names(model: nn.Module, named: dict[str, nn.Parameter], biases: boo
             if id(parameter) not in excluded and parameter.is_floating_point():
                 found.add(name_of[id(parameter)])
     return found
+
+
+def _own_matrices(model: nn.Module, named: dict[str, nn.Parameter]) -> set[str]:
+    """Parameters of two and more dimensions that belong to no layer of torch: fused experts, low-rank factors, …"""
+    known = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMS_AND_EMBEDDINGS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {
+        name
+        for name, parameter in named.items()
+        if parameter.dim() > 1 and id(parameter) not in known and parameter.is_floating_point()
+    }
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a layer of torch (or GPT-2's `Conv1D`) whose weights are pruned by default."""
+    known = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention, *_RECURRENT)
+    return isinstance(module, known) or is_hugging_face_conv1d(module)
+
+
+def layer_weights(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the weights that this very module owns, if it is such a layer; its biases are not among them."""
+    return _layer_tensors(module, biases=False)
 
 
 def _layer_tensors(module: nn.Module, biases: bool) -> Iterator[nn.Parameter]:
@@ -120,17 +158,18 @@ def is_hugging_face_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.dim() == 2
 
 
-def _matching(patterns: Iterable[str], named: dict[str, nn.Parameter], default: set[str]) -> set[str]:
+def _matching(patterns: Iterable[str], named: dict[str, nn.Parameter], by_glob: set[str]) -> set[str]:
     chosen: set[str] = set()
     for pattern in patterns:
         if pattern in named:
             chosen.add(pattern)
             continue
-        hits = {name for name in default if fnmatchcase(name, pattern)}
+        hits = {name for name in by_glob if fnmatchcase(name, pattern)}
+        hits = hits or {name for name in named if fnmatchcase(name, pattern)}
         if not hits:
             raise SecateurError(
                 f"`only`: no prunable parameter matches {pattern!r}.{nearest(pattern, named)} "
-                f"Prunable here: {', '.join(sorted(default)) or 'none'}."
+                f"Prunable here: {', '.join(sorted(by_glob)) or 'none'}."
             )
         chosen |= hits
     return chosen

@@ -24,19 +24,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from secateur.measures._activations import Call, watched
-from secateur.measures._activity import activity
+from secateur.measures._batch import Batch, Loss
 from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow
 from secateur.measures._gather import gather
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
-from secateur.measures._inputs import gram, input_norm
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
 from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, weight
 from secateur.measures._preserve import preserved, swapped
-from secateur.measures._probe import Batch, Evidence, Loss, Params, Probe
+from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_norm, all_sum, from_first_rank, reduced
 from secateur.measures._running import Running
+from secateur.measures._signals import activity, gram, input_norm
 
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
@@ -73,6 +73,7 @@ __all__ = [
     "activity",
     "all_norm",
     "all_sum",
+    "at_least_float32",
     "check_online",
     "distinct",
     "fisher",

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur._base.errors import SecateurError
 from secateur.measures._measure import Collector, Measure
-from secateur.measures._probe import Evidence, Params, Probe
+from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_sum, reduced
 from secateur.measures._running import Running
 
@@ -76,8 +76,12 @@ def _hessian_times(
     if isinstance(along, Tensor) and along.requires_grad:
         tensors = list(probe.params.values())
         products = torch.autograd.grad(along, tensors, allow_unused=True, retain_graph=keep)
-        found = {name: product for name, product in zip(probe.params, products, strict=True) if product is not None}
-    return {name: found[name].detach() if name in found else torch.zeros_like(probe.params[name]) for name in grads}
+        found = {
+            name: at_least_float32(product.detach())
+            for name, product in zip(probe.params, products, strict=True)
+            if product is not None
+        }
+    return {name: found[name] if name in found else torch.zeros_like(grad) for name, grad in grads.items()}
 
 
 def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:

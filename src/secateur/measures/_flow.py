@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
+from secateur.measures._batch import call, logits_of
 from secateur.measures._measure import Measure, Needs
-from secateur.measures._preserve import swapped
-from secateur.measures._probe import Probe
+from secateur.measures._preserve import recast_buffers, swapped
+from secateur.measures._probe import Evidence, Probe
 from secateur.measures._running import Running
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_NOISE = 1e-12  # of the whole flow: float64 rounds at 1e-16, so a layer with less than this has none
 
 
 class _Flow(Running):
@@ -26,9 +28,24 @@ class _Flow(Running):
             return
         model = probe.model
         with swapped(dict(model.named_parameters()), _positive(model)), _linear(model), torch.enable_grad():
-            outcome = _sum_of_outputs(_call(model, _ones(probe.inputs)))
+            outcome = _sum_of_outputs(call(model, _ones(probe.inputs)))
             _check(outcome)
-            self.fold(probe.differentiate(outcome), own=False)
+            found = _without_noise(probe, probe.differentiate(outcome), float(outcome.detach()))
+        self.fold(found, own=False)
+
+
+def _without_noise(probe: Probe, flows: Evidence, total: float) -> Evidence:
+    """Set to zero what is rounding: layers whose flow is none of the whole, as before a softmax, whose sum is fixed.
+
+    Without a layer that has any, every score would be noise.
+    """
+    share = {name: float((flow * probe.params[name].detach()).abs().sum()) / total for name, flow in flows.items()}
+    if share and max(share.values()) < _NOISE:
+        raise SecateurError(
+            f"No layer's weights change the synaptic flow {total:g} beyond rounding: no score can rank them. Does the "
+            "model end in a softmax, or in another normalisation of its outputs? Measure it without that."
+        )
+    return {name: flow if share[name] >= _NOISE else torch.zeros_like(flow) for name, flow in flows.items()}
 
 
 def _positive(model: nn.Module) -> dict[str, Tensor]:
@@ -48,23 +65,17 @@ def _linear(model: nn.Module) -> Iterator[None]:
     multiplication by γ/√(running variance + ε).
     """
     handles = []
-    saved = {}
     for module in model.modules():
         if isinstance(module, _BATCH_NORMS):
             handles.append(module.register_forward_hook(_scale_by_statistics))
-        elif isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.instancenorm._InstanceNorm):
+        elif _is_norm(module):
             handles.append(module.register_forward_hook(_pass_on))
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_floating_point():
-                saved[(module, name)] = buffer
-                module._buffers[name] = buffer.double()
     try:
-        yield
+        with recast_buffers(model, None, torch.float64):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for (module, name), buffer in saved.items():
-            module._buffers[name] = buffer
 
 
 def _scale_by_statistics(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -77,8 +88,20 @@ def _scale_by_statistics(module: Any, args: tuple[Tensor, ...], output: Tensor) 
     return args[0] * (scale.reshape(shape) if scale.dim() else scale)
 
 
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it normalises activations: torch's own layers, and those of others by name (`LlamaRMSNorm`).
+
+    A block that contains layers besides (`PreNorm`, `NormAndProject`) is none.
+    """
+    own = isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm | nn.modules.instancenorm._InstanceNorm)
+    named = "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
+    return own or (named and all(p.dim() <= 1 for p in module.parameters()))
+
+
 def _pass_on(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return args[0]
+    """Let the input through; a norm of others that changes its shape does something else besides, and stays."""
+    passes = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+    return args[0] if passes and args[0].shape == output.shape else output
 
 
 def _ones(inputs: Any) -> Any:
@@ -88,21 +111,17 @@ def _ones(inputs: Any) -> Any:
         return torch.ones_like(inputs[:1], dtype=dtype)
     if isinstance(inputs, Mapping):
         return {key: _ones(value) for key, value in inputs.items() if key != "labels"}
+    if isinstance(inputs, tuple | list):
+        return [_ones(value) for value in inputs]
     raise SecateurError(f"Synaptic flow needs tensor inputs to copy the shape of, got {type(inputs).__name__}.")
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
 
 
 def _sum_of_outputs(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output.sum()
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits.sum()
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0].sum()
-    raise SecateurError(f"Synaptic flow needs a model that returns a tensor (or .logits), got {type(output).__name__}.")
+    return logits_of(output).sum()
 
 
 def _check(outcome: Tensor) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from secateur._base.errors import SecateurError
+from secateur.measures._batch import Batch, Loss
 from secateur.measures._measure import Collector, Measure, Needs
 from secateur.measures._observe import check_complete
-from secateur.measures._preserve import preserved
-from secateur.measures._probe import Batch, Evidence, Loss, Params, Probe
+from secateur.measures._preserve import preserved, recast_buffers, swapped
+from secateur.measures._probe import HALVES, Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import reduced
 
 _WANTED = {
@@ -61,12 +62,13 @@ def gather(
         raise SecateurError(f"Each measure may be gathered once, got {names}.")
     _check_batches(batches, measures)
     found: dict[str, Evidence] = {}
-    probe = partial(Probe, model, params, loss=loss or F.cross_entropy, generator=generator, dense=dense)
+    probe = partial(Probe, model, params, loss=loss, generator=generator, dense=dense)
     for train in dict.fromkeys(measure.train for measure in measures):
         group = [measure for measure in measures if measure.train is train]
         collectors = [measure.begin(params) for measure in group]
-        with preserved(model, params, train=train), _exact(params):
-            _run(probe, _wanted(batches, params, group), collectors)
+        wanted = _wanted(batches, model, group)
+        with preserved(model, params, train=train), _exact(model, params, group):
+            _run(probe, wanted, collectors)
             for measure, collector in zip(group, collectors, strict=True):
                 found[measure.name] = reduced(collector.compute(), measure.reduction)
                 check_complete(measure, found[measure.name], params)
@@ -74,13 +76,22 @@ def gather(
 
 
 @contextmanager
-def _exact(params: Params) -> Iterator[None]:
-    """Record gradients although the caller may not, and compute in the weights' own precision although the caller's
-    autocast would not: gradients of half precision underflow, and equal scores cannot be ranked.
+def _exact(model: nn.Module, params: Params, measures: Sequence[Measure]) -> Iterator[None]:
+    """Record gradients although the caller may not, and differentiate in float32 at least, although the caller's
+    autocast or the model's own dtype would not: gradients of half precision underflow, and equal scores cannot be
+    ranked.
     """
     device = next(iter(params.values())).device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
+    with torch.enable_grad(), torch.autocast(device, enabled=False), ExitStack() as stack:
+        if _differentiated(measures):
+            halves = {name: p for name, p in model.named_parameters() if p.dtype in HALVES}
+            stack.enter_context(swapped(halves, {name: p.detach().float() for name, p in halves.items()}))
+            stack.enter_context(recast_buffers(model, HALVES, torch.float32))
         yield
+
+
+def _differentiated(measures: Sequence[Measure]) -> bool:
+    return any(measure.needs is Needs.LABELS for measure in measures)
 
 
 def _run(probe: Callable[..., Probe], batches: Callable[[], Iterable[Batch | None]], active: list[Collector]) -> None:
@@ -99,27 +110,31 @@ def _run(probe: Callable[..., Probe], batches: Callable[[], Iterable[Batch | Non
 
 
 def _wanted(
-    batches: Iterable[Batch] | None, params: Params, measures: Sequence[Measure]
+    batches: Iterable[Batch] | None, model: nn.Module, measures: Sequence[Measure]
 ) -> Callable[[], Iterable[Batch | None]]:
     """As many batches as the measures look at: all, one (for its shape), or a pass without any."""
     needs = max(measure.needs for measure in measures)
     if batches is None or needs is Needs.NOTHING:
         return lambda: [None]
-    device = next(iter(params.values())).device
-    return lambda: _on(device, islice(batches, 1) if needs is Needs.SHAPES else batches)
+    device = next(model.parameters()).device
+    widen = _differentiated(measures) and any(p.dtype in HALVES for p in model.parameters())
+    return lambda: _as_the_model(device, widen, islice(batches, 1) if needs is Needs.SHAPES else batches)
 
 
-def _on(device: torch.device, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Move every tensor of a batch to `device`."""
+def _as_the_model(device: torch.device, widen: bool, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Move every tensor of a batch to `device`; with `widen`, halves become float32."""
 
     def move(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value.to(device)
+            value = value.clone() if value.is_inference() else value  # made under inference_mode: it takes no graph
+            return at_least_float32(value.to(device)) if widen else value.to(device)
         if isinstance(value, Mapping):
             return {key: move(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(move(item) for item in value) if type(value) in (tuple, list) else value
-        return value
+        if isinstance(value, PackedSequence):
+            return value.to(device)  # pyright: ignore[reportCallIssue, reportArgumentType] torch does not say so
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(move(item) for item in value))
+        return type(value)(move(item) for item in value) if type(value) in (tuple, list) else value
 
     for batch in batches:
         yield move(batch)

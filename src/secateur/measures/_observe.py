@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from secateur._base.errors import ScoreError, SecateurError
 from secateur.measures._measure import Collector, Measure, Memory, Needs
-from secateur.measures._probe import Evidence, Params, Probe
+from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 
 
 class Observer:
@@ -104,8 +103,8 @@ class Observer:
     def _show(
         self, grads: Mapping[str, Tensor], dense: Mapping[str, Tensor] | None, measures: Sequence[Measure]
     ) -> None:
-        given = {name: grads[name].detach() for name in self._params if name in grads}
-        probe = Probe(self._model, self._params, None, F.cross_entropy, self._generator, given_grads=given, dense=dense)
+        given = {name: at_least_float32(grads[name].detach()) for name in self._params if name in grads}
+        probe = Probe(self._model, self._params, None, None, self._generator, given_grads=given, dense=dense)
         for measure in measures:
             self._collectors[measure.name].update(probe)
 

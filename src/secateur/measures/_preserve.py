@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -58,3 +58,25 @@ def swapped(params: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) ->
     finally:
         for name, data in original.items():
             params[name].data = data
+
+
+@contextmanager
+def recast_buffers(model: nn.Module, found: Collection[torch.dtype] | None, wanted: torch.dtype) -> Iterator[None]:
+    """Let buffers be of another dtype for a while; the originals come back as they were.
+
+    Args:
+        model: whose buffers.
+        found: the dtypes of those that change; None: all floating-point ones.
+        wanted: the dtype that they have inside.
+    """
+    saved = {}
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() if found is None else buffer.dtype in found:
+                saved[(module, name)] = buffer
+                module._buffers[name] = buffer.to(wanted)
+    try:
+        yield
+    finally:
+        for (module, name), buffer in saved.items():
+            module._buffers[name] = buffer

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import SecateurError
+from secateur.measures._batch import Batch, Loss, call, inputs_of, loss_of
 
-Batch = tuple[Any, ...] | list[Any] | Mapping[str, Any] | Tensor
-Loss = Callable[[Any, Any], Tensor]
+HALVES = (torch.float16, torch.bfloat16)
 Evidence = dict[str, Tensor]
 Params = Mapping[str, nn.Parameter]
 
@@ -25,7 +24,7 @@ class Probe:
         model: the model, in the mode the measure asked for.
         params: the prunable parameters by name.
         batch: (inputs, targets), a mapping of keyword arguments, or inputs alone; None online.
-        loss: (output, target) → scalar.
+        loss: (output, target) → scalar; None: the output's own, or cross-entropy (`_batch` has the rule).
         generator: source of randomness for measures that draw.
         pass_: which pass over the batches this is, from 0.
         given_grads: gradients that somebody else computed (a training step); then no batch is run.
@@ -35,7 +34,7 @@ class Probe:
     model: nn.Module
     params: Params
     batch: Batch | None
-    loss: Loss
+    loss: Loss | None
     generator: torch.Generator | None = None
     pass_: int = 0
     given_grads: Mapping[str, Tensor] | None = None
@@ -45,36 +44,16 @@ class Probe:
 
     def evaluate(self, *, temperature: float = 1.0) -> Tensor:
         """Return the scalar loss of the batch, with its graph; logits are divided by `temperature`."""
-        batch = self.batch
-        if isinstance(batch, Mapping):
-            output = self.model(**batch)
-            if temperature == 1.0 and getattr(output, "loss", None) is not None:
-                return _scalar(output.loss)
-            if "labels" not in batch:
-                raise SecateurError(
-                    "A mapping batch needs 'labels' or a model whose output has a `.loss`: this score is of the loss. "
-                    f"Got only {sorted(batch)}."
-                )
-            return _scalar(self.loss(output.logits / temperature, batch["labels"]))
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            what = f"{len(batch)} element(s)" if isinstance(batch, tuple | list) else "inputs alone"
-            raise SecateurError(
-                "A batch must be (inputs, targets) or a mapping with 'labels': this score is of the loss and needs "
-                f"labels. Got a {type(batch).__name__} of {what}."
-            )
-        inputs, targets = batch
-        output = self.model(inputs)
-        return _scalar(self.loss(output if temperature == 1.0 else output / temperature, targets))
+        return loss_of(self.model, self.batch, self.loss, temperature=temperature)
 
     @property
     def inputs(self) -> Any:
         """The model's input alone (the first element of a pair, all keyword arguments of a mapping)."""
-        return self.batch[0] if isinstance(self.batch, tuple | list) else self.batch
+        return None if self.batch is None else inputs_of(self.batch)
 
     def run(self) -> Any:
         """Return what the model makes of the inputs; labels are not needed."""
-        inputs = self.inputs
-        return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
+        return call(self.model, self.inputs)
 
     @property
     def weights(self) -> Evidence:
@@ -97,12 +76,12 @@ class Probe:
         return self.params.keys() - self.grads.keys()
 
     def differentiate(self, loss: Tensor, *, create_graph: bool = False) -> Evidence:
-        """Return ∂loss/∂w for each parameter that the loss depends on."""
+        """Return ∂loss/∂w for each parameter that the loss depends on, in float32 at least."""
         if not loss.requires_grad:
             return {}
         tensors = list(self.params.values())
         found = torch.autograd.grad(loss, tensors, create_graph=create_graph, allow_unused=True)
-        return {name: grad for name, grad in zip(self.params, found, strict=True) if grad is not None}
+        return {name: at_least_float32(grad) for name, grad in zip(self.params, found, strict=True) if grad is not None}
 
     def own_grads(self) -> Evidence:
         """Like `grads`, but the caller may keep and overwrite them: the first gets the buffers, others copies."""
@@ -112,11 +91,6 @@ class Probe:
         return {name: grad.clone() for name, grad in self.grads.items()}
 
 
-def _scalar(loss: Tensor) -> Tensor:
-    if loss.numel() != 1:
-        raise SecateurError(f"`loss` must return a scalar, got shape {tuple(loss.shape)}. Take its mean.")
-    if not torch.isfinite(loss.detach()).all():
-        raise SecateurError(
-            f"The loss of a scoring batch is {loss.item()}: scores would be meaningless. Check the batch."
-        )
-    return loss.reshape(())
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return the tensor itself, or its values in float32: products and sums of halves underflow, or round away."""
+    return tensor.float() if tensor.dtype in HALVES else tensor

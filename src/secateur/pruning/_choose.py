@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, Score, Structure
 from secateur.masks import Masks
+from secateur.pruning._ties import report_ties
 
 Scores = Mapping[str, Tensor]
 
 
-def choose(method: Method, moment: Moment) -> dict[str, Tensor]:
+def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Tensor]:
     """Say which weights stay after this moment, as one boolean tensor per parameter.
 
     Units compete by the method's score for the density of the moment, among those alive; where the method regrows, a
     part of what stays is then exchanged for what is worth more by the growth's score, or the dead compete as well.
+    At the `last` moment there is a warning if equal scores leave the choice to the index.
     """
     regrow, structure = method.regrow, method.structure
-    untouched = all(bool(bits.all()) for bits in moment.alive.values())
+    untouched = all(all_true(bits) for bits in moment.alive.values())
     start = regrow.start if regrow is not None and untouched else None
     ranking = start or method.score
     if ranking is None:
@@ -33,6 +36,7 @@ def choose(method: Method, moment: Moment) -> dict[str, Tensor]:
     free = untouched or (regrow is not None and regrow.revives)
     alive = None if free else _living_units(structure, moment, scores)
     keep = method.scope(scores, moment.shapes, moment.density, alive=alive)
+    report_ties(scores, keep, alive, ranking, warn=last)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
     masks = structure.expand(keep, moment.shapes)

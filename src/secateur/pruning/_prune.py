@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
+from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
-from secateur.pruning._refusals import refuse_offline, refuse_unscorable
+from secateur.pruning._refusals import refuse_offline, refuse_other_than_method, refuse_unscorable, report_left_out
 from secateur.selection import kept_count
 
 
+@torch.inference_mode(mode=False)  # the masks and the weights outlive a caller's inference_mode
 def prune(
     model: nn.Module,
     method: Method,
@@ -57,9 +59,12 @@ def prune(
     10
     """
     network = unwrap(model)
+    refuse_other_than_method(method)
     refuse_offline(method)
     params = prunable(network, only, biases=method.structure.biases)
     refuse_unscorable(params)
+    if only is None:
+        report_left_out(network, params)
     bits = _present(network, method, masks, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):
@@ -67,13 +72,14 @@ def prune(
         for step, density in enumerate(method.schedule.densities):
             moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
             last = step == len(method.schedule.densities) - 1
-            chosen = _after(network, method, moment, batches, loss, repairs=last or _repairs_always(method))
+            chosen = _after(network, method, moment, batches, loss, last=last)
             bits = dict(chosen)
         report_empty(chosen, allow_empty=allow_empty)
         chosen.apply_(network)
     return chosen
 
 
+@torch.inference_mode(mode=False)
 def scores(
     model: nn.Module,
     method: Method,
@@ -91,9 +97,11 @@ def scores(
     s_j = |g_j| / Σ_k |g_k| (arXiv 1810.02340, eq. 6), which adds up to 1.
     """
     network = unwrap(model)
+    refuse_other_than_method(method)
     if method.score is None:
         raise SecateurError(f"{method.name} has gates and no score: what stays is learned while the network trains.")
     params = prunable(network, only, biases=method.structure.biases)
+    refuse_unscorable(params)
     measures = [measure for _, measure in method.score.measures]
     evidence = gather(network, reusable(batches), measures, params=params, loss=loss, generator=generator)
     with torch.no_grad():
@@ -113,18 +121,19 @@ def _after(
     batches: Iterable[Batch] | None,
     loss: Loss | None,
     *,
-    repairs: bool,
+    last: bool,
 ) -> Masks:
     """The masks after one moment, for which the network is measured as pruned so far; survivors repaired if asked."""
+    repairs = last or _repairs_always(method)
     measures = [measure for measure in method.measures if repairs or not _for_repair_only(method, measure)]
     dense = {name: parameter.data for name, parameter in moment.params.items()}
-    cut = {name: dense[name] * bits for name, bits in moment.alive.items() if not bool(bits.all())}
+    cut = {name: dense[name] * bits for name, bits in moment.alive.items() if not all_true(bits)}
     with swapped(moment.params, cut):
         evidence = gather(
             network, batches, measures, params=moment.params, loss=loss, generator=moment.generator, dense=dense
         )
     moment = replace(moment, evidence=evidence)
-    masks = Masks(choose(method, moment), copy=False)
+    masks = Masks(choose(method, moment, last=last), copy=False)
     if repairs and method.repair is not None:
         method.repair(network, masks, moment)
     return masks

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur._base.errors import EarlyFinishWarning, SecateurError
+from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
@@ -21,7 +22,13 @@ from secateur.pruning._choose import choose, report_empty
 from secateur.pruning._evidence import Training
 from secateur.pruning._gates import Gates
 from secateur.pruning._prune import reusable
-from secateur.pruning._refusals import refuse_closure, refuse_in_training, refuse_unscorable
+from secateur.pruning._refusals import (
+    refuse_closure,
+    refuse_in_training,
+    refuse_other_than_method,
+    refuse_unscorable,
+    report_left_out,
+)
 
 
 class Pruner:
@@ -68,11 +75,14 @@ class Pruner:
         generator: torch.Generator | None = None,
         allow_empty: bool = True,
     ) -> None:
+        refuse_other_than_method(method)
         self.method = method
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)
         refuse_unscorable(self._params)
         refuse_in_training(method, with_batches=batches is not None)
+        if only is None:
+            report_left_out(self._network, self._params)
         self._batches = reusable(batches)
         self._loss = loss
         self._generator = generator
@@ -230,7 +240,8 @@ class Pruner:
         density = None if milestone is None else milestone.density
         moment = self._moment(step, density, self._hold.masks)
         moment = replace(moment, evidence=self._evidence(moment))
-        masks = Masks(choose(self.method, moment), copy=False)
+        last = step >= self.method.schedule.milestones[-1].step
+        masks = Masks(choose(self.method, moment, last=last), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
         if self.method.repair is not None and self.method.repair.always:
             self.method.repair(self._network, masks, moment)
@@ -242,7 +253,7 @@ class Pruner:
         return Moment(step, density, self._params, here, generator=self._generator, layouts=turned)
 
     def _evidence(self, moment: Moment) -> dict[str, dict[str, Tensor]]:
-        untouched = all(bool(bits.all()) for bits in moment.alive.values())
+        untouched = all(all_true(bits) for bits in moment.alive.values())
         start = self.method.regrow.start if untouched and self.method.regrow is not None else None
         if self._training is None:
             measures = self.method.measures if start is None else [measure for _, measure in start.measures]

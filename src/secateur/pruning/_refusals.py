@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from secateur._base.errors import ScoreError, SecateurError
+import warnings
+
+from torch import nn
+
+from secateur._base.errors import LeftOutWarning, ScoreError, SecateurError
 from secateur.axes import Method
+from secateur.masks import coverage
 from secateur.measures import Needs, Params, check_online
+
+_NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
+
+
+def refuse_other_than_method(method: object) -> None:
+    """Refuse what is no method: its name, or the function that makes it."""
+    if isinstance(method, Method):
+        return
+    if isinstance(method, str):
+        got, name = f"the name {method!r}", method
+    elif callable(method):
+        name = getattr(method, "__name__", type(method).__name__)
+        got = f"the function {name!r}, which makes one"
+    else:
+        got, name = f"{type(method).__name__} {method!r}", "snip"
+    raise SecateurError(f"`method` must be a Method, got {got}. Write, for example, methods.{name}(density=0.05).")
 
 
 def refuse_offline(method: Method) -> None:
@@ -38,6 +59,23 @@ def refuse_in_training(method: Method, *, with_batches: bool) -> None:
             )
 
 
+def report_left_out(model: nn.Module, params: Params) -> None:
+    """Warn of weights that a prune would be expected to reach and does not: a layer left dense is no small thing."""
+    found = coverage(model, params)
+    weights = [one for one in found.left_out if one.weight]
+    if sum(one.numel for one in weights) < _NOTICEABLE * found.total:
+        return
+    named = ", ".join(f"{one.name} ({one.numel:,}; {one.why})" for one in weights[:3])
+    warnings.warn(
+        f"{sum(one.numel for one in weights):,} weights in {len(weights)} tensors are left out and stay dense: "
+        f"{named}{', …' if len(weights) > 3 else ''}; the masks cover {found.share:.1%} of the model's parameters. "
+        "Bake reparametrisations in (torch.nn.utils.parametrize.remove_parametrizations, prune.remove, "
+        "remove_weight_norm), name own parameters with `only`, or leave them out on purpose: only=the rest.",
+        LeftOutWarning,
+        stacklevel=3,
+    )
+
+
 def refuse_closure(name: str, closure: bool) -> None:
     """Refuse `optimizer.step(closure)` where something must happen between backward and the step."""
     if closure:
@@ -54,6 +92,11 @@ def refuse_unscorable(params: Params) -> None:
             raise SecateurError(
                 f"{name!r} is sharded (a DTensor): scores of shards cannot be ranked. Prune before fully_shard(), "
                 "then hold(sharded_model, masks)."
+            )
+        if parameter.is_inference():
+            raise SecateurError(
+                f"{name!r} was made under torch.inference_mode(): it takes no gradient and no writing. Make the model "
+                "outside of it, or go on with copy.deepcopy(model), called outside of it."
             )
         if parameter.is_meta:
             raise SecateurError(f"{name!r} has no data (device 'meta'). Materialise the model before pruning.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import EarlyFinishWarning, EmptyLayerWarning
+from secateur._base.errors import OF_THE_OUTCOME, EarlyFinishWarning
 from secateur.axes import Method
 from secateur.selection import kept_count
 
@@ -110,6 +110,6 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
 def calm() -> Iterator[None]:
     """Small models may lose a layer, and a check may end early: neither is a matter of conformance."""
     with warnings.catch_warnings():
-        for kind in (EmptyLayerWarning, EarlyFinishWarning):
+        for kind in (*OF_THE_OUTCOME, EarlyFinishWarning):
             warnings.simplefilter("ignore", kind)
         yield

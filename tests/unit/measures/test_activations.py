@@ -144,7 +144,7 @@ def test_batches_are_one_stream() -> None:
 
 
 def test_large_batches_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    import secateur.measures._inputs as inputs
+    import secateur.measures._signals as inputs
 
     layer, x = nn.Conv2d(2, 3, 3).double(), torch.randn(7, 2, 6, 6, dtype=torch.float64)
     whole = [_gather(layer, [x], measure)["weight"] for measure in (input_norm(), gram())]

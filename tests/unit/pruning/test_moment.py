@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from online_cases import batch, best, mlp, seeded, weights
 from secateur import Masks, methods, prune, schedule, scope, scores, structure
-from secateur._base.errors import MaskError, ScoreError, SecateurError
+from secateur._base.errors import MaskError, ScoreError, SecateurError, TiedScoresWarning
 from secateur.axes import Method, Moment, all_alive, measured, method
 from secateur.axes.regrow import constant, drop_and_grow
 from secateur.measures import Measure, gather
@@ -130,7 +130,8 @@ def test_pruning_goes_on_from_masks_whatever_the_values_are() -> None:
     masks = Masks({"0.weight": torch.arange(240).reshape(20, 12) % 3 > 0})
     with torch.no_grad():
         model[0].weight[~masks["0.weight"]] = 1e6
-    again = prune(model, methods.magnitude(0.5, scope=scope.layerwise()), masks=masks)
+    with pytest.warns(TiedScoresWarning, match=r"40 of 80 units .* 0\.weight \(40 of 80\)"):
+        again = prune(model, methods.magnitude(0.5, scope=scope.layerwise()), masks=masks)
     assert not bool((again["0.weight"] & ~masks["0.weight"]).any()) and int(again["0.weight"].sum()) == 120
     assert int(again["2.weight"].sum()) == 30  # not named by the masks: whole so far
     assert bool((model[0].weight[~again["0.weight"]] == 0).all())

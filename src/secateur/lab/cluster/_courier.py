@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from secateur import __version__
-from secateur._base.errors import EmptyLayerWarning, SecateurError
+from secateur._base.errors import OF_THE_OUTCOME, SecateurError
 from secateur.lab.comparing import Places, run_at
 from secateur.lab.experiment import Experiment, pretraining
 from secateur.lab.repeat import BusyError, locked, write_bytes
@@ -113,7 +113,8 @@ def _start(call: Callable[[], None]) -> Future[None]:
     def body() -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", EmptyLayerWarning)  # it stands in the result
+                for kind in OF_THE_OUTCOME:  # they stand in the result
+                    warnings.simplefilter("ignore", kind)
                 call()
         except BaseException as problem:  # the waiting thread raises or reports it
             future.set_exception(problem)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from secateur._base.errors import EmptyLayerWarning, SecateurError
+from secateur._base.errors import OF_THE_OUTCOME, SecateurError
 from secateur.lab import data
 from secateur.lab.experiment import Experiment, load_data, source
 from secateur.lab.running import OnProgress, Progress, Result, run
@@ -151,7 +151,12 @@ def _parallel(
 def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: end without a traceback
     torch.set_num_threads(threads)
-    warnings.simplefilter("ignore", EmptyLayerWarning)
+    _ignore_outcomes()
+
+
+def _ignore_outcomes() -> None:
+    for kind in OF_THE_OUTCOME:
+        warnings.simplefilter("ignore", kind)
 
 
 @contextmanager
@@ -161,7 +166,7 @@ def quiet(threads: int) -> Iterator[None]:
     torch.set_num_threads(threads)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EmptyLayerWarning)
+            _ignore_outcomes()
             yield
     finally:
         torch.set_num_threads(before)

@@ -1,0 +1,79 @@
+"""Equal lowest scores: where the method does not say which weights stay, the index would."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from secateur._base.errors import ScoreError, TiedScoresWarning
+from secateur._base.zeros import all_true
+from secateur.axes import Score
+from secateur.measures import Needs
+
+Bits = Mapping[str, Tensor]
+
+
+class _Ties(NamedTuple):
+    """The units of one tensor that share its lowest score: how many stay, of how many, and that score."""
+
+    kept: int
+    all: int
+    score: float
+
+
+def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, score: Score, *, warn: bool) -> None:
+    """Refuse scores that tell nothing apart, and warn where the cut runs through equal lowest ones.
+
+    Args:
+        scores: one number per unit.
+        keep: which units stay.
+        alive: which units could have stayed; None: all.
+        score: what made the scores; the weights' own values may all be equal, a measurement may not.
+        warn: whether what is chosen here is the result; before that, a later round sees the weights again.
+    """
+    living = {name: _living(scores[name], keep[name], None if alive is None else alive[name]) for name in scores}
+    found = {name: _lowest(*both) for name, both in living.items() if both[0].numel()}
+    equal = {ties.score for ties in found.values()}
+    all_equal = len(equal) == 1 and all(ties.all == living[name][0].numel() for name, ties in found.items())
+    some_go = any(not all_true(bits) for _, bits in living.values()) if all_equal else True
+    if all_equal and some_go and score.needs is not Needs.NOTHING:
+        raise ScoreError(
+            f"All scores are equal ({equal.pop():g}): nothing tells the weights apart, and the mask would be the first "
+            "ones by index. Likely causes: a loss that is constant in the weights, labels that do not matter to it, or "
+            "an output layer of zeros."
+        )
+    tied = {name: ties for name, ties in found.items() if 0 < ties.kept < ties.all}
+    if warn and tied:
+        _warn(tied)
+
+
+def _warn(tied: Mapping[str, _Ties]) -> None:
+    kept, all_ = sum(ties.kept for ties in tied.values()), sum(ties.all for ties in tied.values())
+    where = ", ".join(f"{name} ({ties.kept} of {ties.all})" for name, ties in list(tied.items())[:3])
+    values = ", ".join(sorted({f"{ties.score:.3g}" for ties in tied.values()})[:3])
+    warnings.warn(
+        f"{kept} of {all_} units that share the lowest score of their layer ({values}) were kept, by their index and "
+        f"not by the method: {where}{', …' if len(tied) > 3 else ''}. The density is higher than the scores can "
+        "tell apart: lower it, or score on more batches.",
+        TiedScoresWarning,
+        stacklevel=2,
+    )
+
+
+def _living(scores: Tensor, keep: Tensor, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (scores, keep) if alive is None else (scores[alive], keep[alive])
+
+
+def _lowest(scores: Tensor, keep: Tensor) -> _Ties:
+    """Count the units that share the lowest score. Rows without any are not looked at twice."""
+    low = scores
+    if scores.dim() > 1:
+        low = scores.flatten(1).amin(1)
+        here = low == low.amin()
+        scores, keep = scores[here], keep[here]
+    value = low.amin()
+    tied = scores == value
+    return _Ties(int((tied & keep).count_nonzero()), int(tied.count_nonzero()), float(value))
