@@ -1,7 +1,7 @@
 """What a method is made of (score, structure, scope, schedule, regrow, gate, repair), and the value that joins it."""
 
 from secateur.axes import gate, regrow, repair, schedule, scope, structure
-from secateur.axes._method import Factory, Method, invert, method
+from secateur.axes._method import Factory, Method, invert, method, speaking
 from secateur.axes._moment import Bits, Moment, all_alive
 from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
 from secateur.axes._score import Score, ScoreFunction, measured
@@ -40,5 +40,6 @@ __all__ = [
     "repair",
     "schedule",
     "scope",
+    "speaking",
     "structure",
 ]

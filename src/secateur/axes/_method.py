@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, nearest
 from secateur.axes._score import Score, ScoreFunction, measured
 from secateur.axes.gate import Relax
 from secateur.axes.regrow import Regrow
@@ -117,3 +120,24 @@ def invert(method: Method) -> Method:
 
 
 Factory = Callable[..., Method]
+
+
+def speaking(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method's function answer an option that it does not have with a sentence that names the way out."""
+    known = inspect.signature(factory).parameters
+
+    @functools.wraps(factory)
+    def call(*args: Any, **options: Any) -> Any:
+        for option, value in options.items():
+            if option not in known:
+                raise SecateurError(_no_such_option(factory.__name__, option, value, known))
+        return factory(*args, **options)
+
+    return call
+
+
+def _no_such_option(name: str, option: str, value: Any, known: Collection[str]) -> str:
+    said = f"{name} has no option `{option}`."
+    if option == "sparsity" and "density" in known and isinstance(value, int | float) and 0 <= value < 1:
+        return f"{said} What counts here is what stays: sparsity={value:g} is density={round(1 - value, 12):g}."
+    return f"{said}{nearest(option, known)} It has {', '.join(known)}."

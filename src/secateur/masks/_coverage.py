@@ -108,13 +108,13 @@ def _why(model: nn.Module, path: str, module: nn.Module, local: str, parameter: 
         return "of a normalisation", False
     if isinstance(module, parametrize.ParametrizationList):
         layer = model.get_submodule(path.rsplit(".", 2)[0] if path.count(".") > 1 else "")
-        return f"reparametrised ({type(module[0]).__name__.strip('_')} of a {_original(layer)})", parameter.dim() > 1
+        return f"reparametrised: {type(module[0]).__name__.strip('_')} of a {_original(layer)}", parameter.dim() > 1
     if "bias" in local:
         return "a bias", False
     if parameter.dim() < 2:
         return "a vector", False
     if is_layer(module):
-        return f"reparametrised ({local} of a {type(module).__name__})", True
+        return f"reparametrised: {local} of a {type(module).__name__}", True
     if not parameter.requires_grad:
         return "frozen (requires_grad=False)", False
     return f"own parameter of {type(module).__name__}", True

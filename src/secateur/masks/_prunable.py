@@ -121,7 +121,10 @@ def _own_matrices(model: nn.Module, named: dict[str, nn.Parameter]) -> set[str]:
     return {
         name
         for name, parameter in named.items()
-        if parameter.dim() > 1 and id(parameter) not in known and parameter.is_floating_point()
+        if parameter.dim() > 1
+        and "bias" not in name.rpartition(".")[2]
+        and id(parameter) not in known
+        and parameter.is_floating_point()
     }
 
 

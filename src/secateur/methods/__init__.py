@@ -5,6 +5,7 @@ Files in this folder never import one another. Adding a method is one file and o
 
 from __future__ import annotations
 
+from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._dns import dns
 from secateur.methods._erk import erk
@@ -43,3 +44,6 @@ __all__ = [
     "snip_it",
     "synflow",
 ]
+
+for _name in __all__:
+    globals()[_name] = speaking(globals()[_name])

@@ -6,6 +6,10 @@ before is held at zero while it runs.
 
 from __future__ import annotations
 
+from secateur.axes import speaking
 from secateur.programs._imp import imp
 
 __all__ = ["imp"]
+
+for _name in __all__:
+    globals()[_name] = speaking(globals()[_name])
