@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from secateur._base import door
 from secateur.sparse.layers import OneDnnLinear
-from secateur.sparse.measured import processor
+from secateur.sparse.timing import processor
 
 
 # ------------------------------------------------------------------ candidates

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from secateur._base import door
-from secateur.sparse.measured import interleaved, processor
 from secateur.sparse.plans import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
+from secateur.sparse.timing import interleaved, processor
 
 LAYERS = ((4096, 4096, 128), (300, 784, 100), (100, 300, 100))  # outputs, inputs, samples
 DENSITIES = (0.05, 0.02, 0.01)

@@ -30,7 +30,7 @@ from secateur.lab.comparing import compare, deviation
 from secateur.lab.experiment import Engine, Experiment, Ramp, Recipe, untrained
 from secateur.lab.running import Progress, masks_for
 from secateur.sparse import compile_step
-from secateur.sparse.measured import interleaved, processor
+from secateur.sparse.timing import interleaved, processor
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
 SINGLE, BLOCKS = (1, 1), (4, 1)

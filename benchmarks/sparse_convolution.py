@@ -30,7 +30,7 @@ from secateur.lab.data import DataError, load
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
 from secateur.sparse.layers import sparse_convolution
-from secateur.sparse.measured import interleaved
+from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.05, 0.02, 0.01)
 LAYER_DENSITIES = (0.10, 0.05, 0.02, 0.01)

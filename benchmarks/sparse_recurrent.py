@@ -28,7 +28,7 @@ import secateur as sc
 from secateur._base import door
 from secateur.lab.models import build
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.measured import interleaved
+from secateur.sparse.timing import interleaved
 
 NETS = {"lstm-s": "LSTM-128", "lstm-b": "LSTM-256", "gru-s": "GRU-128"}
 DENSITIES = (0.10, 0.05, 0.02, 0.01)

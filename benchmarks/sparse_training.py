@@ -27,7 +27,7 @@ from secateur import Masks
 from secateur._base import door
 from secateur.lab.data import DataError, load
 from secateur.sparse import compile_step, sparsify
-from secateur.sparse.measured import interleaved
+from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
 # Seconds of one candidate's turn. Other candidates' threads spin for a while after their turn and leave their data in

@@ -38,7 +38,7 @@ import pathlib, sys, threading, time
 from secateur.cli import main
 
 def watch():
-    while not {"secateur.lab.paper._clock", "secateur.sparse.measured._timing"} <= sys.modules.keys():
+    while not {"secateur.lab.paper._clock", "secateur.sparse.timing._timing"} <= sys.modules.keys():
         time.sleep(0.05)
     time.sleep(1.0)
     pathlib.Path("begun").touch()

@@ -127,13 +127,13 @@ def speaking(factory: Callable[..., Any]) -> Callable[..., Any]:
     known = inspect.signature(factory).parameters
 
     @functools.wraps(factory)
-    def call(*args: Any, **options: Any) -> Any:
+    def _answered(*args: Any, **options: Any) -> Any:
         for option, value in options.items():
             if option not in known:
                 raise SecateurError(_no_such_option(factory.__name__, option, value, known))
         return factory(*args, **options)
 
-    return call
+    return _answered
 
 
 def _no_such_option(name: str, option: str, value: Any, known: Collection[str]) -> str:

@@ -146,7 +146,7 @@ def check_complete(measure: Measure, evidence: Evidence, params: Params) -> None
     raise ScoreError(
         f"There is no {measure.name!r} of {', '.join(absent)}: no batch reached them, and absent evidence is not zero."
         f"{why} Likely causes: a branch that the forward pass does not use, a part that is detached or runs under "
-        "no_grad, gradient checkpointing with use_reentrant=True (False is right), a layer whose weight is used without "
+        "no_grad, gradient checkpointing with use_reentrant=True (say False), a layer whose weight is used without "
         "calling the layer, or a Pruner that acts before the first backward or after the gradients were cleared. "
         "Leave them out with `only=`, pass `batches`, or let the first milestone come after a step."
     )

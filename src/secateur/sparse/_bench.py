@@ -16,8 +16,9 @@ from secateur.holding import hold
 from secateur.masks import Masks
 from secateur.sparse.convert import sparsify
 from secateur.sparse.layers import OneDnnLinear, SparseLinear, SparseRecurrent, onednn_available
-from secateur.sparse.measured import Machine, interleaved
+from secateur.sparse.measured import Machine
 from secateur.sparse.steps import compile_step, why_no_fused_step
+from secateur.sparse.timing import interleaved
 
 Parameters = Iterable[nn.Parameter]
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from secateur import Masks
-from secateur.sparse import BreakEven, Machine, report_of, sparsify, this_machine
+from secateur.sparse import BreakEven, Choice, Machine, report_of, sparsify, this_machine
 from secateur.sparse.measured import _machine as module
-from secateur.sparse.measured import processor
 from secateur.sparse.measured._calibrate import calibrate_recurrent, line_crossing
+from secateur.sparse.timing import processor
 
 
 @pytest.fixture
@@ -90,10 +90,13 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert this_machine().break_evens
 
 
-def test_sparsify_asks_this_machine(quick: list[str]) -> None:
-    layer = nn.Linear(4, 4)
-    fast = sparsify(layer, Masks({"weight": torch.eye(4) > 0}))
-    assert str(report_of(fast)) == "weight [4 × 4]: dense kept: density 25 % is above break-even 25 %"
+def test_sparsify_asks_this_machine_where_no_shape_is_known(quick: list[str]) -> None:
+    layer = nn.Conv2d(4, 4, 1)
+    fast = sparsify(layer, Masks({"weight": torch.ones(4, 4, 1, 1) > 0, "bias": torch.ones(4) > 0}))
+    assert not quick and report_of(fast).layers[0].choice is Choice.UNTOUCHED  # nothing to gain, nothing measured
+    fast = sparsify(layer, Masks({"weight": torch.eye(4)[:, :, None, None] > 0}))
+    said = "weight [4 × 4 × 1 × 1]: sparse: density 25 % is below break-even 35 % of convolutions"
+    assert quick and str(report_of(fast)) == said
 
 
 def test_break_even_goes_along_a_line_between_sizes() -> None:

@@ -17,7 +17,8 @@ from secateur import Masks, hold
 from secateur.lab.models import RowReader, gru, lstm
 from secateur.sparse import BreakEven, Choice, Machine, SparseGRU, SparseLSTM, densify, report_of, sparsify
 from secateur.sparse.measured import _machine as measured
-from secateur.sparse.measured import processor, recurrent_break_even
+from secateur.sparse.measured import recurrent_break_even
+from secateur.sparse.timing import processor
 
 Build = Callable[[], nn.Module]
 

@@ -17,7 +17,7 @@ from secateur.lab.experiment import DENSE, Experiment, check, dense, load_data, 
 from secateur.lab.paper._cell import Cell
 from secateur.lab.paper._cost import Cost
 from secateur.lab.running import Stepper, choose, error, evaluations, machine, masks_for, start
-from secateur.sparse.measured import interleaved
+from secateur.sparse.timing import interleaved
 
 _SAMPLE = 0.02  # seconds of steps in a turn: long enough that a short step runs as in a loop of its own
 _EVALUATED = 1000  # examples of the test set on which an evaluation is timed, for all

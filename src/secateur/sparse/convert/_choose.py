@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from secateur.sparse.convert._cuda import choose_on_cuda
 from secateur.sparse.convert._report import Choice, LayerReport
 from secateur.sparse.convert._situation import Situation, beside, refused_by_kernels, without_gain
+from secateur.sparse.convert._timed import timed
 from secateur.sparse.layers import OneDnnLinear, SparseLinear, sparse_convolution, sparse_recurrent, this_device
 from secateur.sparse.measured import recurrent_break_even
 
@@ -28,7 +29,7 @@ def choose(path: str, module: nn.Module, situation: Situation) -> Chosen:
 
 
 def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
-    weight, machine, mask = module.weight, situation.machine, situation.mask(module.weight)
+    weight, mask = module.weight, situation.mask(module.weight)
     name = situation.name(path, "weight", weight)
     reason = situation.why_not(module, nn.Linear) or (None if weight.numel() else "it has no weights")
     if reason is None and mask is not None and on_cuda(module):
@@ -36,13 +37,16 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
         return new, [line]
     reason = reason or refused_by_kernels(module)
     idle = without_gain(mask)
-    if reason is None and idle is not None and machine.onednn and min(weight.shape) >= 64:
+    if reason is None and idle is not None and min(weight.shape) >= 64 and situation.machine.onednn:
         reason = f"{idle}; it multiplies through oneDNN, faster here"
         return OneDnnLinear.from_dense(module), [LayerReport.of(name, weight, mask, Choice.DENSE, reason)]
     reason = reason or idle
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = SparseLinear.from_dense(module, mask)
+    if path in situation.shapes:
+        return _as_timed(path, module, sparse, situation, name, mask)
+    machine = situation.machine
     density, limit = sparse.plan.density, machine.break_even(weight.shape[0], weight.shape[1], situation.batch)
     reason = beside(density, limit)
     if density < limit:
@@ -50,6 +54,16 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
         return sparse, [LayerReport.of(name, weight, mask, Choice.SPARSE, reason, held=True)]
     sparse.compute_dense, sparse.onednn = True, machine.onednn
     return sparse, [LayerReport.of(name, weight, mask, Choice.DENSE, reason, held=True)]
+
+
+def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: str, mask: Tensor) -> Chosen:
+    """Choose by the layer's own time; a dense layer stays one, at dense speed, and its zeros are held."""
+    found = timed(module, sparse, situation.shapes[path], training=situation.model.training)
+    wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
+    if wins:
+        return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
+    new = OneDnnLinear.from_dense(module) if found.dense == "oneDNN" else None
+    return new, [LayerReport.of(name, module.weight, mask, Choice.DENSE, str(found), held=True)]
 
 
 def on_cuda(module: nn.Linear) -> bool:
@@ -61,13 +75,16 @@ def _convolution(path: str, module: nn.Conv1d | nn.Conv2d, situation: Situation)
     """In a Sequential with sparse convolutions a denser one is sparse as well: to leave the kernels' layout for it
     and to come back costs more than it would gain.
     """
-    weight, mask, limit = module.weight, situation.mask(module.weight), situation.machine.convolution
+    weight, mask = module.weight, situation.mask(module.weight)
     name = situation.name(path, "weight", weight)
     reason = situation.why_not(module, nn.Conv1d, nn.Conv2d) or _why_no_convolution(module)
     reason = reason or refused_by_kernels(module) or without_gain(mask)
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = sparse_convolution(module, mask)
+    if path in situation.shapes:
+        return _as_timed(path, module, sparse, situation, name, mask)
+    limit = situation.machine.convolution
     dense, reason = sparse.plan.density >= limit, beside(sparse.plan.density, limit, limit_of=" of convolutions")
     if dense and _any_sparse_beside(path, limit, situation):
         dense, reason = False, f"{reason}, but its neighbours are sparse and stay in the kernels' layout"
@@ -99,7 +116,13 @@ def _recurrent(path: str, module: nn.LSTM | nn.GRU, situation: Situation) -> Cho
     reason = situation.why_not(module, nn.LSTM, nn.GRU) or _why_no_recurrent(module, own)
     reason = reason or refused_by_kernels(module) or (None if own.keys() & weights.keys() else "it has no mask")
     new, choice = None, Choice.UNTOUCHED
-    if reason is None:
+    if reason is None and path in situation.shapes:
+        new = sparse_recurrent(module, own)
+        found = timed(module, new, situation.shapes[path], training=situation.model.training)
+        wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
+        choice, reason = (Choice.SPARSE if wins else Choice.DENSE), str(found)
+        new = new if wins else None
+    elif reason is None:
         new = sparse_recurrent(module, own)
         limit = recurrent_break_even(situation.machine, module.hidden_size, situation.batch, gru=new.gru)
         new.compute_dense = new.density >= limit
@@ -111,7 +134,8 @@ def _recurrent(path: str, module: nn.LSTM | nn.GRU, situation: Situation) -> Cho
         if new is not None and p.dim() == 1:
             why = "kept whole" if mask is None or bool(mask.any()) else "pruned whole: a constant zero"
         if name in weights or mask is not None:
-            lines.append(LayerReport.of(situation.name(path, name, p), p, mask, choice, why, held=new is not None))
+            held = choice is not Choice.UNTOUCHED
+            lines.append(LayerReport.of(situation.name(path, name, p), p, mask, choice, why, held=held))
     return new, lines
 
 

@@ -47,9 +47,15 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The choices of one `sparsify`, layer by layer; print it."""
+    """The choices of one `sparsify`, layer by layer; print it.
+
+    Attributes:
+        layers: one line for each masked parameter and each layer that could run otherwise.
+        whole: what timing whole models decided, in words; empty where only layers were timed.
+    """
 
     layers: tuple[LayerReport, ...]
+    whole: str = ""
 
     @property
     def not_held(self) -> tuple[str, ...]:
@@ -57,4 +63,4 @@ class Report:
         return tuple(layer.name for layer in self.layers if not layer.held and layer.kept < layer.numel)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.layers))
+        return "\n".join([*map(str, self.layers), *([self.whole] if self.whole else [])])

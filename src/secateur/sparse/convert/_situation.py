@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from secateur.masks import Masks
-from secateur.sparse.measured import Machine
+from secateur.sparse.convert._report import Choice
+from secateur.sparse.measured import Machine, this_machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,23 +23,38 @@ class Situation:
         masks: by parameter name.
         names: of the masked parameters, by their id.
         uses: how many modules use a parameter, by its id.
-        machine: what was measured of it.
+        given: what a user says was measured of the machine; None: this machine's own measurements.
         batch: samples of a step.
+        shapes: of the input of each layer, by its path; empty where nobody told them.
+        wanted: how every layer is to run that can, for comparing whole models; None: as is faster.
     """
 
     model: nn.Module
     masks: Masks
     names: dict[int, str]
     uses: Counter[int]
-    machine: Machine
+    given: Machine | None
     batch: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    wanted: Choice | None = None
 
     @staticmethod
-    def of(model: nn.Module, masks: Masks, machine: Machine, batch: int) -> Situation:
+    def of(
+        model: nn.Module,
+        masks: Masks,
+        machine: Machine | None,
+        batch: int,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Situation:
         """Look at a model whose parameters the masks fit."""
         names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
         uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-        return Situation(model, masks, names, uses, machine, batch)
+        return Situation(model, masks, names, uses, machine, batch, shapes or {})
+
+    @property
+    def machine(self) -> Machine:
+        """What decides where layers are not timed themselves; measured when it is first asked for."""
+        return this_machine() if self.given is None else self.given
 
     def mask(self, parameter: Tensor | None) -> Tensor | None:
         """Return the parameter's mask, if it has one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,8 +13,11 @@ from secateur.holding import held, hold
 from secateur.masks import Masks
 from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._report import Choice, LayerReport, Report
+from secateur.sparse.convert._shapes import Inputs, assumed, shapes_of
 from secateur.sparse.convert._situation import Situation
+from secateur.sparse.convert._whole import whole_verdict
 from secateur.sparse.layers import (
+    Choosing,
     DenseState,
     NetworkSequential,
     OneDnnLinear,
@@ -23,18 +27,32 @@ from secateur.sparse.layers import (
     SparseSequential,
     fill,
 )
-from secateur.sparse.measured import Machine, this_machine
+from secateur.sparse.measured import Machine
 
 _REPORT = "sparse_report"
 
 
-def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machine | None = None) -> nn.Module:
+def sparsify(
+    model: nn.Module,
+    masks: Masks,
+    *,
+    example_inputs: Inputs | None = None,
+    batch: int = 128,
+    machine: Machine | None = None,
+) -> nn.Module:
     """Return a copy of the model that stores, computes and trains only the surviving weights of its layers.
 
     Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, each
     masked `nn.Conv1d` or `nn.Conv2d` a `SparseConv1d` or `SparseConv2d`, each masked `nn.LSTM` or `nn.GRU` a
     `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
-    the new model. Above the break-even density, measured once on this machine, a layer keeps computing densely.
+    the new model. A layer that is faster dense stays dense, at dense speed, and its zeros are held.
+
+    What is faster is timed: with `example_inputs` (or in a chain of linear layers, whose shapes follow from `batch`)
+    every layer on its own shape, in the model's mode (`model.eval()`: the forward pass; `model.train()`: forward and
+    backward), interleaved with the best dense way that torch has, until the order is certain; then the whole model,
+    as its layers chose, all sparse, and all dense. Layers' verdicts are remembered on this machine. Without
+    `example_inputs`, layers whose input's shape is unknown go by break-evens measured once on this machine.
+
     In an `nn.Sequential`, neighbouring sparse layers run as one call: linear layers with a ReLU between them, and
     convolutions with the normalisation, ReLU, pooling and linear layers behind them. In evaluation mode without
     gradients, such a call folds normalisations into the surviving weights in front of them; the model keeps both,
@@ -45,8 +63,10 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
         model: the model; pruned weights need not be zero yet, they are left behind.
         masks: what survives. Parameters of other layers than these stay dense and are written to
             zero where pruned; `report_of(model).not_held` names them, for `secateur.hold`.
-        batch: how many samples a step will have; the break-even depends on it.
-        machine: measurements to decide by instead of this machine's. On CUDA each linear layer is timed as it is:
+        example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of them by name; of
+            the batch size that matters.
+        batch: how many samples a step will have, where `example_inputs` does not say.
+        machine: break-evens to decide by, instead of timing anything. On CUDA each linear layer is timed as it is:
             2:4 masks run on the sparse tensor cores in evaluation where that is faster, all else stays dense.
 
     Returns:
@@ -54,6 +74,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
 
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
+        SecateurError: the model does not run on `example_inputs`.
 
     >>> from secateur.sparse import BreakEven
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
@@ -69,7 +90,18 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}")
     _refuse_nan(masks, model)
-    situation = Situation.of(model, masks, this_machine() if machine is None else machine, batch)
+    inputs = assumed(model, batch) if example_inputs is None and machine is None else example_inputs
+    shapes = {} if inputs is None or machine is not None else shapes_of(model, inputs)
+    situation = Situation.of(model, masks, machine, batch, shapes)
+    chosen = _converted(situation)
+    if inputs is None or machine is not None:
+        return chosen
+    return _fastest(situation, chosen, inputs)
+
+
+def _converted(situation: Situation) -> nn.Module:
+    """Convert as the layers' own times say, or as is wanted."""
+    model, masks = situation.model, situation.masks
     lines: list[LayerReport] = []
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
@@ -79,7 +111,30 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     done = {line.name for line in lines}
     why = "no sparse kernel for this kind of parameter; keep its zeros with secateur.hold"
     lines += [LayerReport.of(n, masks[n], masks[n], Choice.UNTOUCHED, why) for n in masks if n not in done]
-    return _assemble(model, masks, swaps, Report(tuple(lines)))
+    return _assemble(situation, swaps, Report(tuple(lines)))
+
+
+def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Module:
+    """Return the fastest of three models: dense, as the layers chose one by one, and all sparse."""
+    report = report_of(chosen)
+    timed = [line for line in report.layers if line.choice is not Choice.UNTOUCHED]
+    if len(timed) < 2:
+        return chosen
+    training = situation.model.training
+    models = {"as its layers chose": chosen}
+    for name, wanted in (("all sparse", Choice.SPARSE), ("all dense", Choice.DENSE)):
+        if {line.choice for line in timed} != {wanted}:
+            models[name] = _converted(replace(situation, wanted=wanted))
+    best, told = "as its layers chose", []
+    for name in list(models)[1:]:
+        verdict = whole_verdict(models[best], models[name], inputs, training=training)
+        told.append(f"{name} takes {verdict.ratio:.2f} of the time {best}")
+        best = name if verdict.second_is_faster else best
+    if told:
+        mode = "training" if training else "inference"
+        report = Report(report_of(models[best]).layers, f"whole model, {mode}: {'; '.join(told)}")
+        setattr(models[best], _REPORT, report)
+    return models[best]
 
 
 def report_of(model: nn.Module) -> Report:
@@ -129,9 +184,13 @@ def _refuse_nan(masks: Masks, model: nn.Module) -> None:
             )
 
 
-def _assemble(model: nn.Module, masks: Masks, swaps: dict[str, nn.Module], report: Report) -> nn.Module:
+def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report) -> nn.Module:
+    model, masks = situation.model, situation.masks
     new = _copy_with(model, swaps)
     _hold_the_rest(new, report)
+    stays = {line.name for line in report.layers if line.choice is Choice.DENSE and line.held}
+    if stay := {name: masks[name] for name, _ in new.named_parameters() if name in stays and name in masks}:
+        hold(new, Masks(stay))
     remaining = dict(new.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name in masks:
@@ -144,7 +203,17 @@ def _assemble(model: nn.Module, masks: Masks, swaps: dict[str, nn.Module], repor
         elif SparseLinear in kinds:
             module.__class__ = SparseSequential  # type: ignore[assignment]
     setattr(new, _REPORT, report)
+    if situation.given is None:
+        _let_choose(new, situation)
     return new
+
+
+def _let_choose(new: nn.Module, situation: Situation) -> None:
+    """Let layers choose at first calls, in the modes in which they were not timed."""
+    for path, module in new.named_modules():
+        if isinstance(module, Choosing):
+            known = path in situation.shapes or (isinstance(module, SparseSequential) and bool(situation.shapes))
+            module.let_choose(settled=situation.model.training if known else None)
 
 
 def _hold_the_rest(new: nn.Module, report: Report) -> None:

@@ -1,5 +1,6 @@
 """Modules that stand where dense layers stood, and store only what survived."""
 
+from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._network_sequential import NetworkSequential
@@ -10,6 +11,7 @@ from secateur.sparse.layers._sequential import SparseSequential
 from secateur.sparse.layers._state import DenseState, fill
 
 __all__ = [
+    "Choosing",
     "DenseState",
     "NetworkSequential",
     "OneDnnLinear",

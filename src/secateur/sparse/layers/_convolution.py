@@ -47,7 +47,13 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         if x.dim() == self.rank + 1:
             return self.forward(x[None])[0]
         if self.compute_dense or door.native is None or not fits(x, self.values, self.bias):
-            return self._dense(x)
+            if not self.compute_dense and door.native is not None and x.numel():
+                self._warn_dense(x, self.values, stacklevel=4)
+            return self._densely(x)
+        slower = self._apart_is_faster("layer", x, self._sparsely, self._densely, (self,))
+        return self._densely(x) if slower else self._sparsely(x)
+
+    def _sparsely(self, x: Tensor) -> Tensor:
         network = self._network(tuple(x.shape[1:]))
         return run_network(x, network, slot_tensors(network), training=self.training)
 
@@ -59,14 +65,12 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         return networks[shape]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_networks"}  # compiled again elsewhere
+        return {key: value for key, value in super().__getstate__().items() if key != "_networks"}  # compiled again
 
-    def _dense(self, x: Tensor) -> Tensor:
-        if not self.compute_dense and door.native is not None and x.numel():
-            self._warn_dense(x, self.values, stacklevel=5)
+    def _densely(self, x: Tensor) -> Tensor:
         g = self.plan.geometry
         convolve: Any = nn.functional.conv2d if self.rank == 2 else nn.functional.conv1d
-        return convolve(x, self.weight, self.bias, g.stride, g.padding, g.dilation, g.groups)
+        return convolve(x, self.multiplied()[0], self.bias, g.stride, g.padding, g.dilation, g.groups)
 
     def dense(self) -> nn.Conv1d | nn.Conv2d:
         """Return the dense convolution, with copies of the weights as they are now, bit for bit."""

@@ -60,12 +60,19 @@ class SparseLinear(WeightState[LayerPlan]):
         if x.shape[-1] != self.plan.columns:
             raise ValueError(f"the input of SparseLinear must have {self.plan.columns} features, got {x.shape[-1]}")
         if self.compute_dense:
-            return dense_linear(x, self.weight, self.bias, onednn=self.onednn)
+            return self._densely(x)
         if fits(x, self.values, self.bias):
-            return sparse_chain(x, (self.plan,), (self.values,), (self.bias,))
+            slower = self._apart_is_faster("layer", x, self._sparsely, self._densely, (self,))
+            return self._densely(x) if slower else self._sparsely(x)
         if x.numel():
             self._warn_dense(x, self.values, stacklevel=4)
         return nn.functional.linear(x, self.weight, self.bias)
+
+    def _sparsely(self, x: Tensor) -> Tensor:
+        return sparse_chain(x, (self.plan,), (self.values,), (self.bias,))
+
+    def _densely(self, x: Tensor) -> Tensor:
+        return dense_linear(x, self.multiplied()[0], self.bias, onednn=self.onednn)
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from secateur._base import door
 from secateur.sparse.calls import Network, build_network, fits, run_network, slot_tensors
 from secateur.sparse.layers._convolution import SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._sequential import SparseSequential
+from secateur.sparse.layers._sequential import SparseSequential, one_by_one
 from secateur.sparse.programs import Kind, Operation, Program, UnsupportedError, hooked
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -59,7 +60,12 @@ class NetworkSequential(SparseSequential):
     def _run_at(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> tuple[Tensor, int] | None:
         """Run as many layers as one call takes, from `begin` on; return the output and which layer comes next."""
         run = self._run_from(children, begin, x) if isinstance(children[begin], SparseConvolution) else None
-        return None if run is None else (self._through(run, x), run.end)
+        if run is None:
+            return None
+        place, between = (begin, run.end, self.training), children[begin : run.end]
+        if self._run_is_slower(place, x, partial(self._through, run), between):
+            return one_by_one(between, x), run.end
+        return self._through(run, x), run.end
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_folded")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +149,14 @@ class SparseRecurrent(DenseState):
         """Run [time, batch, feature] through all layers."""
         tensors = [t for index in range(len(self.plans)) for t in self.direction(index)]
         if self.compute_dense or door.native is None or not fits(x, *states, *tensors):
+            if not self.compute_dense and x.numel() and (x.dtype is not torch.float32 or not x.is_cpu):
+                self._warn_dense(x, next(t for t in tensors if t is not None), stacklevel=5)
             return self._dense(x, states)
+        sparsely, densely = partial(self._sparsely, states=states), partial(self._dense, states=states)
+        slower = self._apart_is_faster("layer", x, sparsely, densely, (self,))
+        return densely(x) if slower else sparsely(x)
+
+    def _sparsely(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         directions = 2 if self.bidirectional else 1
         last: list[tuple[Tensor, Tensor]] = []
         for layer in range(self.num_layers):
@@ -167,13 +175,11 @@ class SparseRecurrent(DenseState):
         return x, tuple(torch.stack(kind) for kind in list(zip(*last, strict=True))[: 1 if self.gru else 2])
 
     def _dense(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if not self.compute_dense and x.numel() and (x.dtype is not torch.float32 or not x.is_cpu):
-            self._warn_dense(x, next(t for t in self.direction(0) if t is not None), stacklevel=6)
         zeros = x.new_zeros(len(self.plans), x.shape[1], self.hidden_size)
         full = [zeros if s is None else s for s in states]
         o = self.options
         rest = (o.bias, o.num_layers, o.dropout, self.training, o.bidirectional, False)
-        weights = [w.contiguous() for w in self.dense_state().values()]
+        weights = [w.contiguous() for w in self.multiplied()]
         if self.gru:
             out, h = torch._VF.gru(x, full[0], weights, *rest)  # type: ignore[attr-defined]
             return out, (h,)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.sparse.calls import fits, sparse_chain
+from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.programs import hooked
 
 
-class SparseSequential(nn.Sequential):
+class SparseSequential(Choosing, nn.Sequential):
     """An `nn.Sequential` in which SparseLinear → ReLU → SparseLinear → … runs as one call.
 
     The activations between those layers stay in the kernels' layout and never become torch tensors, so a
@@ -39,7 +41,26 @@ class SparseSequential(nn.Sequential):
         biases = tuple([own.get("bias") for own in parameters])
         if not fits(x, *values, *biases):
             return None
-        return sparse_chain(x, tuple([layer.plan for layer in run]), values, biases), behind
+        plans = tuple([layer.plan for layer in run])
+        place, between = (begin, behind), children[begin:behind]
+        if self._run_is_slower(place, x, lambda x: sparse_chain(x, plans, values, biases), between):
+            return one_by_one(between, x), behind
+        return sparse_chain(x, plans, values, biases), behind
+
+    def _run_is_slower(
+        self, place: object, x: Tensor, together: Callable[[Tensor], Tensor], children: Sequence[nn.Module]
+    ) -> bool:
+        """Tell whether the children are faster one by one, as each of them chooses, than in one call."""
+        if "_choices" not in self.__dict__:
+            return False
+        return self._apart_is_faster(place, x, together, partial(one_by_one, children), children)
+
+
+def one_by_one(children: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Run children in order, each by its own forward."""
+    for child in children:
+        x = child(x)
+    return x
 
 
 # This runs at every forward, between kernels that take microseconds: a plain loop, no attribute look-ups through

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Float
+from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.plans import Survivors
 
 Plan = TypeVar("Plan", bound=Survivors)
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-class DenseState(nn.Module):
+class DenseState(Choosing, nn.Module):
     """A module that stands for a dense one: it gives and takes its state_dict, and can become it again."""
 
     compute_dense: bool
@@ -31,6 +32,23 @@ class DenseState(nn.Module):
     def dense(self) -> nn.Module:
         """Return the dense module, with copies of the weights as they are now, bit for bit."""
         raise NotImplementedError
+
+    def multiplied(self) -> list[Tensor]:
+        """Return the dense tensors for a dense product: without gradients they are built once, and again when a
+        parameter changes, so that a layer that computes densely takes a dense layer's time.
+        """
+        parameters = list(self.parameters(recurse=False))
+        if torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
+            self.__dict__.pop("_built", None)
+            return list(self.dense_state().values())
+        key = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
+        built: tuple[object, list[Tensor]] | None = self.__dict__.get("_built")
+        if built is None or built[0] != key:
+            built = self.__dict__["_built"] = (key, [t.detach().contiguous() for t in self.dense_state().values()])
+        return built[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_built"}  # it can be built again
 
     def _warn_dense(self, x: Tensor, values: Tensor, *, stacklevel: int) -> None:
         """Say why the kernels do not compute this input; `stacklevel` leads to the caller of the layer."""

@@ -1,6 +1,5 @@
-"""What was measured about this machine, and how to measure side by side."""
+"""Break-evens of this machine: below which density sparse layers win, where they are not timed themselves."""
 
-from secateur.sparse.measured._machine import BreakEven, Machine, processor, recurrent_break_even, this_machine
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.measured._machine import BreakEven, Machine, recurrent_break_even, this_machine
 
-__all__ = ["BreakEven", "Machine", "interleaved", "processor", "recurrent_break_even", "this_machine"]
+__all__ = ["BreakEven", "Machine", "recurrent_break_even", "this_machine"]

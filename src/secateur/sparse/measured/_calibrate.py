@@ -17,7 +17,7 @@ from secateur.sparse.layers import (
     sparse_convolution,
     sparse_recurrent,
 )
-from secateur.sparse.measured._timing import interleaved
+from secateur.sparse.timing import interleaved
 
 _LOW, _HIGH = 0.02, 0.2  # of linear and recurrent layers, whose time is a line over the density
 _STEPS = 8  # of a recurrent layer

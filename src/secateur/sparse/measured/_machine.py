@@ -11,10 +11,8 @@ does not, and both differ from linear layers.
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +24,7 @@ from secateur.sparse.measured._calibrate import (
     calibrate_recurrent,
     faster_with_onednn,
 )
-from secateur.sparse.measured._store import cache_file, remembered
+from secateur.sparse.timing import cache_file, processor, remembered
 
 _SIZES, _RECURRENT_SIZES = (64, 256, 1024, 2048), (64, 256)
 _BATCHES = (1, 128)
@@ -111,21 +109,6 @@ def recurrent_break_even(machine: Machine, units: int, batch: int, *, gru: bool)
     """
     known = recurrent_machine(machine.key, gru) if processor() in machine.key else machine
     return known.break_even(units, units, batch)
-
-
-@cache
-def processor() -> str:
-    """Name this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="ignore").splitlines()
-    except OSError:
-        lines = []
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    family = f" family {fields['cpu family']} model {fields.get('model')}" if "cpu family" in fields else ""
-    return (fields.get("model name") or platform.processor() or platform.machine()) + family
 
 
 def measure_machine(key: str) -> Machine:

@@ -30,10 +30,10 @@ def remembered(
         read: from JSON values; raises KeyError, TypeError or ValueError where they are not an answer.
     """
     try:
-        return read(_entries(path)[key])
+        return read(entries(path)[key])
     except (KeyError, TypeError, ValueError):
         found = measure()
-    known = _entries(path) | {key: write(found)}  # read again: other processes write as well
+    known = entries(path) | {key: write(found)}  # read again: other processes write as well
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -44,7 +44,8 @@ def remembered(
     return found
 
 
-def _entries(path: Path) -> dict[str, Any]:
+def entries(path: Path) -> dict[str, Any]:
+    """Return everything that the file holds; nothing where it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,0 +1,65 @@
+"""Compare whole models: what each layer gains by itself is not what they gain together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.sparse.convert._shapes import Inputs, call
+from secateur.sparse.timing import Verdict, decide
+
+
+def whole_verdict(first: nn.Module, second: nn.Module, inputs: Inputs, *, training: bool) -> Verdict:
+    """Time two models side by side on these inputs, and leave both as they were.
+
+    Args:
+        first, second: the models, in the mode they are to be timed in.
+        inputs: what they are called with.
+        training: forward and backward, or the forward pass alone.
+    """
+    with _restored(first), _restored(second), torch.random.fork_rng(devices=[]):
+        return decide(_runner(first, inputs, training), _runner(second, inputs, training), seconds=1.0)
+
+
+def _runner(model: nn.Module, inputs: Inputs, training: bool) -> Callable[[], object]:
+    return partial(_train if training else _infer, model, inputs)
+
+
+def _infer(model: nn.Module, inputs: Inputs) -> None:
+    with torch.no_grad():
+        call(model, inputs)
+
+
+def _train(model: nn.Module, inputs: Inputs) -> None:
+    parts = [part for part in _tensors(call(model, inputs)) if part.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(parts, parameters, [torch.ones_like(part) for part in parts], allow_unused=True)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an output, whatever holds them."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, tuple | list):
+        for value in output:
+            yield from _tensors(value)
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Give buffers their values back: normalisations in training mode count what they see."""
+    before = {buffer: buffer.clone() for buffer in model.buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before.items():
+                buffer.copy_(value)

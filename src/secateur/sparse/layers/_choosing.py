@@ -1,0 +1,83 @@
+"""Choose at a first call: dense or through the kernels, on the very input that came, once for each kind of call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.sparse.timing import decide
+
+_SECONDS = 0.2  # at most, for a choice that is close; one that is not takes a few calls
+
+
+class Choosing:
+    """A module that can compute in two ways and takes the faster one, found out when it first matters.
+
+    `let_choose` turns it on. A choice holds for a mode (with gradients or without) and for inputs of about the same
+    size, within a factor of two; it is not saved.
+    """
+
+    def let_choose(self, *, settled: bool | None) -> None:
+        """Choose at first calls from now on.
+
+        Args:
+            settled: the mode for which the kernels have been timed already, and won: True with gradients, False
+                without; None: neither.
+        """
+        self.__dict__["_choices"], self.__dict__["_settled"] = {}, settled
+
+    def _apart_is_faster(
+        self, place: object, x: Tensor, together: Callable[[Tensor], Any], apart: Callable[[Tensor], Any], owner: Any
+    ) -> bool:
+        """Tell whether the other way is faster than the kernels for this call, timing both if it is the first.
+
+        Args:
+            place: what else tells calls apart.
+            x: the input.
+            together: through the kernels.
+            apart: the other way; the two compute the same.
+            owner: the modules whose parameters are differentiated and whose buffers must be as found.
+        """
+        choices: dict[object, bool] | None = self.__dict__.get("_choices")
+        if choices is None or torch.compiler.is_compiling():
+            return False
+        trains = torch.is_grad_enabled()
+        if trains is self.__dict__["_settled"]:
+            return False
+        key = (place, trains, x.numel().bit_length())
+        if key not in choices:
+            choices[key] = False  # a call within the timing must not time
+            choices[key] = _second_is_faster(together, apart, x, owner)
+        return choices[key]
+
+
+def _second_is_faster(
+    first: Callable[[Tensor], Any], second: Callable[[Tensor], Any], x: Tensor, owner: Iterable[nn.Module]
+) -> bool:
+    modules = list(owner)
+    buffers = {buffer: buffer.clone() for module in modules for buffer in module.buffers()}
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    sample = x.detach()
+
+    def pass_through(way: Callable[[Tensor], Any]) -> None:
+        if not torch.is_grad_enabled():
+            way(sample)
+            return
+        inside = sample.clone().requires_grad_(x.requires_grad)
+        y = way(inside)
+        y = y if isinstance(y, Tensor) else y[0]
+        wanted = [*parameters, *([inside] if x.requires_grad else [])]
+        if wanted and y.requires_grad:
+            torch.autograd.grad(y, wanted, torch.ones_like(y), allow_unused=True)
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            verdict = decide(lambda: pass_through(first), lambda: pass_through(second), seconds=_SECONDS)
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+    return verdict.second_is_faster
