@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -88,7 +89,7 @@ def recurrent(rng: random.Random) -> Made:
 
 def perceptron(rng: random.Random) -> Made:
     widths = [_size(rng, 32, 1024) for _ in range(rng.choice((3, 4)))]
-    layers = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1]), (rng.choice((1, 16, 128)), widths[0])
 
 
@@ -113,21 +114,18 @@ def run(rng: random.Random, seconds: float) -> Case:
     x = torch.rand(shape)
     masks = Masks({n: torch.rand(p.shape) < density for n, p in model.named_parameters() if p.dim() > 1})
     fast = sparsify(model, masks, example_inputs=x)
-    verdicts = [
-        decide(_call(way, at, mode), _call(fast, x, mode), seconds=seconds) for way, at in _dense(model, masks, x)
-    ]
+    calls = [_call(way, x, mode) for way in _dense(model, masks, x)]
+    verdicts = [decide(call, _call(fast, x, mode), seconds=seconds) for call in calls]
     worst = max(verdicts, key=lambda verdict: verdict.ratio)
     chosen = "/".join(line.choice.value for line in report_of(fast).layers)
     return Case(f"{kind.__name__} {_short(model)}", shape, density, mode, worst.ratio, worst.spread, chosen)
 
 
-def _dense(model: nn.Module, masks: Masks, x: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    plain = copy.deepcopy(model)
-    ways: list[tuple[nn.Module, Tensor]] = [(plain, x), (through_onednn(copy.deepcopy(model)), x)]
+def _dense(model: nn.Module, masks: Masks, x: Tensor) -> list[nn.Module]:
+    ways = [copy.deepcopy(model), through_onednn(copy.deepcopy(model))]
     if x.dim() == 4:
-        last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ways.append((last, x.contiguous(memory_format=torch.channels_last)))
-    for way, _ in ways:
+        ways.append(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    for way in ways:
         masks.apply_(way)
         if model.training:
             hold(way, masks)

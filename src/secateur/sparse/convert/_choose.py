@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from secateur.sparse.convert._cuda import choose_on_cuda
 from secateur.sparse.convert._report import Choice, LayerReport
 from secateur.sparse.convert._situation import Situation, beside, refused_by_kernels, without_gain
-from secateur.sparse.convert._timed import timed
+from secateur.sparse.convert._timed import dense_way, timed, ways_of
 from secateur.sparse.layers import OneDnnLinear, SparseLinear, sparse_convolution, sparse_recurrent, this_device
 from secateur.sparse.measured import recurrent_break_even
 
@@ -37,9 +37,9 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
         return new, [line]
     reason = reason or refused_by_kernels(module)
     idle = without_gain(mask)
-    if reason is None and idle is not None and min(weight.shape) >= 64 and situation.machine.onednn:
+    if reason is None and idle is not None and (new := _quicker(path, module, situation)) is not None:
         reason = f"{idle}; it multiplies through oneDNN, faster here"
-        return OneDnnLinear.from_dense(module), [LayerReport.of(name, weight, mask, Choice.DENSE, reason)]
+        return new, [LayerReport.of(name, weight, mask, Choice.DENSE, reason)]
     reason = reason or idle
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
@@ -56,13 +56,21 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
     return sparse, [LayerReport.of(name, weight, mask, Choice.DENSE, reason, held=True)]
 
 
+def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | None:
+    """Return a layer without a mask in the way that is faster here, if it is not as it is."""
+    if situation.given is None and path in situation.shapes:
+        return dense_way(module, situation.shapes[path], training=situation.model.training)
+    faster = min(module.weight.shape) >= 64 and situation.machine.onednn
+    return OneDnnLinear.from_dense(module) if faster else None
+
+
 def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: str, mask: Tensor) -> Chosen:
     """Choose by the layer's own time; a dense layer stays one, at dense speed, and its zeros are held."""
     found = timed(module, sparse, situation.shapes[path], training=situation.model.training)
     wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
     if wins:
         return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
-    new = OneDnnLinear.from_dense(module) if found.dense == "oneDNN" else None
+    new = ways_of(module).get(found.dense)
     return new, [LayerReport.of(name, module.weight, mask, Choice.DENSE, str(found), held=True)]
 
 

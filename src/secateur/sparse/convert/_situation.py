@@ -27,6 +27,7 @@ class Situation:
         batch: samples of a step.
         shapes: of the input of each layer, by its path; empty where nobody told them.
         wanted: how every layer is to run that can, for comparing whole models; None: as is faster.
+        channels_last: whether images are to lie with their channels last.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class Situation:
     batch: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted: Choice | None = None
+    channels_last: bool = False
 
     @staticmethod
     def of(

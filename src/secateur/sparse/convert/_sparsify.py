@@ -115,26 +115,28 @@ def _converted(situation: Situation) -> nn.Module:
 
 
 def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Module:
-    """Return the fastest of three models: dense, as the layers chose one by one, and all sparse."""
-    report = report_of(chosen)
-    timed = [line for line in report.layers if line.choice is not Choice.UNTOUCHED]
-    if len(timed) < 2:
+    """Return the fastest of several models: as the layers chose one by one, all sparse, and dense in two layouts."""
+    choices = {line.choice for line in report_of(chosen).layers} - {Choice.UNTOUCHED}
+    leaves = [m for m in situation.model.modules() if m is not situation.model and not any(True for _ in m.children())]
+    if not choices or not leaves:
         return chosen
-    training = situation.model.training
-    models = {"as its layers chose": chosen}
-    for name, wanted in (("all sparse", Choice.SPARSE), ("all dense", Choice.DENSE)):
-        if {line.choice for line in timed} != {wanted}:
-            models[name] = _converted(replace(situation, wanted=wanted))
-    best, told = "as its layers chose", []
-    for name in list(models)[1:]:
-        verdict = whole_verdict(models[best], models[name], inputs, training=training)
-        told.append(f"{name} takes {verdict.ratio:.2f} of the time {best}")
-        best = name if verdict.second_is_faster else best
+    others = {
+        "all sparse": replace(situation, wanted=Choice.SPARSE),
+        "all dense": replace(situation, wanted=Choice.DENSE),
+    }
+    others = {name: other for name, other in others.items() if choices != {other.wanted}}
+    if any(isinstance(leaf, nn.Conv2d) for leaf in leaves):
+        others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
+    best, name, told, training = chosen, "as its layers chose", [], situation.model.training
+    for other, wanted in others.items():
+        candidate = _converted(wanted)
+        verdict = whole_verdict(best, candidate, inputs, training=training)
+        told.append(f"{other} takes {verdict.ratio:.2f} of the time {name}")
+        best, name = (candidate, other) if verdict.second_is_faster else (best, name)
     if told:
-        mode = "training" if training else "inference"
-        report = Report(report_of(models[best]).layers, f"whole model, {mode}: {'; '.join(told)}")
-        setattr(models[best], _REPORT, report)
-    return models[best]
+        whole = f"whole model, {'training' if training else 'inference'}: {'; '.join(told)}"
+        setattr(best, _REPORT, Report(report_of(best).layers, whole))
+    return best
 
 
 def report_of(model: nn.Module) -> Report:
@@ -187,6 +189,8 @@ def _refuse_nan(masks: Masks, model: nn.Module) -> None:
 def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report) -> nn.Module:
     model, masks = situation.model, situation.masks
     new = _copy_with(model, swaps)
+    if situation.channels_last:
+        new.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _hold_the_rest(new, report)
     stays = {line.name for line in report.layers if line.choice is Choice.DENSE and line.held}
     if stay := {name: masks[name] for name, _ in new.named_parameters() if name in stays and name in masks}:

@@ -10,7 +10,10 @@ from datetime import date
 from statistics import median
 from typing import Any
 
-_FEWEST, _MOST = 5, 200  # rounds
+import torch
+
+_GROUPS = 4  # of turns, each with a ratio of its own, whose range says how far the ratio can be trusted
+_FEWEST, _MOST = 2 * _GROUPS, 200  # turns
 _SAMPLE = 0.002  # seconds of a turn: a short call is repeated, with its own data in the caches as in a loop of its own
 
 
@@ -19,9 +22,9 @@ class Verdict:
     """Two ways of computing the same, timed in turns.
 
     Attributes:
-        first, second: median seconds of a call of each.
-        ratio: median of second / first, turn by turn: what a busy moment of the machine hits alike.
-        spread: half the width of the ratio's interval of confidence, about 95 %, as a share of the ratio.
+        first, second: seconds of a call of each, at best: what other processes take is not theirs.
+        ratio: second / first, the median over groups of turns of the ratio of their best times.
+        spread: how far the groups' ratios lie from that at most, as a share of it.
         day: when it was measured, as 2026-11-30.
     """
 
@@ -75,19 +78,20 @@ def decide(first: Callable[[], object], second: Callable[[], object], *, seconds
 
 
 def _verdict(times: tuple[list[float], list[float]]) -> Verdict:
-    logs = [math.log(b / a) for a, b in zip(*times, strict=True)]
-    middle = median(logs)
-    # 1.48 · MAD stands for the standard deviation; of a median's it is 1.25 / √n of that, and 2 of them are 95 %.
-    deviation = 1.48 * median(abs(log - middle) for log in logs)
-    spread = math.expm1(min(5.0, 2 * 1.25 * deviation / math.sqrt(len(logs)) + 0.01 / len(logs)))
-    return Verdict(median(times[0]), median(times[1]), math.exp(middle), spread, date.today().isoformat())
+    groups = [(min(times[0][g::_GROUPS]), min(times[1][g::_GROUPS])) for g in range(min(_GROUPS, len(times[0])))]
+    ratios = [second / first for first, second in groups]
+    middle = median(ratios)
+    spread = max(abs(ratio - middle) for ratio in ratios) / middle
+    return Verdict(min(times[0]), min(times[1]), middle, spread, date.today().isoformat())
 
 
 def _turn(way: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
+    # One thread's own time does not run on while other processes have the core; several threads have no such clock.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     for _ in range(repeats):
         way()
-    return max(time.perf_counter() - start, 1e-9) / repeats
+    return max(clock() - start, 1e-9) / repeats
 
 
 def _repeats(way: Callable[[], object]) -> int:
