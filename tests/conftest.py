@@ -20,10 +20,10 @@ def _installed(*names: str) -> bool:
 # The extra `dev` has all three. A machine with a GPU and no package index may have none: tests run there without.
 ANNOTATIONS_CHECKED = _installed("jaxtyping", "beartype")
 if ANNOTATIONS_CHECKED:
-    import jaxtyping
+    import typecheck
 
     # Before anything imports secateur: every annotation, tensor shapes included, is checked while the tests run.
-    jaxtyping.install_import_hook("secateur", "typecheck.checked")
+    typecheck.install("secateur")
 
 if _installed("hypothesis"):
     from hypothesis import HealthCheck, settings

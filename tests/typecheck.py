@@ -1,16 +1,31 @@
-"""The run-time type checker that the test suite puts around every function of the package."""
+"""The run-time type checker that the test suite puts around every function of the package.
+
+jaxtyping's own decorator binds the arguments of each call and checks them twice: two thirds of the time of a whole test.
+It is needed only where shapes stand in a signature; every other function gets beartype's check alone.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from torch.fx import Proxy
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 # The PEP 484 tower lets an int stand where a float is declared, as every Python user expects of `density=1`.
-_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))
+_with_shapes = jaxtyping.jaxtyped
+
+
+def install(package: str) -> jaxtyping.ImportHookManager:
+    """Check every annotation of the modules of `package` that are imported from now on."""
+    jaxtyping.jaxtyped = _chosen  # what the import hook decorates with
+    return jaxtyping.install_import_hook(package, "typecheck.checked")
 
 
 def checked(thing: Any) -> Any:
@@ -21,7 +36,44 @@ def checked(thing: Any) -> Any:
 
     @functools.wraps(thing)
     def call(*args: Any, **kwargs: Any) -> Any:
-        traced = any(isinstance(value, Proxy) for value in (*args, *kwargs.values()))
+        traced = is_fx_symbolic_tracing() and any(isinstance(value, Proxy) for value in (*args, *kwargs.values()))
         return (thing if traced else inner)(*args, **kwargs)
 
     return call
+
+
+def _chosen(thing: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
+    """Decorate a function, or the `__init__` of a dataclass, with the cheapest check that its annotations need."""
+    if thing is None:
+        return functools.partial(_chosen, typechecker=typechecker)
+    if isinstance(thing, type):
+        made = vars(thing).get("__init__")
+        if dataclasses.is_dataclass(thing) and made is not None and not hasattr(made, "__wrapped__"):
+            thing.__init__ = _chosen(made, typechecker=typechecker)
+        return thing
+    hints = _resolved(thing)
+    if any(_names_a_shape(hint) for hint in hints.values()):
+        return _with_shapes(thing, typechecker=typechecker)
+    # A twin, since the catalogue and others read annotations as they were written.
+    twin = FunctionType(thing.__code__, thing.__globals__, thing.__name__, thing.__defaults__, thing.__closure__)
+    twin.__kwdefaults__, twin.__annotations__, twin.__qualname__ = thing.__kwdefaults__, hints, thing.__qualname__
+    twin.__module__ = thing.__module__
+    return functools.update_wrapper(typechecker(twin), thing)
+
+
+def _resolved(function: FunctionType) -> dict[str, Any]:
+    """What the annotations mean; Any for those that cannot be known yet, such as the class around a method."""
+    hints = {}
+    for name, written in function.__annotations__.items():
+        alone: Any = lambda: None  # noqa: E731
+        alone.__annotations__ = {name: written}
+        try:
+            hints[name] = get_type_hints(alone, function.__globals__, include_extras=True)[name]
+        except Exception:
+            hints[name] = Any
+    return hints
+
+
+def _names_a_shape(hint: Any) -> bool:
+    parts = hint if isinstance(hint, list | tuple) else get_args(hint)
+    return (isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray)) or any(map(_names_a_shape, parts))
