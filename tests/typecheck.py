@@ -1,6 +1,6 @@
 """The run-time type checker that the test suite puts around every function of the package.
 
-jaxtyping's own decorator binds the arguments of each call and checks them twice: two thirds of the time of a whole test.
+jaxtyping's own decorator binds the arguments of each call and checks them twice: two thirds of the time of a test.
 It is needed only where shapes stand in a signature; every other function gets beartype's check alone.
 """
 
