@@ -44,11 +44,11 @@ def nested(named: Named | None = None) -> None: ...
 def unknown(one: Unknown, count: int) -> None: ...
 
 
-def around(word: str) -> str:
-    def inner(count: int) -> str:
-        return word * count
+def around(word):
+    def inner(count: int, *, end: str = "") -> str:
+        return count * word + end if isinstance(word, str) else word
 
-    return inner(word)
+    return inner
 
 
 def drawn(count: int) -> Iterator[int]:
@@ -109,7 +109,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
         (lambda room: room.shaped(torch.ones(9, 4), torch.ones(4)), "return"),
         (lambda room: room.nested({"a": x}), "n n"),
         (lambda room: room.unknown(1, "2"), "count"),
-        (lambda room: room.around("abc"), "count"),
+        (lambda room: room.around("abc")("2"), "count"),
+        (lambda room: room.around("abc")(1, end=2), "end"),
+        (lambda room: room.around(1)(2), "return"),  # the word is not checked
         (lambda room: list(room.drawn("1")), "count"),
         (lambda room: room.Made("1"), "size"),
         (lambda room: room.Made(1).lid, "return"),
@@ -130,6 +132,8 @@ def test_what_fits_passes(room: ModuleType) -> None:
     assert room.shaped(x, torch.ones(4)).shape == (3,)
     room.nested({"a": torch.ones(2, 2)})
     room.unknown(object(), 1)  # an annotation that names nothing at run time checks nothing
+    one, other = room.around("a"), room.around("b")  # of one code: each is itself
+    assert (one(2), other(3, end="."), one(1)) == ("aa", "bbb.", "a")
     assert list(room.drawn(1)) == [1]
     assert room.Made.of(3) == room.Made(3) and room.Below(3).size == 3 and room.Made.twice(3) == 6
     assert room.Square(torch.ones(2, 2)).side.shape == (2, 2)

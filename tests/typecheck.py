@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
@@ -30,9 +30,11 @@ def install(package: str) -> jaxtyping.ImportHookManager:
 
 def checked(thing: Any) -> Any:
     """Check every call, but those of torch.fx, which traces a model with stand-ins that are no tensors."""
-    inner = _check(thing)
     if not isinstance(thing, FunctionType):
-        return inner
+        return _check(thing)
+    inner = _check_of(thing)
+    if inner is thing:  # no annotations
+        return thing
 
     @functools.wraps(thing)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -51,7 +53,7 @@ def _chosen(thing: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         if dataclasses.is_dataclass(thing) and made is not None and not hasattr(made, "__wrapped__"):
             thing.__init__ = _chosen(made, typechecker=typechecker)
         return thing
-    hints = _resolved(thing)
+    hints = _hints_of(thing)
     if any(_names_a_shape(hint) for hint in hints.values()):
         return _with_shapes(thing, typechecker=typechecker)
     # A twin, since the catalogue and others read annotations as they were written.
@@ -61,17 +63,46 @@ def _chosen(thing: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
     return functools.update_wrapper(typechecker(twin), thing)
 
 
-def _resolved(function: FunctionType) -> dict[str, Any]:
+# A nested function is made anew by every call of the function around it, always of the same code: what is found out
+# about it once holds for all. By identity, since the code that dataclasses generate is equal for different fields.
+_FUNCTION = "__beartype_func"
+_known_hints: dict[int, tuple[CodeType, dict[str, Any]]] = {}
+_known_checks: dict[int, tuple[CodeType, Any]] = {}
+
+
+def _hints_of(function: FunctionType) -> dict[str, Any]:
     """What the annotations mean; Any for those that cannot be known yet, such as the class around a method."""
-    hints = {}
-    for name, written in function.__annotations__.items():
-        alone: Any = lambda: None  # noqa: E731
-        alone.__annotations__ = {name: written}
-        try:
-            hints[name] = get_type_hints(alone, function.__globals__, include_extras=True)[name]
-        except Exception:
-            hints[name] = Any
-    return hints
+    code = function.__code__
+    if id(code) not in _known_hints:
+        _known_hints[id(code)] = (
+            code,
+            {name: _resolved(hint, function) for name, hint in function.__annotations__.items()},
+        )
+    return _known_hints[id(code)][1]
+
+
+def _resolved(written: Any, function: FunctionType) -> Any:
+    alone: Any = lambda: None  # noqa: E731
+    alone.__annotations__ = {"it": written}
+    try:
+        return get_type_hints(alone, function.__globals__, include_extras=True)["it"]
+    except Exception:
+        return Any
+
+
+def _check_of(function: FunctionType) -> Any:
+    """Return beartype's wrapper; for code that it has wrapped before, the same around another function."""
+    code = function.__code__
+    _, known = _known_checks.get(id(code), (code, None))
+    inside = getattr(known, "__kwdefaults__", None) or {}
+    if _FUNCTION not in inside:  # new, or nothing to check, or another beartype than the one we know
+        made = _check(function)
+        _known_checks[id(code)] = code, made
+        return made
+    assert isinstance(known, FunctionType)
+    again = FunctionType(known.__code__, known.__globals__, known.__name__, known.__defaults__)
+    again.__kwdefaults__ = {**inside, _FUNCTION: function}
+    return again
 
 
 def _names_a_shape(hint: Any) -> bool:
