@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
@@ -55,6 +56,12 @@ def pytest_report_header() -> str:
 
     checked = "checked at run time" if ANNOTATIONS_CHECKED else "NOT checked (needs jaxtyping and beartype)"
     return f"secateur: annotations {checked}; kernels: {door.why_not or door.isa()}"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not walk through torch again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _process_state() -> dict[str, object]:
