@@ -11,7 +11,7 @@ SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*/*.c
 
 # Each pytest worker imports torch; two of them on two cores still save time on the whole suite.
 WORKERS ?= 2
-PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types docs check bench clean

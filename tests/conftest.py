@@ -9,10 +9,13 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from scheduling import scheduler
 
 
 def _installed(*names: str) -> bool:
@@ -56,6 +59,12 @@ def pytest_report_header() -> str:
 
     checked = "checked at run time" if ANNOTATIONS_CHECKED else "NOT checked (needs jaxtyping and beartype)"
     return f"secateur: annotations {checked}; kernels: {door.why_not or door.isa()}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what shares a cluster, a process or the like: see scheduling.py."""
+    return scheduler(config, log)
 
 
 def pytest_collection_finish() -> None:

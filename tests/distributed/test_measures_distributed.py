@@ -15,7 +15,6 @@ from secateur.measures import KNOWN
 
 pytestmark = [
     pytest.mark.distributed,
-    pytest.mark.xdist_group("ranks"),  # one worker for all, so that the processes start once
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs torch with gloo"),
 ]
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from command_cases import Commands
+from scheduling import started_once
 
 DRIVER = Path(__file__).with_name("command_driver.py")
 
 
 @pytest.fixture(scope="session")
-def _driver() -> Iterator[subprocess.Popen[str]]:
+def _driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    started_once("commands", tmp_path_factory)
     with subprocess.Popen(
         [sys.executable, str(DRIVER)],
         stdin=subprocess.PIPE,

@@ -12,10 +12,7 @@ import pytest
 from command_cases import Commands
 from paper_cases import clone
 
-pytestmark = [
-    pytest.mark.skipif(os.name != "posix", reason="a process group is interrupted as a terminal does it"),
-    pytest.mark.xdist_group("commands"),  # one worker for all, so that what they are forked from is started once
-]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a process group is interrupted as a terminal does it")
 
 LONG = ["--steps", "400000", "--save-every", "0.2"]
 COMMANDS = {

@@ -16,10 +16,7 @@ import pytest
 from command_cases import Commands
 from secateur.cli import main
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes the POSIX way"),
-    pytest.mark.xdist_group("commands"),  # one worker for all, so that what they are forked from is started once
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes the POSIX way")
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
