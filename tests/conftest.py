@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before torch loads OpenMP: beside other workers on the same cores, a thread that spins while it waits for its fellows
+# keeps them from running, and a step of two threads takes a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 import torch
