@@ -101,9 +101,12 @@ def _seeded_and_tidy() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is measured about this machine while testing stays out of the user's own cache."""
+    """What is measured about this machine while testing stays out of the user's own cache; workers share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECATEUR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SECATEUR_CACHE", str(folder / "cache"))
         yield
 
 

@@ -24,6 +24,7 @@ def test_a_group_has_one_scope_and_any_other_test_its_own() -> None:
 def test_the_scheduler_of_xdist_asks_for_it(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("xdist")
     monkeypatch.setattr(pytestconfig.option, "dist", "load")
+    monkeypatch.setattr(pytestconfig.option, "tx", ["2*popen"])
     assert scheduler(pytestconfig, None)._split_scope("tests/e2e/test_kill.py::test_a") == "commands"
     monkeypatch.setattr(pytestconfig.option, "dist", "each")
     assert scheduler(pytestconfig, None) is None

@@ -69,10 +69,10 @@ def import_everything() -> None:
     import torch
     import torch._dynamo  # torch.optim imports it at the first step: seconds
 
-    import secateur.lab.paper
+    import secateur.cli
+    import secateur.lab.paper  # noqa: F401
 
     torch.set_num_threads(1)
-    secateur.lab.data.load("digits")  # imports scikit-learn
 
 
 if __name__ == "__main__":
