@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from command_cases import Commands
-from secateur.cli import main
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes the POSIX way")
 
@@ -55,7 +54,7 @@ def test_killed_at_random_times_until_it_gets_through(killed: dict[str, dict[str
 def test_command_line_killed_in_training_goes_on(commands: Commands, tmp_path: Path) -> None:
     asked = ["run", "--steps", "1500", "--engine", "torch", "--threads", "1", "--save-every", "0.1"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert main([*asked, "--runs", str(whole)]) == 0
+    assert commands.begin([*asked, "--runs", str(whole)], tmp_path).wait(100) == 0
     command = commands.begin([*asked, "--runs", str(cut)], tmp_path)
     deadline = time.monotonic() + 60
     while not list(cut.glob("*/masks.safetensors")) and time.monotonic() < deadline:
