@@ -9,9 +9,10 @@ STAMP  := $(VENV)/.installed
 # The package is installed in place, so Python edits need no reinstall; these files do.
 SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*/*.cpp native/*/*.h)
 
-# Each pytest worker imports torch; two of them on two cores still save time on the whole suite.
+# Each pytest worker imports torch; two of them on two cores still save time on the whole suite. Bytecode is written: a
+# dozen processes would compile the package and the tests anew.
 WORKERS ?= 2
-PYTEST  := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST  := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types docs check bench clean

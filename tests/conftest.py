@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+# Before torch loads OpenMP: beside other workers on the same cores, a thread that spins while it waits for its fellows
+# keeps them from running, and a step of two threads takes a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
 import torch
+
+from scheduling import scheduler
 
 
 def _installed(*names: str) -> bool:
@@ -20,10 +29,10 @@ def _installed(*names: str) -> bool:
 # The extra `dev` has all three. A machine with a GPU and no package index may have none: tests run there without.
 ANNOTATIONS_CHECKED = _installed("jaxtyping", "beartype")
 if ANNOTATIONS_CHECKED:
-    import jaxtyping
+    import typecheck
 
     # Before anything imports secateur: every annotation, tensor shapes included, is checked while the tests run.
-    jaxtyping.install_import_hook("secateur", "typecheck.checked")
+    typecheck.install("secateur")
 
 if _installed("hypothesis"):
     from hypothesis import HealthCheck, settings
@@ -32,6 +41,12 @@ if _installed("hypothesis"):
     slow_is_fine = [HealthCheck.too_slow, HealthCheck.data_too_large]
     settings.register_profile("house", deadline=None, derandomize=True, suppress_health_check=slow_is_fine)
     settings.load_profile("house")
+
+# A run flushes each of its files to the disk before it goes on, and the tests write thousands: in memory, where there
+# is room, that takes no time. Whoever names a folder, by TMPDIR or pytest's own variable, gets that one.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31 and "TMPDIR" not in os.environ:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +63,18 @@ def pytest_report_header() -> str:
 
     checked = "checked at run time" if ANNOTATIONS_CHECKED else "NOT checked (needs jaxtyping and beartype)"
     return f"secateur: annotations {checked}; kernels: {door.why_not or door.isa()}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what shares a cluster, a process or the like: see scheduling.py."""
+    return scheduler(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not walk through torch again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _process_state() -> dict[str, object]:
@@ -74,9 +101,12 @@ def _seeded_and_tidy() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is measured about this machine while testing stays out of the user's own cache."""
+    """What is measured about this machine while testing stays out of the user's own cache; workers share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECATEUR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SECATEUR_CACHE", str(folder / "cache"))
         yield
 
 

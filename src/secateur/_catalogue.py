@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from secateur import methods, programs
@@ -87,6 +88,7 @@ def example(factory: Callable[..., Method]) -> Method:
     return factory(**{name: _EXAMPLE[name] for name in missing})
 
 
+@cache  # a run asks for the catalogue a dozen times, and each factory says the same whenever it is asked
 def _entry(call: str, factory: Callable[..., Method]) -> Entry:
     made = example(factory)
     family = _family(factory)
@@ -97,6 +99,7 @@ def _entry(call: str, factory: Callable[..., Method]) -> Entry:
     return _row(call, factory, str(made.needs), made.structure.name, tags)
 
 
+@cache
 def _program(call: str, function: Callable[..., Any]) -> Entry:
     counted = "density" in inspect.signature(function).parameters
     return _row(call, function, "training", "weights", {"program", "counted" if counted else "emerging"})

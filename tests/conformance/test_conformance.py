@@ -16,7 +16,9 @@ from secateur.testing import (
     check_exact_count,
     check_method,
     check_program,
+    check_trains,
     check_value,
+    check_zeros,
     checks_of,
 )
 
@@ -66,6 +68,20 @@ def test_suite_finds_a_wrong_count() -> None:
         check_exact_count(
             lambda density: _plain(density, schedule=schedule.once(density / 2)), density=0.3, model="mlp"
         )
+
+
+def test_suite_counts_after_all_rounds_and_takes_fewer_for_the_rest() -> None:
+    asked: list[int] = []
+
+    def patient(density: float, *, rounds: int = 20) -> Method:
+        asked.append(rounds)
+        return _plain(density, schedule=schedule.once(density if rounds == 6 else density / 2))
+
+    with pytest.raises(AssertionError, match="weights kept, expected exactly"):
+        check_exact_count(patient, density=0.3, model="mlp")
+    check_zeros(patient, density=0.3, model="mlp")
+    check_trains(patient, density=0.3, model="mlp")
+    assert asked[0] == 20 and set(asked[1:]) == {6}
 
 
 def test_suite_finds_a_missing_source() -> None:

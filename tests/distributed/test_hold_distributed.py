@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,27 +14,20 @@ from distributed import workers
 
 pytestmark = [
     pytest.mark.distributed,
-    pytest.mark.xdist_group("hold"),  # one worker for all, so that the processes below start once
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs torch with gloo"),
 ]
 
 Results = list[dict[str, Any]]
 
 
-def run(worker: Callable[[int, str], None], folder: Path) -> Results:
-    """Run `worker` in two fresh processes that meet in a file, and return what each has saved."""
-    torch.multiprocessing.spawn(worker, args=(str(folder),), nprocs=workers.RANKS, join=True)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(workers.RANKS)]
+@pytest.fixture(scope="module")
+def ddp(found_by: Callable[..., Results]) -> Results:
+    return found_by(workers.ddp)
 
 
 @pytest.fixture(scope="module")
-def ddp(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run(workers.ddp, tmp_path_factory.mktemp("ddp"))
-
-
-@pytest.fixture(scope="module")
-def fsdp2(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run(workers.fsdp2, tmp_path_factory.mktemp("fsdp2"))
+def fsdp2(found_by: Callable[..., Results]) -> Results:
+    return found_by(workers.fsdp2)
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from scheduling import started_once
 from secateur._base.errors import SecateurError
 from secateur.cli import main
 from secateur.lab.cluster import on_ray, pack
@@ -28,7 +29,6 @@ ray = pytest.importorskip("ray", reason="the cluster is Ray's (extra `ray`)")
 
 pytestmark = [
     pytest.mark.distributed,
-    pytest.mark.xdist_group("ray"),  # one cluster for all
     pytest.mark.timeout(300),  # beside other work, starting a cluster alone can take a minute
 ]
 
@@ -47,8 +47,9 @@ PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head, which is the driver's node, and another node, each with room for one run at a time."""
+    started_once("cluster", tmp_path_factory)
     from ray.cluster_utils import Cluster
 
     # Not below pytest's own folder: the paths of Ray's sockets would get too long.

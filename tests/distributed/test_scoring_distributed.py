@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -17,10 +18,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
-    folder = tmp_path_factory.mktemp("scoring")
-    torch.multiprocessing.spawn(workers.score, args=(str(folder),), nprocs=workers.RANKS, join=True)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(workers.RANKS)]
+def ranks(found_by: Callable[..., list]) -> list[dict[str, dict[str, Tensor]]]:
+    return found_by(workers.score)
 
 
 @pytest.mark.parametrize("wrapping", ["plain", "ddp"])

@@ -139,5 +139,5 @@ def random_times(root: Path) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    plan = {"chosen": chosen_points, "random": random_times}[sys.argv[1]]
-    print(json.dumps(plan(Path(sys.argv[2]))))
+    place = Path(sys.argv[1])
+    print(json.dumps({plan.__name__: plan(place / plan.__name__) for plan in (chosen_points, random_times)}))

@@ -16,7 +16,6 @@ QUICK = ["--seconds", "0.02", "--batch", "8"]
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))  # what is measured about this machine
 
 
 def test_bench_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,8 @@ def kernel_files() -> list[Path]:
 def test_kernels_share_no_function_between_instruction_sets(source: Path, tmp_path: Path) -> None:
     # A weak symbol is kept once for the whole module: an AVX-512 copy would crash an older processor.
     target = tmp_path / "kernel.o"
-    flags = ["-std=c++17", "-O2", "-fPIC", "-fopenmp", "-DSECATEUR_ISA=portable", f"-I{ROOT / 'native'}"]
+    # -O1 inlines less than a release build: it leaves at least the same symbols, in half the time.
+    flags = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-DSECATEUR_ISA=portable", f"-I{ROOT / 'native'}"]
     subprocess.run(["g++", *flags, "-c", str(source), "-o", str(target)], check=True, timeout=100)
     listing = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
     weak = [line for line in listing.splitlines() if re.search(r"^[0-9a-f]+ [WVu] ", line)]

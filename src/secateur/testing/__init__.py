@@ -72,8 +72,9 @@ def check_method(factory: Factory, *, density: float = 0.3) -> None:
     Exact count, determinism under a generator, the model left exactly as found but for the zeros (modes, buffers,
     gradients, hooks, random state), keys unchanged, zeros where the masks say, an error that changes nothing, a value
     that can be hashed and printed, and a docstring with arXiv id and *Deviates:*; under a Pruner the same bits after a
-    stop and a resume. A factory that asks for `until`, `end`, `steps` or `every` is given a short clock; one that does
-    not take a density is checked as a method whose density emerges.
+    stop and a resume. A factory that asks for `until`, `end`, `steps` or `every` is given a short clock, and one that
+    prunes in more than six `rounds` is given six, but where its count is checked; one that does not take a density is
+    checked as a method whose density emerges.
 
     Raises:
         AssertionError: naming the check and the model.

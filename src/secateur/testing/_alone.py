@@ -12,7 +12,7 @@ from secateur.testing._cases import Factory, made
 
 def check_value(factory: Factory, *, density: float) -> None:
     """A method is a value: hashable, printable, equal to one built the same way, and ends at the density asked for."""
-    method, again = made(factory, density), made(factory, density)
+    method, again = (made(factory, density, full=True) for _ in range(2))
     assert method == again and hash(method) == hash(again), "two methods built alike are not equal"
     assert method.name in repr(method) and method.name in str(method), "repr and str must contain the name"
     if "density" in inspect.signature(factory).parameters:

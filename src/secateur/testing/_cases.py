@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,24 @@ Factory = Callable[..., Method]
 #: Training steps of a checked Pruner, and what a factory is given where it asks for a clock.
 STEPS = 8
 _CLOCK = {"until": STEPS, "end": STEPS, "steps": STEPS, "every": 2}
+#: Rounds of pruning in all checks but that of the count, where a factory's own default is more.
+ROUNDS = 6
 
 
-def made(factory: Factory, density: float) -> Method:
-    """Make a method of this density, on the short clock of the checks, giving a factory what it has room for."""
+def made(factory: Factory, density: float, *, full: bool = False) -> Method:
+    """Make a method of this density, on the short clock of the checks, giving a factory what it has room for.
+
+    Args:
+        factory: the method's.
+        density: given where it takes one.
+        full: as many `rounds` as its own default says, where that is more than `ROUNDS`.
+    """
     takes = inspect.signature(factory).parameters
-    return factory(**{name: value for name, value in {"density": density, **_CLOCK}.items() if name in takes})
+    given: dict[str, Any] = {name: value for name, value in {"density": density, **_CLOCK}.items() if name in takes}
+    rounds = takes["rounds"].default if "rounds" in takes else 0
+    if not full and isinstance(rounds, int) and rounds > ROUNDS:
+        given["rounds"] = ROUNDS
+    return factory(**given)
 
 
 @dataclass(frozen=True)

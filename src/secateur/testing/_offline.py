@@ -18,7 +18,7 @@ from secateur.testing._snapshot import Snapshot
 def check_exact_count(factory: Factory, *, density: float, model: str) -> None:
     """κ = ⌊density·N + ½⌋ weights stay, of all together or of each layer, no more and no fewer."""
     given = case(model)
-    method = made(factory, density)
+    method = made(factory, density, full=True)
     if method.density is None:
         return
     masks = _prune(given, method)

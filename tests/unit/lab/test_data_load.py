@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_digits_hold_out_every_fifth_of_each_class(digits: data.Dataset) -> None
     raw = data.load("digits", standardise=False)
     assert torch.equal(raw.test.y, torch.tensor(labels[test]))
     assert np.array_equal(raw.test.x.flatten(1).numpy() * 16, pixels[test])
+
+
+def test_digits_are_read_without_importing_scikit_learn(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "sklearn.datasets", None)  # an import of it fails
+        assert data.load("digits").digest == digits.digest
+    monkeypatch.setattr("secateur.lab.data._formats.find_spec", lambda name: None)  # as where it keeps them elsewhere
+    assert data.load("digits").digest == digits.digest
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(data.DataError, match=r"`digits` comes with scikit-learn: pip install 'secateur\[lab\]'\."):
+        data.load("digits")
 
 
 def test_training_images_have_mean_zero_and_deviation_one_before_the_split(digits: data.Dataset) -> None:

@@ -253,6 +253,22 @@ def test_mlp_names_carry_their_widths() -> None:
     ],
 )
 def test_what_cannot_be_built_says_why(name: str, options: dict[str, object], said: str) -> None:
-    with pytest.raises(SecateurError) as caught:
-        _build(name, **options)
-    assert said in str(caught.value)
+    for asked in (_build, models.check):
+        with pytest.raises(SecateurError) as caught:
+            asked(name, **options)
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*COUNTS, "mlp-784-5-10", "wrn-10-1"])
+def test_what_can_be_built_is_known_without_building_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, where = torch.random.get_rng_state(), set()
+    register = nn.Module.register_parameter
+
+    def watched(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        where.add("" if parameter is None else parameter.device.type)
+        register(self, name, parameter)
+
+    monkeypatch.setattr(nn.Module, "register_parameter", watched)
+    models.check(name)
+    assert where - {""} == {"meta"}  # shapes without memory, and nothing drawn into them
+    assert torch.equal(torch.random.get_rng_state(), state)

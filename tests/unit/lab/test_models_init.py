@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from secateur._base.errors import SecateurError
@@ -56,6 +55,8 @@ def test_scaled_variances(layer: nn.Module, inputs: int, outputs: int) -> None:
 
 
 def test_cut_distributions_are_normal_ones_without_tails() -> None:
+    from scipy import stats  # here: it takes a second
+
     layer = nn.Linear(200, 300)
     tn(layer, generator=_generator(), std=0.5)
     values = layer.weight.detach().double().flatten().numpy()
@@ -67,6 +68,8 @@ def test_cut_distributions_are_normal_ones_without_tails() -> None:
 
 
 def test_the_plain_normal_has_its_tails() -> None:
+    from scipy import stats  # here: it takes a second
+
     layer = nn.Linear(200, 300)
     rn(layer, generator=_generator(), std=0.1)
     assert stats.kstest(layer.weight.detach().flatten().numpy(), stats.norm(scale=0.1).cdf).pvalue > 0.001

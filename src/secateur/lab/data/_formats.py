@@ -6,8 +6,10 @@ import gzip
 import io
 import tarfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from itertools import pairwise
 from math import prod
+from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
@@ -124,13 +126,25 @@ def read_digits(files: Mapping[str, bytes]) -> Raw:
     Raises:
         DataError: scikit-learn is missing.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError("`digits` comes with scikit-learn: pip install 'secateur[lab]'.") from None
-    pixels, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(np.asarray(pixels, np.uint8).reshape(-1, 1, 8, 8))
-    y = torch.from_numpy(np.asarray(labels, np.int64))
+    table = _digits_table()
+    x = torch.from_numpy(table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8))
+    y = torch.from_numpy(table[:, -1].astype(np.int64))
     rank = torch.stack([(y == label).cumsum(0) for label in range(10)])[y, torch.arange(len(y))]
     test = rank % 5 == 0
     return Raw(x[~test], y[~test], x[test], y[test], 16, tuple("0123456789"))
+
+
+def _digits_table() -> np.ndarray:
+    """Read scikit-learn's file: 64 pixels and a label a row. Importing scikit-learn for that takes a second or more."""
+    found = find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.exists():
+            with gzip.open(path, "rt") as file:
+                return np.loadtxt(file, delimiter=",")
+    try:
+        from sklearn.datasets import load_digits  # wherever this version keeps it
+    except ImportError:
+        raise DataError("`digits` comes with scikit-learn: pip install 'secateur[lab]'.") from None
+    pixels, labels = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels])

@@ -33,7 +33,8 @@ def check(experiment: Experiment) -> None:
     elif experiment.options:
         raise SecateurError("`options` are a method's, and dense has none.")
     data.split(1, experiment.validation, experiment.seed)  # refuses what is no fraction
-    untrained(experiment)
+    found = known[experiment.data]
+    models.check(experiment.model, in_shape=found.shape, num_classes=found.num_classes)
 
 
 def _check_augmentation(experiment: Experiment) -> None:

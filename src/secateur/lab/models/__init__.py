@@ -22,7 +22,7 @@ from secateur.lab.models._init import (
     vs_x,
 )
 from secateur.lab.models._recurrent import RowReader, gru, lstm
-from secateur.lab.models._registry import Entry, build, catalogue
+from secateur.lab.models._registry import Entry, build, catalogue, check
 from secateur.lab.models._wide_resnet import WideBlock, wrn
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "alexnet",
     "build",
     "catalogue",
+    "check",
     "count",
     "fan_average",
     "fan_in",

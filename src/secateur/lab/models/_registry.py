@@ -93,14 +93,21 @@ def build(
     >>> model.fc1
     Linear(in_features=64, out_features=300, bias=True)
     """
-    if num_classes < 1:
-        raise SecateurError(f"`num_classes` must be 1 or more, got {num_classes}.")
-    shape, make = _resolve(name, in_shape, num_classes)
-    # PyTorch's layers draw when they are made; those draws are overwritten, and must not move anyone's state.
-    with torch.random.fork_rng(devices=[]):
-        model = make(shape, num_classes)
+    model = _make(name, in_shape, num_classes)
     init(model, generator=generator)
     return model.to(device)
+
+
+def check(name: str, *, num_classes: int = 10, in_shape: tuple[int, ...] | None = None) -> None:
+    """Refuse what `build` would refuse, without the memory and the time of a network: nothing is drawn.
+
+    Raises:
+        SecateurError: unknown name, or sizes that do not fit.
+
+    >>> check("wrn-16-10")
+    """
+    with torch.device("meta"):
+        _make(name, in_shape, num_classes)
 
 
 def catalogue() -> dict[str, Entry]:
@@ -115,6 +122,15 @@ def catalogue() -> dict[str, Entry]:
             counts = count(known.make(known.in_shape, 10))
         entries[name] = Entry(name, known.summary, known.in_shape, counts)
     return entries
+
+
+def _make(name: str, in_shape: tuple[int, ...] | None, num_classes: int) -> nn.Module:
+    if num_classes < 1:
+        raise SecateurError(f"`num_classes` must be 1 or more, got {num_classes}.")
+    shape, make = _resolve(name, in_shape, num_classes)
+    # PyTorch's layers draw when they are made; those draws are overwritten, and must not move anyone's state.
+    with torch.random.fork_rng(devices=[]):
+        return make(shape, num_classes)
 
 
 def _resolve(name: str, in_shape: tuple[int, ...] | None, num_classes: int) -> tuple[tuple[int, ...], Architecture]:
