@@ -13,6 +13,7 @@ import pytest
 
 import secateur
 from secateur.cli import main
+from secateur.lab.repeat import read_json
 
 RUN = ["run", "--steps", "6", "--runs", "r"]
 
@@ -131,7 +132,7 @@ def test_run_json(capsys: pytest.CaptureFixture[str]) -> None:
         errors = [r["test_error"] for r in document["results"] if r["experiment"]["method"] == row["method"]]
         assert row["test_error"]["mean"] == pytest.approx(sum(errors) / 2)
     for result in document["results"]:
-        assert json.loads(Path(result["directory"], "result.json").read_text()).items() <= result.items()
+        assert read_json(Path(result["directory"], "result.json")).items() <= result.items()
 
 
 def test_comparison_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from secateur.lab.models._init import (
     vs_x,
 )
 from secateur.lab.models._recurrent import RowReader, gru, lstm
-from secateur.lab.models._registry import Entry, build, catalogue
+from secateur.lab.models._registry import Entry, build, catalogue, skeleton
 from secateur.lab.models._wide_resnet import WideBlock, wrn
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "lstm",
     "mlp",
     "rn",
+    "skeleton",
     "tn",
     "variance_scaling",
     "vgg",

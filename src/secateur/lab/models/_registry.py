@@ -103,6 +103,17 @@ def build(
     return model.to(device)
 
 
+def skeleton(name: str, *, num_classes: int = 10, in_shape: tuple[int, ...] | None = None) -> nn.Module:
+    """Build a network by name on the meta device: its layers and shapes, without memory and without values.
+
+    Raises:
+        SecateurError: unknown name, or sizes that do not fit.
+    """
+    shape, make = _resolve(name, in_shape, num_classes)
+    with torch.device("meta"):
+        return make(shape, num_classes)
+
+
 def catalogue() -> dict[str, Entry]:
     """Return the networks of the paper by name, with the parameters they have there.
 
@@ -111,8 +122,7 @@ def catalogue() -> dict[str, Entry]:
     """
     entries = {}
     for name, known in _KNOWN.items():
-        with torch.device("meta"):  # shapes without memory: a hundred million weights are counted at once
-            counts = count(known.make(known.in_shape, 10))
+        counts = count(skeleton(name))  # a hundred million weights are counted at once
         entries[name] = Entry(name, known.summary, known.in_shape, counts)
     return entries
 

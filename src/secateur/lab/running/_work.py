@@ -112,6 +112,8 @@ def trained(
     experiment, model = work.experiment, state.model
     assert model is not None
     recipe, dataset, saved = experiment.recipe, trained_on(experiment, work.dataset), checkpoint.load()
+    if saved is not None and saved.trail.step >= recipe.steps:  # none is written after the last step
+        raise damaged(checkpoint.path, f"it stands at step {saved.trail.step} of {recipe.steps}")
     # A run goes on with the engine it began with: engines differ in their last bits.
     choice = saved.choice if saved else _choice(experiment, state, begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
