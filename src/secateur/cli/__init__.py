@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as problem:
         console.complain(told(problem))
-        _give_up(sys.stdout)
+        _give_up_output()
     except MemoryError as problem:
         console.complain(f"there is not enough memory for this{f' ({problem})' if str(problem) else ''}.")
     return 1
@@ -105,12 +105,12 @@ def _sentences() -> Iterator[None]:
         warnings.showwarning = usual
 
 
-def _give_up(stream: TextIO) -> None:
-    """Send what cannot be written to nowhere, where Python would complain of it once more as it ends."""
+def _give_up_output() -> None:
+    """Send what stdout will not take to nowhere, where Python would complain of it once more as it ends."""
     try:
-        stream.flush()
+        sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> Parser:

@@ -53,8 +53,6 @@ def weights_in(path: Path) -> tuple[str, dict[str, Tensor]]:
     Raises:
         SecateurError: the file holds none, is damaged, or could do more than hold tensors; says which.
     """
-    if not path.is_file():
-        raise SecateurError(f"{shown(path)} is no file, so it cannot be a checkpoint.")
     if path.suffix in {".pt", ".pth", ".bin", ".ckpt"} or _begins_as_pickle(path):
         key, tensors = _pickled(path)
     else:
@@ -75,7 +73,10 @@ def masks_in(path: Path) -> Masks | None:
 
     Raises:
         MaskError: it is one, and damaged.
+        SecateurError: it is no file at all, and reading it might never end.
     """
+    if not path.is_file():
+        raise SecateurError(f"{shown(path)} is no file: expected a file of masks or weights, or a run's directory.")
     try:
         with safe_open(path, framework="pt") as file:
             ours = (file.metadata() or {}).get("format") == "secateur.masks"
