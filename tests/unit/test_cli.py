@@ -72,7 +72,7 @@ def test_module_runs_as_a_program() -> None:
         (["run", "--init", "vsx"], "Did you mean 'vs-x'?"),
         (["run", "--method", "force", "--option", "round=3"], "Did you mean 'rounds'?"),
         (["run", "--option", "rounds"], "expected name=value, got 'rounds'."),
-        (["run", "--density", "5"], "the density must be in (0, 1], got '5'. Did you mean 5%, or --sparsity 5%?"),
+        (["run", "--density", "5"], "`density` must be in (0, 1], got 5. Did you mean density=0.05 (keep 5 %)?"),
         (["run", "--sparsity", "95"], "the sparsity must be in [0, 1), got '95'. Did you mean 95%?"),
         (["run", "--density", "0.1", "--sparsity", "90%"], "not allowed with argument"),
         (["run", "--method", "dense", "--density", "0.1"], "dense prunes nothing: leave out --density"),

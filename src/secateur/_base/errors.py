@@ -72,6 +72,29 @@ def told(problem: OSError, *, way_out: bool = True) -> str:
     return f"{where}{reason}. {_WAYS_OUT.get(problem.errno, '')}".rstrip()
 
 
+def density_refusal(density: object, *, name: str = "density", got: str | None = None) -> str:
+    """Say that a density is none, the same for the library and the command line.
+
+    Whoever writes 5 means 5 % kept, and whoever writes 95 means 95 % cut: of the two the smaller is what stays.
+
+    Args:
+        density: what was given.
+        name: what to call it.
+        got: how it was written; None means as Python writes it.
+
+    >>> density_refusal(5)
+    '`density` must be in (0, 1], got 5. Did you mean density=0.05 (keep 5 %)?'
+    >>> density_refusal(95) == density_refusal(5).replace("got 5", "got 95")
+    True
+    """
+    written = repr(density) if got is None else got
+    hint = f" It is the fraction kept: {name}=0.05 keeps 5 %."
+    if isinstance(density, int | float) and 1 < density < 100 and "%" not in written:
+        kept = min(density, 100 - density)
+        hint = f" Did you mean {name}={kept / 100:g} (keep {kept:g} %)?"
+    return f"`{name}` must be in (0, 1], got {written}.{hint}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the known name closest to `name`, or an empty string.
 
