@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from secateur import measures, methods, programs
 from secateur._base.errors import (
+    CheckpointWarning,
     EarlyFinishWarning,
     EmptyLayerWarning,
     GateOptionsWarning,
     LeakError,
     MaskError,
+    MeasurementsWarning,
     ScoreError,
     SecateurError,
 )
@@ -35,6 +37,7 @@ from secateur.sparse import densify, sparsify
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointWarning",
     "EarlyFinishWarning",
     "EmptyLayerWarning",
     "Gate",
@@ -44,6 +47,7 @@ __all__ = [
     "MaskError",
     "Masks",
     "Measure",
+    "MeasurementsWarning",
     "Method",
     "Pruner",
     "Schedule",

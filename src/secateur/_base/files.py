@@ -93,13 +93,14 @@ def opened_json(content: bytes) -> Any:
         ValueError: it is no JSON, holds a number that is not finite, is nested too deeply, or is not what was written.
     """
     try:
-        found = json.loads(content, parse_float=_finite, parse_constant=_finite)
+        found = json.loads(content, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+        if not (isinstance(found, dict) and CHECKSUM in found):
+            return found
+        why = _compared(found.pop(CHECKSUM), _of_json(found))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if isinstance(found, dict) and CHECKSUM in found:
-        why = _compared(found.pop(CHECKSUM), _of_json(found))
-        if why is not None:
-            raise ValueError(f"{why}; if it was changed on purpose, take out the entry {CHECKSUM!r}")
+    if why is not None:
+        raise ValueError(f"{why}; if it was changed on purpose, take out the entry {CHECKSUM!r}")
     return found
 
 
@@ -116,6 +117,11 @@ def _finite(text: str) -> float:
     if value - value != 0:
         raise ValueError(f"{text} is not a finite number")
     return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)  # what no float can hold is no number of ours, and would fail where one is needed
+    return int(text)
 
 
 def _sync_directory(directory: Path) -> None:

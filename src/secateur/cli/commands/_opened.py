@@ -10,6 +10,7 @@ import os
 import pickle
 import pickletools
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -42,6 +43,7 @@ _PLAIN = {
     "torch.storage UntypedStorage",
 }
 _LAST, _LARGE = 22, 0xFFFFFFFF  # bytes of an archive's last record; a place that it has no room for
+_UNREADABLE = (BadZipFile, ValueError, LookupError, OSError, ArithmeticError, zlib.error)
 _BESIDES = 1 << 26  # bytes that views of the same memory may have besides; each tensor is made whole when it is shown
 
 
@@ -178,8 +180,8 @@ def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _refuse_more_than_tensors(path: Path) -> None:
     """Look through a pickle without opening it: what it would call, and how much its archive claims to hold."""
-    try:
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        try:
             if not _is_zip(path):
                 for _ in range(5):  # magic number, version, system, the content, the names of its storages
                     _refuse_calls(path, file)
@@ -188,10 +190,10 @@ def _refuse_more_than_tensors(path: Path) -> None:
                 _refuse_bomb(path, archive)
                 (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
                 _refuse_calls(path, archive.read(name))
-    except (BadZipFile, ValueError, LookupError, RuntimeError, NotImplementedError, EOFError) as problem:
-        if isinstance(problem, SecateurError):
+        except SecateurError:
             raise
-        raise _no_checkpoint(path, problem) from None
+        except (*_UNREADABLE, RuntimeError, NotImplementedError, EOFError) as problem:
+            raise _no_checkpoint(path, problem) from None
 
 
 def _refuse_calls(path: Path, content: BufferedReader | bytes) -> None:

@@ -148,7 +148,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         ArtefactError: the file is damaged, or is of another network.
     """
-    tensors, _ = read_tensors(path)
+    fit_weights(model, read_tensors(path)[0], path)
+
+
+def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give weights that were read from `path` to a network.
+
+    Raises:
+        ArtefactError: they are of another network.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as problem:

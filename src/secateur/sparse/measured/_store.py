@@ -100,7 +100,7 @@ def _worth_keeping(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _require_measurements(entry: Any, name: str = "") -> None:
+def _require_measurements(entry: Any, name: str = "entry") -> None:
     """Refuse what no measurement gives: a table of such numbers would be obeyed without a word.
 
     Raises:
