@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from secateur import measures, methods, programs
 from secateur._base.errors import (
+    CheckpointWarning,
     EarlyFinishWarning,
     EmptyLayerWarning,
     GateOptionsWarning,
     LeakError,
     LeftOutWarning,
     MaskError,
+    MeasurementsWarning,
     ScoreError,
     SecateurError,
     TiedScoresWarning,
@@ -37,6 +39,7 @@ from secateur.sparse import densify, sparsify
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointWarning",
     "EarlyFinishWarning",
     "EmptyLayerWarning",
     "Gate",
@@ -47,6 +50,7 @@ __all__ = [
     "MaskError",
     "Masks",
     "Measure",
+    "MeasurementsWarning",
     "Method",
     "Pruner",
     "Schedule",

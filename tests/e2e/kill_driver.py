@@ -22,7 +22,6 @@ from secateur.lab import data
 from secateur.lab.experiment import Engine, Experiment, Ramp, Recipe
 from secateur.lab.repeat import _store
 from secateur.lab.running import run
-from secateur.masks import _file
 
 DATASET = data.load("digits", seed=0)
 
@@ -70,7 +69,7 @@ def kill_at_rename(count: int, *, after: bool) -> Callable[[], None]:
             if last:
                 die()
 
-        os.replace = _file.os.replace = counted  # type: ignore[assignment]
+        os.replace = counted  # type: ignore[assignment]
 
     return prepare
 
@@ -96,7 +95,7 @@ def kill_in_write(count: int) -> Callable[[], None]:
 
 def outcome(root: Path, steps: int) -> dict[str, object]:
     directory = root / experiment(steps).name
-    result = json.loads((directory / "result.json").read_text())
+    result = _store.read_json(directory / "result.json")
     timeless = {key: value for key, value in result.items() if key not in {"seconds", "machine"}}
     weights = (directory / "weights.safetensors").read_bytes().hex()
     return {"weights": weights, "result": timeless, "files": sorted(path.name for path in directory.iterdir())}

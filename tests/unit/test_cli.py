@@ -13,6 +13,7 @@ import pytest
 
 import secateur
 from secateur.cli import main
+from secateur.lab.repeat import read_json
 
 RUN = ["run", "--steps", "6", "--runs", "r"]
 
@@ -71,7 +72,7 @@ def test_module_runs_as_a_program() -> None:
         (["run", "--init", "vsx"], "Did you mean 'vs-x'?"),
         (["run", "--method", "force", "--option", "round=3"], "Did you mean 'rounds'?"),
         (["run", "--option", "rounds"], "expected name=value, got 'rounds'."),
-        (["run", "--density", "5"], "the density must be in (0, 1], got '5'. Did you mean 5%, or --sparsity 5%?"),
+        (["run", "--density", "5"], "`density` must be in (0, 1], got 5. Did you mean density=0.05 (keep 5 %)?"),
         (["run", "--sparsity", "95"], "the sparsity must be in [0, 1), got '95'. Did you mean 95%?"),
         (["run", "--density", "0.1", "--sparsity", "90%"], "not allowed with argument"),
         (["run", "--method", "dense", "--density", "0.1"], "dense prunes nothing: leave out --density"),
@@ -131,7 +132,7 @@ def test_run_json(capsys: pytest.CaptureFixture[str]) -> None:
         errors = [r["test_error"] for r in document["results"] if r["experiment"]["method"] == row["method"]]
         assert row["test_error"]["mean"] == pytest.approx(sum(errors) / 2)
     for result in document["results"]:
-        assert json.loads(Path(result["directory"], "result.json").read_text()).items() <= result.items()
+        assert read_json(Path(result["directory"], "result.json")).items() <= result.items()
 
 
 def test_comparison_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

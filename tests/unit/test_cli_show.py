@@ -121,3 +121,40 @@ def test_other_files_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not a run's directory" in capsys.readouterr().err
     assert main(["show", "ints.safetensor"]) == 2
     assert "Did you mean 'ints.safetensors'?" in capsys.readouterr().err
+
+
+def test_weights_under_a_key_are_found_and_the_key_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    weights = pruned_stack().state_dict()
+    others = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(2, 2)}}}, "rng": torch.ones(3)}
+    for name, content, key in (
+        ("model", {"model": weights, **others}, "model"),
+        ("deep", {"trainer": {"net": weights}, **others}, "trainer.net"),
+        ("two", {"ema": {"w": torch.ones(2, 2)}, "model_state_dict": weights}, "model_state_dict"),
+        ("odd", {"whatever": weights, "loss": torch.ones(())}, "whatever"),
+    ):
+        torch.save(content, f"{name}.pt")
+        report = report_on(f"{name}.pt", capsys)
+        assert (report["key"], report["kept"]) == (key, 5)
+    torch.save({"a": weights, "b": weights | {"x": torch.ones(2, 2)}}, "several.pt")
+    assert main(["show", "several.pt"]) == 1
+    assert "several.pt holds weights under several keys: 'a', 'b'. Save one of them alone." in capsys.readouterr().err
+    assert main(["show", "model.pt"]) == 0
+    assert "the weights are under the key 'model'" in capsys.readouterr().out
+
+
+def test_old_pickles_parameters_and_small_floats(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(pruned_stack().state_dict(), "old.pth", _use_new_zipfile_serialization=False)
+    torch.save(pruned_stack().state_dict(), "checkpoint.pth.tar")
+    assert report_on("old.pth", capsys)["kept"] == report_on("checkpoint.pth.tar", capsys)["kept"] == 5
+    small = {"w": torch.tensor([[1.0, 0.0], [-0.0, 2.0]])}
+    kinds = {str(index): small["w"].to(kind) for index, kind in enumerate((torch.float8_e4m3fn, torch.bfloat16))}
+    torch.save({**kinds, "p": nn.Parameter(small["w"])}, "kinds.pt")
+    save_file(kinds, "kinds.safetensors")
+    assert [layer["kept"] for layer in report_on("kinds.pt", capsys)["layers"]] == [2, 2, 2]
+    assert [layer["kept"] for layer in report_on("kinds.safetensors", capsys)["layers"]] == [2, 2]
+
+
+def test_a_tied_weight_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    weight = torch.eye(3)
+    torch.save({"embedding": weight, "head": weight, "turned": weight.T}, "tied.pt")
+    assert [layer["name"] for layer in report_on("tied.pt", capsys)["layers"]] == ["embedding", "turned"]

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secateur._base.errors import SecateurError
 from secateur.cli.text import values
+from secateur.selection import check_density
 
 
 @given(st.decimals(min_value=0, max_value=Decimal("99.9999"), places=4))
@@ -29,10 +31,10 @@ def test_densities(text: str, density: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5", r"in \(0, 1\], got '5'\. Did you mean 5%, or --sparsity 5%\?"),
-        ("0", r"in \(0, 1\], got '0'\."),
-        ("-0.1", r"in \(0, 1\], got '-0.1'\."),
-        ("101%", r"in \(0, 1\], got '101%'\."),
+        ("0", r"in \(0, 1\], got 0\. It is the fraction kept: density=0\.05 keeps 5 %\."),
+        ("-0.1", r"in \(0, 1\], got -0.1\. It is the fraction kept"),
+        ("101%", r"in \(0, 1\], got 101%\. It is the fraction kept"),
+        ("1e-400", r"in \(0, 1\], got 1e-400\. It is the fraction kept"),
         ("nan", "expected a number such as 0.05 or 5%, got 'nan'"),
         ("inf", "expected a number such as 0.05 or 5%, got 'inf'"),
         ("few", "expected a number such as 0.05 or 5%, got 'few'"),
@@ -42,6 +44,19 @@ def test_densities(text: str, density: float) -> None:
 def test_densities_refused(text: str, message: str) -> None:
     with pytest.raises(ArgumentTypeError, match=message):
         values.density(text)
+
+
+@pytest.mark.parametrize(("text", "meant"), [("5", "0.05"), ("95", "0.05"), ("2.5", "0.025"), ("50", "0.5")])
+def test_a_percentage_gets_the_same_sentence_from_the_library(text: str, meant: str) -> None:
+    with pytest.raises(SecateurError) as library:
+        check_density(float(text) if "." in text else int(text))
+    with pytest.raises(ArgumentTypeError) as command_line:
+        values.density(text)
+    assert str(library.value) == str(command_line.value)
+    kept = f"{float(meant) * 100:g}"
+    assert str(library.value) == (
+        f"`density` must be in (0, 1], got {text}. Did you mean density={meant} (keep {kept} %)?"
+    )
 
 
 def test_sparsities_refused() -> None:

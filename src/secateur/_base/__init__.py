@@ -1,1 +1,1 @@
-"""What every room stands on: errors, types, zeros, shards, and the door to the compiled kernels."""
+"""What every room stands on: errors, types, zeros, shards, files, text, and the door to the compiled kernels."""

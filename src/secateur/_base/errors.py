@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from secateur._base.text import shown
 
 
 class SecateurError(ValueError):
@@ -44,6 +47,64 @@ class GateOptionsWarning(UserWarning):
 
 class EarlyFinishWarning(UserWarning):
     """A Pruner was finished before its schedule had ended."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written: a run that is cut off now goes back to the one before."""
+
+
+class MeasurementsWarning(UserWarning):
+    """What was measured of this machine could not be read, and was measured again."""
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "Free some space there, and give the same command again: it goes on from what is written.",
+    errno.EDQUOT: "Free some space there, and give the same command again: it goes on from what is written.",
+    errno.EROFS: "Name a directory that can be written.",
+    errno.EACCES: "Name one that you may use, or change its permissions.",
+    errno.EPERM: "Name one that you may use, or change its permissions.",
+    errno.ENOTDIR: "Remove the file that stands where a directory should be, or name another directory.",
+    errno.EEXIST: "Remove the file that stands where a directory should be, or name another directory.",
+    errno.ENOENT: "Was it removed meanwhile? Give the same command again.",
+}
+
+
+def told(problem: OSError, *, way_out: bool = True) -> str:
+    """Say what the system refuses: the file, the reason, and the way out where there is a usual one.
+
+    >>> told(FileExistsError(errno.EEXIST, "File exists", "runs"))
+    'runs: file exists. Remove the file that stands where a directory should be, or name another directory.'
+    """
+    if problem.errno is None or not problem.strerror:
+        return shown(problem) or type(problem).__name__
+    reason = f"{problem.strerror[:1].lower()}{problem.strerror[1:]}"
+    where = "" if problem.filename is None else f"{shown(problem.filename)}: "
+    if not way_out:
+        return f"{where}{reason}"
+    return f"{where}{reason}. {_WAYS_OUT.get(problem.errno, '')}".rstrip()
+
+
+def density_refusal(density: object, *, name: str = "density", got: str | None = None) -> str:
+    """Say that a density is none, the same for the library and the command line.
+
+    Whoever writes 5 means 5 % kept, and whoever writes 95 means 95 % cut: of the two the smaller is what stays.
+
+    Args:
+        density: what was given.
+        name: what to call it.
+        got: how it was written; None means as Python writes it.
+
+    >>> density_refusal(5)
+    '`density` must be in (0, 1], got 5. Did you mean density=0.05 (keep 5 %)?'
+    >>> density_refusal(95) == density_refusal(5).replace("got 5", "got 95")
+    True
+    """
+    written = repr(density) if got is None else got
+    hint = f" It is the fraction kept: {name}=0.05 keeps 5 %."
+    if isinstance(density, int | float) and 1 < density < 100 and "%" not in written:
+        kept = min(density, 100 - density)
+        hint = f" Did you mean {name}={kept / 100:g} (keep {kept:g} %)?"
+    return f"`{name}` must be in (0, 1], got {written}.{hint}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import CheckpointWarning, MeasurementsWarning, SecateurError, told
 from secateur.cli.commands import COMMANDS
 from secateur.cli.text import Parser, UsageError, console
 
@@ -47,13 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return args.execute(args)
+        with _sentences():
+            status = args.execute(args)
+            sys.stdout.flush()  # here, where a full disk is still an error that can be told
+            return status
     except UsageError as problem:
         args.parser.complain(str(problem))
         return 2
     except SecateurError as problem:
         console.complain(str(problem))
-        return 1
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.partition(".")[0] not in _LAB:
             raise
@@ -61,13 +66,51 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{args.parser.prog} needs the package {problem.name}, which comes with the lab extra: "
             "pip install 'secateur[lab]'"
         )
-        return 1
     except KeyboardInterrupt:
         console.complain(f"stopped. {getattr(args, 'stopped', 'Nothing was left half done.')}")
         return 130
     except BrokenPipeError:  # the reader of our output has left: `secateur methods | head`
         sys.stderr.close()
         return 0
+    except OSError as problem:
+        console.complain(told(problem))
+        _give_up_output()
+    except MemoryError as problem:
+        console.complain(f"there is not enough memory for this{f' ({problem})' if str(problem) else ''}.")
+    return 1
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Tell of what could not be written or read in a sentence, not with the line of code that warned."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, CheckpointWarning | MeasurementsWarning):
+            console.remark(str(message))
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
+def _give_up_output() -> None:
+    """Send what stdout will not take to nowhere, where Python would complain of it once more as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> Parser:

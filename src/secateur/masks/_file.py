@@ -7,11 +7,10 @@ all there is to know.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,13 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from secateur._base.errors import MaskError
+from secateur._base.files import sealed_tensors, why_damaged, write_whole
+from secateur._base.text import shown
 
 _FORMAT = "secateur.masks"
 _VERSION = "1"
+_DIMENSIONS = 64  # that a tensor may have
+_KINDS = {"U8": "uint8"}
 
 
 def pack(mask: Tensor) -> np.ndarray:
@@ -31,19 +34,14 @@ def pack(mask: Tensor) -> np.ndarray:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write boolean tensors to `path` in one step: a reader sees the old file or the new one, never half."""
+    """Write boolean tensors to `path` in one step: a reader sees the old file or the new one, never half.
+
+    The same tensors in the same order are the same bytes.
+    """
     rows = {name: pack(mask) for name, mask in tensors.items()}
     shapes = {name: list(mask.shape) for name, mask in tensors.items()}
     header = {"format": _FORMAT, "version": _VERSION, "bits": "big", "shapes": json.dumps(shapes)}
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("wb") as file:
-            file.write(save(rows, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, sealed_tensors(save(rows), header))
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -53,47 +51,60 @@ def read(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         MaskError: the file is no mask file, is damaged, or was written by a newer Secateur.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no mask file at {shown(path)}")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no mask file at {path}")
+        raise MaskError(f"{shown(path)} is not a mask file: it is no file at all")
+    why = why_damaged(path)
+    if why is not None:
+        raise MaskError(f"{shown(path)} is damaged: {why}. Take another copy of it, or prune again")
     try:
         with safe_open(str(path), framework="numpy") as file:
             shapes = _shapes(path, file.metadata() or {})
-            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            odd = sorted(set(file.keys()) ^ shapes.keys())
+            if odd:
+                raise MaskError(f"{shown(path)} is damaged: {odd[0]!r} is missing from its header or from its data")
+            return {name: _unpack(path, name, file, shape) for name, shape in shapes.items()}
     except SafetensorError as error:
-        raise MaskError(f"{path} is not a mask file, or it is damaged: {error}") from error
-    if rows.keys() != shapes.keys():
-        odd = sorted(rows.keys() ^ shapes.keys())[0]
-        raise MaskError(f"{path} is damaged: {odd!r} is missing from its header or from its data")
-    return {name: _unpack(path, name, rows[name], shape) for name, shape in shapes.items()}
+        raise MaskError(f"{shown(path)} is not a mask file, or it is damaged: {shown(error)}") from error
 
 
 def _shapes(path: Path, header: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     if header.get("format") != _FORMAT:
-        raise MaskError(f"{path} is a safetensors file but not a mask file; `Masks.save(path)` writes one")
+        raise MaskError(f"{shown(path)} is a safetensors file but not a mask file; `Masks.save(path)` writes one")
     if header.get("version") != _VERSION or header.get("bits") != "big":
         raise MaskError(
-            f"{path} is a mask file of version {header.get('version')!r}, and this Secateur reads version "
+            f"{shown(path)} is a mask file of version {header.get('version')!r}, and this Secateur reads version "
             f"{_VERSION!r}; update Secateur"
         )
     try:
         found = json.loads(header["shapes"])
         shapes = {name: tuple(shape) for name, shape in found.items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise MaskError(f"{path} is damaged: its header holds no table of shapes") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise MaskError(f"{shown(path)} is damaged: its header holds no table of shapes") from error
     for name, shape in shapes.items():
-        if not all(type(size) is int and size >= 0 for size in shape):
-            raise MaskError(f"{path} is damaged: {name!r} has the shape {shape}")
+        if not _is_shape(shape):
+            said = str(shape) if len(shape) <= _DIMENSIONS else f"of {len(shape)} dimensions"
+            raise MaskError(f"{shown(path)} is damaged: {name!r} has the shape {said}")
     return shapes
 
 
-def _unpack(path: Path, name: str, row: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    total = prod(shape)
-    if row.dtype != np.uint8 or row.shape != ((total + 7) // 8,):
+def _is_shape(shape: tuple[Any, ...]) -> bool:
+    """Whether torch can make a tensor of this shape: it counts in 64 bits, an empty tensor's other sizes too."""
+    if len(shape) > _DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):
+        return False
+    return prod(max(size, 1) for size in shape) < 1 << 63
+
+
+def _unpack(path: Path, name: str, file: Any, shape: tuple[int, ...]) -> Tensor:
+    total, stored = prod(shape), file.get_slice(name)
+    kind, size = _KINDS.get(stored.get_dtype(), stored.get_dtype()), tuple(stored.get_shape())
+    if kind != "uint8" or size != ((total + 7) // 8,):  # looked at before anything is read
         raise MaskError(
-            f"{path} is damaged: {name!r} of shape {shape} needs {(total + 7) // 8} bytes, "
-            f"got {row.dtype} of shape {row.shape}"
+            f"{shown(path)} is damaged: {name!r} of shape {shape} needs {(total + 7) // 8} bytes, "
+            f"got {kind} of shape {size}"
         )
-    bits = np.unpackbits(row)
+    bits = np.unpackbits(file.get_tensor(name))
     if bits[total:].any():
-        raise MaskError(f"{path} is damaged: {name!r} has bits set behind its last weight")
+        raise MaskError(f"{shown(path)} is damaged: {name!r} has bits set behind its last weight")
     return torch.from_numpy(bits[:total].view(np.bool_).copy()).reshape(shape)

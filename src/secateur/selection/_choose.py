@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, density_refusal
 from secateur._base.types import Bool, Shaped
 from secateur.selection import _cut, _radix
 from secateur.selection._rankable import require_costs, require_finite, require_rankable
@@ -25,10 +25,7 @@ def check_density(density: float, *, name: str = "density") -> None:
     """Raise SecateurError unless `density`, the fraction kept, lies in (0, 1]; `name` is what to call it."""
     if isinstance(density, int | float) and 0 < density <= 1:
         return
-    hint = f" It is the fraction kept: {name}=0.05 keeps 5 %."
-    if isinstance(density, int | float) and 1 < density < 100:
-        hint = f" Did you mean {name}={(100 - density) / 100:g} (keep {100 - density:g} %)?"
-    raise SecateurError(f"`{name}` must be in (0, 1], got {density!r}.{hint}")
+    raise SecateurError(density_refusal(density, name=name))
 
 
 def kept_count(density: float, total: int) -> int:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import struct
 import tarfile
 from collections.abc import Mapping
@@ -232,6 +233,41 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
     _jpeg_npz(tmp_path / "cifar10_jpeg75.npz")
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert len(data.load("cifar-10-jpeg75", data_dir=tmp_path, validation=0).train) == 4
+
+
+def _npz_of(**arrays: object) -> dict[str, np.ndarray]:
+    """Arrays as `_jpeg_npz` writes them, of one image each, with some of them others."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "JPEG")
+    jpeg = np.frombuffer(buffer.getvalue(), np.uint8)
+    found = {"class_names": np.array(["a"])}
+    for part in ("train", "test"):
+        plain = {"jpeg": jpeg, "offsets": np.array([0, len(jpeg)]), "labels": np.zeros(1, np.uint8)}
+        found |= {f"{part}_{name}": np.asarray(arrays.get(name, plain[name])) for name in plain}
+    return found
+
+
+def _large_image() -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.new("L", (8000, 8000)).save(buffer, "JPEG")
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"jpeg": np.zeros(1 << 26, np.uint8)}, "it claims to unpack to 134,"),
+        ({"offsets": np.zeros(1 << 20, np.int64)}, "its offsets are no places of JPEG files"),
+        ({"offsets": np.array([0, 1 << 60])}, "its offsets go from 0 to 1152921504606846976"),
+        ({"offsets": np.array([-500, 300])}, "its offsets go from -500 to 300"),
+        ({"offsets": np.array([], np.int64)}, "its offsets are no places of JPEG files"),
+        ({"jpeg": _large_image(), "offsets": [0, len(_large_image())]}, "image 0 has 8000 × 8000 pixels, not 32 × 32"),
+    ],
+)
+def test_an_npz_is_not_believed(tmp_path: Path, arrays: dict[str, np.ndarray], why: str) -> None:
+    np.savez_compressed(tmp_path / "cifar10_jpeg75.npz", **_npz_of(**arrays))
+    with pytest.raises(data.DataError, match=rf"is not the \.npz of JPEG files it should be: {re.escape(why)}"):
+        data.load("cifar-10-jpeg75", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("arrays", [{"x": np.zeros(3)}, {"train_jpeg": np.array([{"a": 1}], dtype=object)}])

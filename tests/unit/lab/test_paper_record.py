@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paper_cases import BASE, DENSE, cell, record
+from paper_cases import BASE, DENSE, cell, record, unsealed
 from secateur.lab.comparing import Comparison, compare
 from secateur.lab.experiment import Constant, Experiment, Recipe, shortened
 from secateur.lab.paper import (
@@ -123,7 +123,7 @@ def test_the_file_says_what_was_expected_and_what_came_out(tmp_path: Path) -> No
 def test_damaged_and_foreign_files_are_named(damage: Callable[[str], str], why: str, tmp_path: Path) -> None:
     path = tmp_path / "table.expected.json"
     write_records(path, CELLS, {"a · snip": FULL})
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(unsealed(path.read_text())))
     with pytest.raises(
         ArtefactError, match=rf"table\.expected\.json is damaged \(.*{why}.*\)\. Delete it and run again"
     ):
@@ -132,6 +132,17 @@ def test_damaged_and_foreign_files_are_named(damage: Callable[[str], str], why: 
     with pytest.raises(ArtefactError, match=r"table\.expected\.json is damaged"):
         keep_records(*paper_in(tmp_path, *CELLS), {"c · snip": record(2.0)})
     assert path.read_bytes() == before
+
+
+def test_a_changed_record_is_refused_until_its_checksum_is_taken_out(tmp_path: Path) -> None:
+    path = tmp_path / "table.expected.json"
+    write_records(path, CELLS, {"a · snip": FULL})
+    changed = path.read_text().replace("1.7", "1.5")
+    path.write_text(changed)
+    with pytest.raises(ArtefactError, match=r"damaged \(its checksum is .*changed on purpose, take out the entry 'sec"):
+        read_records(path)
+    path.write_text(unsealed(changed))
+    assert read_records(path)["a · snip"].errors == (1.5, 1.5)
 
 
 def test_keep_replaces_only_what_was_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from secateur import Masks
+from secateur._base.errors import MeasurementsWarning
 from secateur.sparse import BreakEven, Choice, Machine, report_of, sparsify, this_machine
 from secateur.sparse.measured import _machine as module
 from secateur.sparse.measured._calibrate import calibrate_recurrent, line_crossing
@@ -62,23 +63,77 @@ def test_what_earlier_versions_wrote_is_read(quick: list[str], _own_cache: Path)
     assert this_machine() == expected and quick == [key]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
-def test_a_damaged_cache_is_measured_anew(text: str, quick: list[str], _own_cache: Path) -> None:
-    (_own_cache / "machine.json").write_text(text)
-    assert this_machine().onednn
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "\xff", "[" * 100_000, '{"a":' * 100_000])
+def test_a_damaged_cache_is_told_and_measured_anew(text: str, quick: list[str], _own_cache: Path) -> None:
+    (_own_cache / "machine.json").write_bytes(text.encode("latin-1"))
+    with pytest.warns(MeasurementsWarning, match=r"machine\.json is not what was measured here"):
+        assert this_machine().onednn
     assert entries(_own_cache).keys() == set(quick)
+    this_machine.cache_clear()
+    assert this_machine().onednn and len(quick) == 1  # without a word
+
+
+TABLE = {"onednn": False, "break_evens": [{"size": 64, "batch": 128, "density": 0.3}], "convolution": 0.3}
+
+
+def with_one(**fields: object) -> dict[str, object]:
+    return TABLE | {"break_evens": [{"size": 64, "batch": 128, "density": 0.3} | fields]}
 
 
 @pytest.mark.parametrize(
-    "entry", [{"onednn": 1}, [], None, {"onednn": True, "break_evens": [], "convolution": 0.1}, {"break_evens": "no"}]
+    "entry",
+    [
+        {"onednn": 1},
+        [],
+        None,
+        "text",
+        5,
+        TABLE | {"break_evens": []},
+        TABLE | {"break_evens": None},
+        TABLE | {"break_evens": "no"},
+        TABLE | {"break_evens": [5]},
+        TABLE | {"onednn": 1},
+        TABLE | {"convolution": "x"},
+        TABLE | {"convolution": float("nan")},
+        TABLE | {"convolution": -0.1},
+        {name: value for name, value in TABLE.items() if name != "convolution"},
+        with_one(density=float("nan")),
+        with_one(density=float("inf")),
+        with_one(density=1.5),
+        with_one(density=True),
+        with_one(size="x"),
+        with_one(size=0),
+        with_one(size=-4),
+        with_one(size=64.5),
+        with_one(size=10**400),
+        with_one(batch=0),
+        with_one(batch=[128]),
+        with_one(colour=1),
+    ],
 )
-def test_a_damaged_entry_is_measured_anew(entry: object, quick: list[str], _own_cache: Path) -> None:
+def test_a_damaged_entry_is_told_and_measured_anew(entry: object, quick: list[str], _own_cache: Path) -> None:
     key = this_machine().key
     (_own_cache / "machine.json").write_text(json.dumps({key: entry, "another machine": 1}))
-    for _ in range(2):
-        this_machine.cache_clear()
+    this_machine.cache_clear()
+    with pytest.warns(MeasurementsWarning, match=r"machine\.json is not what was measured here"):
         assert this_machine().break_evens == (BreakEven(64, 128, 0.25),)
+    this_machine.cache_clear()
+    assert this_machine().break_evens == (BreakEven(64, 128, 0.25),)
     assert quick == [key, key] and entries(_own_cache)["another machine"] == 1
+
+
+def test_a_good_entry_is_believed(quick: list[str], _own_cache: Path) -> None:
+    key = this_machine().key
+    (_own_cache / "machine.json").write_text(json.dumps({key: with_one(density=1), "another machine": [float("nan")]}))
+    this_machine.cache_clear()
+    assert this_machine().break_evens == (BreakEven(64, 128, 1),) and quick == [key]
+
+
+def test_a_cache_without_end_is_not_read(quick: list[str], _own_cache: Path) -> None:
+    with open(_own_cache / "machine.json", "wb") as file:
+        file.truncate(1 << 34)  # takes no room
+    with pytest.warns(MeasurementsWarning, match="it has more than 16,777,216 bytes"):
+        assert this_machine().onednn
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(

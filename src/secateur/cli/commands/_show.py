@@ -6,17 +6,20 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError
 from secateur.cli.text import Parser, Table, UsageError, console
+
+if TYPE_CHECKING:
+    from secateur.lab.experiment import Experiment
 
 ABOUT = """\
 Shows what is in PATH: densities per layer, empty layers, and effective numbers.
 
 PATH is a run's directory, a mask file written by Masks.save, or a checkpoint (.safetensors; a .pt
-or .pth file is opened only as far as it holds plain tensors). In a checkpoint a weight that is
-exactly zero counts as pruned.
+or .pth file is opened only as far as it holds plain tensors, at the top or under a key such as
+state_dict or model). In a checkpoint a weight that is exactly zero counts as pruned.
 
 A row is all the weights into one output, a column all the weights that leave one input.
 "effective" counts the weights on some path of kept weights from the network's input to its output;
@@ -37,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
     path: Path = args.path
     if not path.exists():
-        raise UsageError(f"there is nothing at {path}.{_nearest_path(path)}")
+        raise UsageError(f"there is nothing at {console.shown(path)}.{_nearest_path(path)}")
     report = _of_run(path) if path.is_dir() else _of_file(path)
     if args.json:
         console.emit(report)
@@ -47,35 +50,32 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _of_run(path: Path) -> dict[str, Any]:
-    from secateur.lab.repeat import read_json
-    from secateur.lab.running import EXPERIMENT, MASKS, RESULT, state_of, why_diverged
+    from secateur.lab.running import EXPERIMENT, MASKS, RESULT, Result, experiment_in, state_of, why_diverged
 
     if not (path / EXPERIMENT).exists():
-        raise UsageError(f"{path} is not a run's directory: it holds no {EXPERIMENT}.")
-    report: dict[str, Any] = {"path": str(path), "kind": "run", "state": state_of(path)}
-    report["experiment"] = read_json(path / EXPERIMENT)
-    if report["state"] == "diverged":
+        raise UsageError(f"{console.shown(path)} is not a run's directory: it holds no {EXPERIMENT}.")
+    experiment, state = experiment_in(path), state_of(path)
+    report: dict[str, Any] = {"path": str(path), "kind": "run", "state": state, "experiment": experiment.to_json()}
+    if state == "diverged":
         report["why"] = why_diverged(path)
     if (path / RESULT).exists():
-        report["result"] = read_json(path / RESULT)
+        report["result"] = dict(Result.load(path).facts)
     if (path / MASKS).exists():
-        report |= _of_file(path / MASKS, chain=_is_stack(report["experiment"])) | {
-            "path": str(path),
-            "kind": "run",
-        }
+        report |= _of_file(path / MASKS, chain=_is_stack(experiment)) | {"path": str(path), "kind": "run"}
     return report
 
 
 def _of_file(path: Path, *, chain: bool | None = None) -> dict[str, Any]:
     from secateur.lab.running import is_chain, layer_uses
 
-    kind, masks = _masks_in(path)
+    kind, key, masks = _masks_in(path)
     effective = is_chain(masks) if chain is None else chain and is_chain(masks)
     uses = layer_uses(masks, effective=effective)
     kept, numel = sum(use.kept for use in uses), sum(use.numel for use in uses)
     return {
         "path": str(path),
         "kind": kind,
+        **({"key": key} if key else {}),
         "kept": kept,
         "prunable": numel,
         "density": kept / numel if numel else 1.0,
@@ -86,58 +86,24 @@ def _of_file(path: Path, *, chain: bool | None = None) -> dict[str, Any]:
     }
 
 
-def _masks_in(path: Path) -> tuple[str, Mapping[str, Any]]:
-    """Tell what a file is; return its masks: stored ones, or which weights of a checkpoint are not zero."""
-    if path.suffix in {".pt", ".pth", ".bin", ".ckpt"}:
-        tensors = _plain_tensors(path)
-    else:
-        from safetensors import SafetensorError, safe_open
+def _masks_in(path: Path) -> tuple[str, str, Mapping[str, Any]]:
+    """Tell what a file is, and under which key; return its masks: stored, or which weights are not zero."""
+    from secateur.cli.commands._opened import masks_in, weights_in
 
-        from secateur.masks import Masks
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("format") == "secateur.masks":
-                    return "masks", Masks.load(path)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as problem:
-            raise SecateurError(f"{path} is no safetensors file, or it is damaged: {problem}") from None
-    weights = {name: tensor for name, tensor in tensors.items() if _is_weight(name, tensor)}
-    if not weights:
-        raise SecateurError(f"{path} holds no weights: none of its {len(tensors)} tensors is a floating-point matrix.")
-    return "checkpoint", {name: tensor != 0 for name, tensor in weights.items()}
+    masks = masks_in(path)
+    return ("masks", "", masks) if masks is not None else ("checkpoint", *weights_in(path))
 
 
-def _is_weight(name: str, tensor: Any) -> bool:
-    """Matrices and kernels; a training checkpoint's optimizer memory is no weight."""
-    return tensor.dim() >= 2 and tensor.is_floating_point() and not name.startswith("optimizer/")
-
-
-def _plain_tensors(path: Path) -> dict[str, Any]:
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as problem:
-        why = str(problem).splitlines()[0]
-        raise SecateurError(
-            f"{path} is refused: it is a pickle that holds more than plain tensors, so opening it could run "
-            f"a stranger's code ({why}). Save the tensors alone: "
-            "safetensors.torch.save_file(model.state_dict(), path)."
-        ) from None
-    nested = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {str(name): value for name, value in nested.items() if isinstance(value, torch.Tensor)}
-
-
-def _is_stack(experiment: Mapping[str, Any]) -> bool:
-    """Tell whether a run's model is a plain stack of Linear layers."""
+def _is_stack(experiment: Experiment) -> bool:
+    """Tell whether a run's model is a plain stack of Linear layers; one that is not known is none."""
     from torch import nn
 
-    from secateur.lab.experiment import Experiment, untrained
+    from secateur.lab.experiment import skeleton
 
-    leaves = [m for m in untrained(Experiment.from_json(experiment)).modules() if not list(m.children())]
+    try:
+        leaves = [module for module in skeleton(experiment).modules() if not list(module.children())]
+    except (SecateurError, RuntimeError, ValueError):
+        return False
     return all(isinstance(leaf, nn.Linear | nn.ReLU | nn.Flatten | nn.Identity) for leaf in leaves)
 
 
@@ -151,7 +117,9 @@ def _nearest_path(path: Path) -> str:
 def _print(report: Mapping[str, Any]) -> None:
     from secateur.masks import density_text
 
-    console.say(f"{report['path']}  ({report['kind']})")
+    console.say(f"{console.shown(report['path'])}  ({report['kind']})")
+    if "key" in report:
+        console.say(f"(the weights are under the key {report['key']!r})")
     if "experiment" in report:
         _print_run(report)
     if "layers" not in report:
@@ -172,17 +140,17 @@ def _print(report: Mapping[str, Any]) -> None:
     if report["assumed"]:
         console.say(f"(assumed: {report['assumed']})")
     if report["empty"]:
-        console.say(f"Empty layers: {', '.join(report['empty'])}. Nothing passes through them.")
+        console.say(f"Empty layers: {', '.join(map(console.shown, report['empty']))}. Nothing passes through them.")
 
 
 def _print_run(report: Mapping[str, Any]) -> None:
     fields = {name: value for name, value in report["experiment"].items() if name not in {"kind", "recipe"}}
     recipe = {name: value for name, value in report["experiment"]["recipe"].items() if name != "kind"}
-    console.say("  " + "  ".join(f"{name} {value}" for name, value in fields.items()))
+    console.say("  " + "  ".join(f"{name} {console.shown(value)}" for name, value in fields.items()))
     console.say("  recipe: " + "  ".join(f"{name} {value}" for name, value in recipe.items()))
     console.say(f"  state: {report['state']}")
     if "why" in report:
-        console.say(f"  {report['why']}")
+        console.say(f"  {console.shown(report['why'])}")
     if "result" in report:
         result = report["result"]
         best = result["best"]

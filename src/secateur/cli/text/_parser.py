@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from secateur._base.errors import SecateurError, nearest
+from secateur._base.text import shown
 
 
 class UsageError(SecateurError):
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def complain(self, message: str) -> None:
         """Print an error and where help is."""
-        self._print_message(f"{self.prog}: {message}\nSee `{self.prog} --help`.\n", sys.stderr)
+        self._print_message(f"{self.prog}: {shown(message, lines=True)}\nSee `{self.prog} --help`.\n", sys.stderr)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

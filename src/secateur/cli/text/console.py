@@ -1,4 +1,7 @@
-"""What the commands write: tables and sentences on stdout, problems on stderr, JSON alone when asked for."""
+"""What the commands write: tables and sentences on stdout, problems on stderr, JSON alone when asked for.
+
+Names of files and tensors may come from strangers: what a terminal would obey is written out, not sent.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from secateur._base.text import shown
+
+__all__ = [
+    "Table",
+    "complain",
+    "duration",
+    "emit",
+    "percent",
+    "remark",
+    "say",
+    "short",
+    "show",
+    "shown",
+    "size",
+    "spread",
+]
 
 
 @dataclass(frozen=True)
@@ -20,7 +40,7 @@ class Table:
 
     def add(self, *cells: object) -> None:
         """Append one row; None is shown as a dash."""
-        self.rows.append(tuple("–" if cell is None else str(cell) for cell in cells))
+        self.rows.append(tuple("–" if cell is None else shown(cell) for cell in cells))
 
 
 def show(table: Table) -> None:
@@ -33,18 +53,18 @@ def show(table: Table) -> None:
 
 def say(text: str = "") -> None:
     """Write a line to stdout."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{shown(text, lines=True)}\n")
 
 
 def complain(text: str) -> None:
     """Write a problem to stderr, in red on a terminal."""
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    sys.stderr.write(f"{red}secateur:{plain} {text}\n")
+    sys.stderr.write(f"{red}secateur:{plain} {shown(text, lines=True)}\n")
 
 
 def remark(text: str) -> None:
     """Write to stderr how something goes."""
-    sys.stderr.write(f"secateur: {text}\n")
+    sys.stderr.write(f"secateur: {shown(text, lines=True)}\n")
 
 
 def emit(content: Any) -> None:

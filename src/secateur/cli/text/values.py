@@ -6,6 +6,8 @@ from argparse import ArgumentTypeError
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
+from secateur._base.errors import density_refusal
+
 
 def density(text: str) -> float:
     """Read `0.05` or `5%` as the fraction kept, in (0, 1].
@@ -13,11 +15,10 @@ def density(text: str) -> float:
     >>> density("5%")
     0.05
     """
-    value = _fraction(text)
+    value = float(_fraction(text))
     if not 0 < value <= 1:
-        hint = f" Did you mean {text}%, or --sparsity {text}%?" if 1 < value < 100 and "%" not in text else ""
-        raise ArgumentTypeError(f"the density must be in (0, 1], got {text!r}.{hint}")
-    return float(value)
+        raise ArgumentTypeError(density_refusal(value, got=text))
+    return value
 
 
 def sparsity(text: str) -> float:

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ def on_ray(*, address: str | None = None, threads: int = 1, attempts: int = 3) -
 
     Args:
         address: `host:port` of a running cluster's head; None means $RAY_ADDRESS, a cluster that runs on this
-            machine, or else a new one of this machine that ends with the runs.
+            machine, or else a new one of this machine that ends with the runs and listens to this machine only.
         threads: torch threads of a run, and processors that it reserves.
         attempts: how often a run may lose its worker without having got further before it counts as failed.
 
@@ -99,7 +99,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     target = address or os.environ.get("RAY_ADDRESS")
     try:
         _reach(target)
-        ray.init(address=target, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with _alone(ray) if _finds_none(target) else nullcontext():
+            ray.init(address=target, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError) as problem:  # Ray's ConnectionError is an OSError
         why = str(problem).splitlines()[0]
         raise SecateurError(
@@ -112,6 +113,39 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
         if in_main:
             signal.signal(signal.SIGTERM, on_terminate)  # ray.init has put its own there
+
+
+def _finds_none(address: str | None) -> bool:
+    """Whether Ray will begin a cluster of this machine: no address is given, and none runs here."""
+    if address is not None:
+        return False
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # another version of Ray keeps it elsewhere
+        return False
+    found: Any = canonicalize_bootstrap_address  # its annotation knows no None
+    return found(None) is None
+
+
+@contextmanager
+def _alone(ray: Any) -> Iterator[None]:
+    """Let a cluster of this machine listen to this machine only, while it begins.
+
+    Otherwise Ray's processes listen on all interfaces, and who reaches them may run what they like. Ray has a switch
+    for it, meant for other systems than Linux; each of its processes reads it as it starts, and this one has read it
+    already. The token that recent versions of Ray ask for comes on top.
+    """
+    constants = ray._private.ray_constants
+    switch, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
+    given = os.environ.get(switch)
+    os.environ[switch], constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        os.environ.pop(switch)
+        if given is not None:
+            os.environ[switch] = given
 
 
 def _reach(address: str | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from secateur._base.errors import OF_THE_OUTCOME, SecateurError
+from secateur._base.errors import OF_THE_OUTCOME, SecateurError, told
 from secateur.lab import data
 from secateur.lab.experiment import Experiment, load_data, source
 from secateur.lab.running import OnProgress, Progress, Result, run
@@ -35,7 +35,7 @@ class Places:
 Outcomes = Iterator[tuple[Experiment, Result | str]]
 
 #: Runs experiments, leaves their files in `places.root / experiment.name`, and gives every outcome as it comes.
-#: A `SecateurError` of one run is its outcome and does not stop the others.
+#: A `SecateurError` or `OSError` of one run is its outcome and does not stop the others.
 Runner = Callable[[Sequence[Experiment], Places, OnProgress | None], Outcomes]
 
 
@@ -117,6 +117,8 @@ def _one_by_one(experiments: Sequence[Experiment], places: Places, on_progress: 
             yield experiment, run_at(experiment, places, dataset, on_progress)
         except SecateurError as problem:
             yield experiment, str(problem)
+        except OSError as problem:  # a full disk, a directory that went away
+            yield experiment, told(problem)
 
 
 def _parallel(
@@ -133,6 +135,8 @@ def _parallel(
                 problem = future.exception()
                 if isinstance(problem, BrokenProcessPool):
                     problem = SecateurError("its process died (killed, or out of memory). Run again with fewer jobs.")
+                if isinstance(problem, OSError):  # a full disk, a directory that went away
+                    problem = SecateurError(told(problem))
                 if problem is not None and not isinstance(problem, SecateurError):
                     raise problem
                 if on_progress is not None:

@@ -142,7 +142,7 @@ def _cached(path: Path) -> tuple[Raw, str] | None:
         tensors, about = read_tensors(path)
         raw = Raw(**tensors, levels=about["levels"], classes=tuple(about["classes"]))
         return (raw, about["digest"]) if digest(raw) == about["digest"] else None
-    except (OSError, ArtefactError, KeyError, TypeError):
+    except (OSError, ArtefactError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return None  # not there yet, or damaged: it is decoded again
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from secateur.lab.data._dataset import Raw
 from secateur.lab.data._find import DataError
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_BESIDES = 1 << 24  # bytes of labels and offsets, which do become smaller
+_SMALLEST_JPEG = 100  # bytes
+_UNREADABLE = (ValueError, KeyError, OSError, ArithmeticError, BadZipFile, zlib.error)
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # one byte of class, then the red, the green and the blue plane
 
 
@@ -91,6 +95,7 @@ def read_jpegs(files: Mapping[str, bytes]) -> Raw:
     """
     ((path, content),) = files.items()
     try:
+        _refuse_bomb(content)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             train, test = (
                 (
@@ -100,11 +105,19 @@ def read_jpegs(files: Mapping[str, bytes]) -> Raw:
                 for part in ("train", "test")
             )
             classes = tuple(str(name) for name in arrays["class_names"])
-    except (ValueError, KeyError, OSError, BadZipFile) as problem:
-        if isinstance(problem, DataError):
-            raise
+    except DataError:
+        raise
+    except (*_UNREADABLE, MemoryError, NotImplementedError) as problem:
         raise DataError(f"{path} is not the .npz of JPEG files it should be: {problem}") from None
     return Raw(*train, *test, 255, classes)
+
+
+def _refuse_bomb(content: bytes) -> None:
+    """Refuse an archive that unpacks to far more than it is: JPEG files hardly become smaller."""
+    with ZipFile(io.BytesIO(content)) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > 4 * len(content) + _BESIDES:
+        raise ValueError(f"it claims to unpack to {claimed:,} bytes, and has {len(content):,}")
 
 
 def _decoded(jpegs: bytes, offsets: list[int]) -> Tensor:
@@ -112,9 +125,21 @@ def _decoded(jpegs: bytes, offsets: list[int]) -> Tensor:
         from PIL import Image
     except ImportError:
         raise DataError("decoding JPEG needs Pillow: pip install 'secateur[lab]'.") from None
+    if not offsets or any(stop - start < _SMALLEST_JPEG for start, stop in pairwise([0, *offsets[1:]])):
+        raise ValueError("its offsets are no places of JPEG files, one after another")
+    if offsets[0] != 0 or offsets[-1] > len(jpegs):
+        raise ValueError(
+            f"its offsets go from {offsets[0]} to {offsets[-1]}, and its JPEG files are {len(jpegs)} bytes"
+        )
     images = np.empty((len(offsets) - 1, 32, 32, 3), np.uint8)
     for i, (start, stop) in enumerate(pairwise(offsets)):
-        images[i] = np.asarray(Image.open(io.BytesIO(jpegs[start:stop]), formats=("JPEG",)).convert("RGB"))
+        try:
+            image = Image.open(io.BytesIO(jpegs[start:stop]), formats=("JPEG",))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+            raise ValueError(str(problem)) from None
+        if image.size != (32, 32):  # looked at before it is decoded
+            raise ValueError(f"image {i} has {image.size[0]} × {image.size[1]} pixels, not 32 × 32")
+        images[i] = np.asarray(image.convert("RGB"))
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 

@@ -137,6 +137,19 @@ def untrained(experiment: Experiment, *, scoring: bool = False) -> nn.Module:
     )
 
 
+def skeleton(experiment: Experiment) -> nn.Module:
+    """Build the network on the meta device: its layers, without memory and without values.
+
+    Raises:
+        SecateurError: its model or its data set is not known.
+    """
+    known = data.catalogue()
+    if experiment.data not in known:
+        raise SecateurError(f"`data` must be one of {', '.join(known)}, got {experiment.data!r}.")
+    source = known[experiment.data]
+    return models.skeleton(experiment.model, in_shape=source.shape, num_classes=source.num_classes)
+
+
 def scored_is_trained(experiment: Experiment) -> bool:
     """Tell whether the weights that the method looks at are those that are trained afterwards."""
     anew = experiment.redraw or experiment.sanity is Sanity.REINIT

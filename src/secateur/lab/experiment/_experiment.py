@@ -163,14 +163,25 @@ class Experiment:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Experiment:
-        """Rebuild an experiment from `to_json`'s data; unknown kinds and fields are errors."""
+        """Rebuild an experiment from `to_json`'s data.
+
+        Raises:
+            SecateurError: it is no such data: an unknown kind or field, a missing one, or one of another type.
+        """
         words = {"initialiser": Initial, "score_initialiser": Initial, "engine": Engine, "sanity": Sanity}
-        content = dict(data) | {name: member(name, kind, data[name]) for name, kind in words.items() if name in data}
-        options = tuple((name, value) for name, value in content.pop("options", ()))
-        built = unplain(content, (Experiment, Recipe, Sgd, Adam, Stairs, Constant, Ramp))
+        try:
+            content = dict(data) | {
+                name: member(name, kind, data[name]) for name, kind in words.items() if name in data
+            }
+            content["options"] = [[str(name), value] for name, value in content.get("options", ())]
+            built = unplain(content, (Experiment, Recipe, Sgd, Adam, Stairs, Constant, Ramp))
+        except SecateurError:
+            raise
+        except (AttributeError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as problem:
+            raise SecateurError(f"it is no stored experiment ({type(problem).__name__}: {problem}).") from None
         if not isinstance(built, Experiment):
             raise SecateurError(f"expected a stored experiment, got a stored {type(built).__name__.lower()}.")
-        return replace(built, options=options)
+        return built
 
 
 #: The SNIP authors' own protocol, as `replace(experiment, **PAPER_PROTOCOL)`: biases counted, weights drawn a second

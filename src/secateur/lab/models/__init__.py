@@ -22,7 +22,7 @@ from secateur.lab.models._init import (
     vs_x,
 )
 from secateur.lab.models._recurrent import RowReader, gru, lstm
-from secateur.lab.models._registry import Entry, build, catalogue, check
+from secateur.lab.models._registry import Entry, build, catalogue, check, skeleton
 from secateur.lab.models._wide_resnet import WideBlock, wrn
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "lstm",
     "mlp",
     "rn",
+    "skeleton",
     "tn",
     "variance_scaling",
     "vgg",

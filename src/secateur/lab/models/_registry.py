@@ -106,8 +106,17 @@ def check(name: str, *, num_classes: int = 10, in_shape: tuple[int, ...] | None 
 
     >>> check("wrn-16-10")
     """
+    skeleton(name, num_classes=num_classes, in_shape=in_shape)
+
+
+def skeleton(name: str, *, num_classes: int = 10, in_shape: tuple[int, ...] | None = None) -> nn.Module:
+    """Build a network by name on the meta device: its layers and shapes, without memory and without values.
+
+    Raises:
+        SecateurError: unknown name, or sizes that do not fit.
+    """
     with torch.device("meta"):
-        _make(name, in_shape, num_classes)
+        return _make(name, in_shape, num_classes)
 
 
 def catalogue() -> dict[str, Entry]:
@@ -118,8 +127,7 @@ def catalogue() -> dict[str, Entry]:
     """
     entries = {}
     for name, known in _KNOWN.items():
-        with torch.device("meta"):  # shapes without memory: a hundred million weights are counted at once
-            counts = count(known.make(known.in_shape, 10))
+        counts = count(skeleton(name))  # a hundred million weights are counted at once
         entries[name] = Entry(name, known.summary, known.in_shape, counts)
     return entries
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 
+_DEEPEST = 10_000
+
 
 class WideBlock(nn.Module):
     """Two 3×3 convolutions, each behind normalisation and ReLU, added to the input.
@@ -51,11 +53,13 @@ def wrn(in_shape: tuple[int, ...], num_classes: int, *, depth: int, width: int) 
         width: k of the paper.
 
     Raises:
-        SecateurError: no such depth, or width below 1.
+        SecateurError: no such depth, or one that nobody could train; or width below 1.
     """
     if depth < 10 or (depth - 4) % 6:
         near = max(10, round((depth - 4) / 6) * 6 + 4)
         raise SecateurError(f"`depth` of a WRN must be 6·n + 4 (10, 16, 22, 28 …), got {depth}. Did you mean {near}?")
+    if depth > _DEEPEST:
+        raise SecateurError(f"`depth` of a WRN must be at most {_DEEPEST:,}, got {depth:,}.")
     if width < 1:
         raise SecateurError(f"`width` of a WRN must be 1 or more, got {width}.")
     chain = nn.Sequential()

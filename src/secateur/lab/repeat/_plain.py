@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from secateur._base.errors import SecateurError, nearest
 
@@ -49,7 +50,8 @@ def unplain(data: Any, kinds: Iterable[type]) -> Any:
         kinds: the dataclasses that may occur; nothing else is ever built.
 
     Raises:
-        SecateurError: for a kind or a field that is not known, with the nearest one.
+        SecateurError: for a kind or a field that is not known, with the nearest one; for a field that is missing, or
+            holds something of another type.
     """
     known = {kind.__name__.lower(): kind for kind in kinds}
     return _build(data, known)
@@ -89,4 +91,29 @@ def _build(data: Any, known: Mapping[str, type]) -> Any:
         if key not in allowed:
             hint = nearest(key, allowed) or " Was it written by a newer Secateur?"
             raise SecateurError(f"a stored {name} has no field {key!r}.{hint}")
-    return known[name](**{key: _build(item, known) for key, item in content.items()})
+    built = {key: _build(item, known) for key, item in content.items()}
+    _check_fields(known[name], built)
+    return known[name](**built)
+
+
+def _check_fields(kind: type, built: Mapping[str, Any]) -> None:
+    """Refuse what a dataclass would take without a word, or with a traceback."""
+    hints, word = get_type_hints(kind), kind.__name__.lower()
+    for field in fields(kind):
+        if field.name not in built and field.default is MISSING and field.default_factory is MISSING:
+            raise SecateurError(f"a stored {word} needs the field {field.name!r}, which is missing.")
+        if field.name in built and not _fits(built[field.name], hints[field.name]):
+            raise SecateurError(f"`{field.name}` of a stored {word} cannot be {built[field.name]!r}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type: as a type checker would say, but for whole numbers, which `plain` makes of 1.0."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        each = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,10 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
+from secateur._base.files import opened_json, sealed_json, sealed_tensors, why_damaged, write_whole
+from secateur._base.text import shown
+
+_LARGEST_JSON = 1 << 26  # bytes; a result has some ten thousand
 
 
 class ArtefactError(SecateurError):
@@ -25,33 +28,38 @@ class BusyError(SecateurError):
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment, power cuts included, the old or the whole new content is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_directory(path.parent)
+    """Write a file so that at any moment, power cuts included, the old or the whole new content is there.
+
+    Raises:
+        OSError: it could not be written; it names `path`, and nothing is left beside it.
+    """
+    write_whole(path, data)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically; NaN is refused, since it is not JSON."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    """Write JSON atomically, with a checksum; NaN is refused, since it is not JSON."""
+    write_bytes(path, sealed_json(content))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write tensors atomically as safetensors, with `about` as JSON in the file's header."""
+    """Write tensors atomically as safetensors, with a checksum and `about` as JSON in the file's header."""
     ready = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    header = None if about is None else {"about": json.dumps(about, allow_nan=False)}
-    write_bytes(path, tensors_to_bytes(ready, metadata=header))
+    header = {} if about is None else {"about": json.dumps(about, allow_nan=False)}
+    write_bytes(path, sealed_tensors(tensors_to_bytes(ready), header))
 
 
 def read_json(path: Path, *, kind: str | None = None) -> dict[str, Any]:
-    """Read a JSON object; a damaged file, or one whose `format` is not the `kind` asked for, is an `ArtefactError`."""
+    """Read a JSON object without its checksum.
+
+    Raises:
+        ArtefactError: the file is damaged, or its `format` is not the `kind` asked for.
+    """
+    _require_file(path)
+    if path.stat().st_size > _LARGEST_JSON:
+        raise damaged(path, f"it has {path.stat().st_size:,} bytes, far more than Secateur writes")
     try:
-        content = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+        content = opened_json(path.read_bytes())
+    except ValueError as problem:
         raise damaged(path, str(problem)) from None
     if not isinstance(content, dict):
         raise damaged(path, "not a JSON object")
@@ -61,20 +69,43 @@ def read_json(path: Path, *, kind: str | None = None) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a safetensors file and the `about` of its header (empty where there is none)."""
+    """Read the tensors of a safetensors file and the `about` of its header (empty where there is none).
+
+    Raises:
+        ArtefactError: the file is damaged; its checksum is compared where it has one.
+    """
+    _require_file(path)
+    why = why_damaged(path)
+    if why is not None:
+        raise damaged(path, why)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        about = json.loads(header.get("about", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as problem:
+        about = opened_json(header.get("about", "{}").encode())
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as problem:  # the last two: what torch has no word for
         raise damaged(path, str(problem)) from None
+    if not isinstance(about, dict):
+        raise damaged(path, "what its header says about it is not a JSON object")
     return tensors, about
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what would be waited for, or read without end: pipes, devices, folders."""
+    if path.exists() and not path.is_file():
+        raise damaged(path, "it is no file")
 
 
 def damaged(path: Path, why: str) -> ArtefactError:
     """Return the error for a file that cannot be used."""
-    return ArtefactError(f"{path} is damaged ({why}). Delete it and run again: only what it held is computed anew.")
+    return ArtefactError(
+        f"{shown(path)} is damaged ({shown(why)}). Delete it and run again: only what it held is computed anew."
+    )
 
 
 @contextmanager
@@ -107,14 +138,3 @@ def _lock(file: IO[str], directory: Path, wait: bool) -> None:
         raise BusyError(
             f"{directory} is being worked on by another process. Wait for it, or use another --runs directory."
         ) from None
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut: on POSIX the directory has to be flushed too."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

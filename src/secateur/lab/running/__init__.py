@@ -16,7 +16,8 @@ from secateur.lab.running._engine import (
 )
 from secateur.lab.running._facts import cpu_name, machine, package_version, sizes
 from secateur.lab.running._phases import Phase, masks_for, phases_of
-from secateur.lab.running._run import Result, run, state_of, why_diverged
+from secateur.lab.running._result import Result, experiment_in
+from secateur.lab.running._run import run, state_of, why_diverged
 from secateur.lab.running._train import (
     DivergedError,
     Evaluation,
@@ -76,6 +77,7 @@ __all__ = [
     "error",
     "evaluation_interval",
     "evaluations",
+    "experiment_in",
     "is_chain",
     "layer_uses",
     "machine",

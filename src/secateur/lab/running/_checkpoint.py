@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import CheckpointWarning, SecateurError, told
 from secateur.lab.experiment import Engine
 from secateur.lab.repeat import damaged, read_tensors, write_tensors
 from secateur.lab.running._engine import Choice, Stepper
@@ -29,7 +30,11 @@ class Checkpoint:
     owner: str
 
     def save(self, model: nn.Module, stepper: Stepper, trail: Trail) -> None:
-        """Write model, optimizer memory, the pruner's state and the trail in one atomic file."""
+        """Write model, optimizer memory, the pruner's state and the trail in one atomic file.
+
+        Warns:
+            CheckpointWarning: it could not be written. Training may go on: the one before is as it was.
+        """
         stepper.sync()
         tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"optimizer/{name}": value for name, value in stepper.state().items()}
@@ -38,7 +43,15 @@ class Checkpoint:
         about = {"owner": self.owner, "engine": chosen, "trail": trail.to_json()}
         if stepper.pruner is not None:
             about["pruner"] = packed(stepper.pruner.state_dict(), "pruner", tensors)
-        write_tensors(self.path, tensors, about)
+        try:
+            write_tensors(self.path, tensors, about)
+        except OSError as problem:
+            warnings.warn(
+                f"no checkpoint could be written ({told(problem, way_out=False)}): training goes on, and if it is cut "
+                "off it goes back to the checkpoint before.",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
     def load(self) -> Saved | None:
         """Read the file back; None where there is none.
@@ -56,7 +69,7 @@ class Checkpoint:
             model, optimizer = (_below(f"{prefix}/", tensors) for prefix in ("model", "optimizer"))
             choice = Choice(Engine(about["engine"]["name"]), about["engine"]["why"])
             return Saved(choice, model, optimizer, unpacked(about.get("pruner"), tensors), trail)
-        except (KeyError, TypeError, ValueError) as problem:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as problem:
             raise damaged(self.path, f"{type(problem).__name__}: {problem}") from None
 
     def put_back(self, saved: Saved, model: nn.Module, stepper: Stepper) -> None:
@@ -70,7 +83,7 @@ class Checkpoint:
             if stepper.pruner is not None:
                 stepper.pruner.load_state_dict(saved.pruner)
             stepper.restore(saved.optimizer)
-        except (RuntimeError, SecateurError) as problem:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
             raise damaged(self.path, " ".join(str(problem).split())) from None
 
 

@@ -59,7 +59,7 @@ def is_chain(masks: Mapping[str, Tensor]) -> bool:
     matrices = [mask for mask in masks.values() if mask.dim() == 2]
     others = [name for name, mask in masks.items() if mask.dim() != 2 and not name.endswith("bias")]
     fits = all(one.shape[0] == two.shape[1] for one, two in pairwise(matrices))
-    return bool(matrices) and not others and fits
+    return bool(matrices) and not others and fits and all(mask.numel() for mask in matrices)
 
 
 def _effective(masks: Mapping[str, Tensor]) -> dict[str, int]:

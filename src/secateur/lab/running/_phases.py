@@ -49,6 +49,7 @@ from secateur.lab.running._work import (
     Progress,
     State,
     Work,
+    fit_weights,
     load_weights,
     trained,
 )
@@ -188,7 +189,7 @@ class _Levels:
             tensors, about = read_tensors(path)
             if about.get("from") != begun:
                 raise damaged(path, f"it was trained from other weights than level {self.count} starts from")
-            model.load_state_dict(tensors)
+            fit_weights(model, tensors, path)
         checkpoint.path.unlink(missing_ok=True)
 
     def _as_dense(self, model: nn.Module, begun: str) -> bool:

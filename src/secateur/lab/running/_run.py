@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from secateur.lab.experiment import Experiment, check, load_data, pretraining, t
 from secateur.lab.repeat import ArtefactError, damaged, locked, read_json, write_json, write_tensors
 from secateur.lab.running._facts import machine, sizes
 from secateur.lab.running._phases import phases_of
+from secateur.lab.running._result import Result, experiment_in
 from secateur.lab.running._train import DivergedError
 from secateur.lab.running._work import (
     CHECKPOINT,
@@ -35,41 +35,6 @@ from secateur.masks import prunable
 from secateur.pruning import emptied_layers
 
 _FAILED = "secateur.failure/1"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run: the experiment, its directory, and the facts of its result.json."""
-
-    experiment: Experiment
-    directory: Path
-    facts: Mapping[str, Any] = field(repr=False, compare=False)
-
-    @property
-    def test_error(self) -> float:
-        """Fraction of wrongly classified test examples after the last step."""
-        return float(self.facts["test_error"])
-
-    @property
-    def best_test_error(self) -> float:
-        """The lowest test error of all evaluations: chosen on the test set, so optimistic."""
-        return float(self.facts["best"]["test_error"])
-
-    @staticmethod
-    def load(directory: Path) -> Result:
-        """Read a finished run's result.
-
-        Raises:
-            ArtefactError: result.json is damaged.
-        """
-        path = directory / RESULT
-        content = read_json(path)
-        try:
-            result = Result(Experiment.from_json(content["experiment"]), directory, content)
-            _ = result.test_error, result.best_test_error
-        except (KeyError, TypeError, ValueError) as problem:
-            raise damaged(path, f"{type(problem).__name__}: {problem}") from None
-        return result
 
 
 def run(
@@ -165,7 +130,7 @@ def why_diverged(directory: Path) -> str:
 def _claim(directory: Path, experiment: Experiment) -> None:
     path = directory / EXPERIMENT
     if path.exists():
-        _require_same(experiment, Experiment.from_json(read_json(path)), path)
+        _require_same(experiment, experiment_in(directory), path)
     else:
         write_json(path, experiment.to_json())
 

@@ -59,11 +59,21 @@ class Trail:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], loss_sum: Tensor) -> Trail:
-        """Rebuild a trail that `to_json` wrote."""
+        """Rebuild a trail that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such data.
+        """
         curve = [(int(step), float(loss)) for step, loss in data["curve"]]
-        evaluations = [Evaluation(**evaluation) for evaluation in data["evaluations"]]
-        seconds = float(data["seconds"]), float(data["evaluating"])
-        return cls(int(data["step"]), *seconds, curve, evaluations, loss_sum)
+        evaluations = [_evaluation(**evaluation) for evaluation in data["evaluations"]]
+        step, seconds = int(data["step"]), (float(data["seconds"]), float(data["evaluating"]))
+        if step < 0 or loss_sum.shape != () or loss_sum.dtype != torch.float64:
+            raise ValueError(f"step {step} and a sum of losses of shape {tuple(loss_sum.shape)}, {loss_sum.dtype}")
+        return cls(step, *seconds, curve, evaluations, loss_sum)
+
+
+def _evaluation(step: int, validation_error: float | None, test_error: float) -> Evaluation:
+    return Evaluation(int(step), None if validation_error is None else float(validation_error), float(test_error))
 
 
 @dataclass(frozen=True)

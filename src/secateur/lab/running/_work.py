@@ -112,6 +112,8 @@ def trained(
     experiment, model = work.experiment, state.model
     assert model is not None
     recipe, dataset, saved = experiment.recipe, trained_on(experiment, work.dataset), checkpoint.load()
+    if saved is not None and saved.trail.step >= recipe.steps:  # none is written after the last step
+        raise damaged(checkpoint.path, f"it stands at step {saved.trail.step} of {recipe.steps}")
     # A run goes on with the engine it began with: engines differ in their last bits.
     choice = saved.choice if saved else _choice(experiment, state, begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
@@ -146,7 +148,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         ArtefactError: the file is damaged, or is of another network.
     """
-    tensors, _ = read_tensors(path)
+    fit_weights(model, read_tensors(path)[0], path)
+
+
+def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give weights that were read from `path` to a network.
+
+    Raises:
+        ArtefactError: they are of another network.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as problem:

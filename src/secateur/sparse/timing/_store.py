@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from secateur._base.errors import MeasurementsWarning
+from secateur._base.files import write_whole
+from secateur._base.text import shown
+
 Found = TypeVar("Found")
+
+_LARGEST = 1 << 24  # bytes; an entry has some five hundred
+
+#: What was measured, by the names of its fields: type, least, most.
+_FIELDS: Mapping[str, tuple[type | tuple[type, ...], float, float]] = {
+    "onednn": (bool, 0, 1),
+    "size": (int, 1, 1 << 40),
+    "batch": (int, 1, 1 << 40),
+    "density": ((int, float), 0, 1),
+    "convolution": ((int, float), 0, 1),
+    **dict.fromkeys(("first", "second", "ratio", "spread"), ((int, float), 0, 1e9)),
+}
+_WORDS = ("day", "dense")
 
 
 def cache_file(name: str) -> Path:
@@ -26,28 +44,81 @@ def remembered(
         path: the JSON file, a dictionary; a damaged one, or a damaged entry, is written anew.
         key: of the entry.
         measure: finds the answer.
-        write: the answer as JSON values.
-        read: from JSON values; raises KeyError, TypeError or ValueError where they are not an answer.
+        write: the answer as JSON values; None where it is not worth remembering.
+        read: from JSON values; raises KeyError, TypeError or ValueError where they are not an answer. Numbers that are
+            no measurement (not finite, a negative density, a batch of 0) do not get to it.
+
+    Warns:
+        MeasurementsWarning: the file, or its entry, is damaged or not one of these.
     """
     try:
-        return read(entries(path)[key])
-    except (KeyError, TypeError, ValueError):
-        found = measure()
-    known = entries(path) | {key: write(found)}  # read again: other processes write as well
+        known = _entries(path)
+        if key in known:
+            _require_measurements(known[key])
+            return read(known[key])
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as problem:
+        warnings.warn(
+            f"{shown(path)} is not what was measured here ({type(problem).__name__}: {shown(problem)}): what is faster "
+            "on this machine is measured again, and written there.",
+            MeasurementsWarning,
+            stacklevel=3,
+        )
+    found = measure()
+    written = write(found)
+    if written is None:
+        return found
+    known = entries(path) | {key: written}  # read again: other processes write as well
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps(known, indent=1).encode())
+    except (OSError, ValueError):
+        pass  # a read-only home, or what is there cannot be kept: measured again by the next process
+    return found
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """Read the file; nothing where there is none that can be read.
+
+    Raises:
+        ValueError: it is damaged, or something else.
+    """
+    try:
+        if not path.is_file():
+            return {}  # not measured yet; or a pipe, which would be waited for
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST:,} bytes")
+        found = json.loads(path.read_bytes())
     except OSError:
-        pass  # a read-only home: measured again by the next process
+        return {}
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
     return found
 
 
 def entries(path: Path) -> dict[str, Any]:
-    """Return everything that the file holds; nothing where it is missing or damaged."""
+    """Return everything that the file holds, of other machines too; nothing of a missing or damaged one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # not measured yet, or damaged
-    return found if isinstance(found, dict) else {}
+        return _entries(path)
+    except ValueError:
+        return {}
+
+
+def _require_measurements(entry: Any, name: str = "entry") -> None:
+    """Refuse what no measurement gives: a table of such numbers would be obeyed without a word.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    if isinstance(entry, dict):
+        for key, value in entry.items():
+            _require_measurements(value, str(key))
+    elif isinstance(entry, list):
+        for value in entry:
+            _require_measurements(value, name)
+    elif not (name in _WORDS and isinstance(entry, str)):
+        kind, least, most = _FIELDS.get(name, (bool, 0, 0))
+        fits = isinstance(entry, kind) and isinstance(entry, bool) == (kind is bool)
+        if not (fits and least <= entry <= most):  # nor is NaN
+            raise ValueError(f"`{name}` cannot be {entry!r}")
