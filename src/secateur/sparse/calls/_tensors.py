@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 _EMPTY = 64  # where a tensor without numbers lies: anywhere, but not nowhere
 
 

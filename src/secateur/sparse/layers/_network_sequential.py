@@ -93,13 +93,12 @@ class NetworkSequential(SparseSequential):
             (id(layer), layer.eps, layer.momentum) if isinstance(layer, _NORMS) else id(layer) for layer in layers
         ]
         key = (begin, *options, tuple(x.shape[1:]), fold, single)
-        runs: dict[Any, tuple[_Run | None, Any]] = self.__dict__.setdefault("_runs", {})
-        found = runs.get(key)
-        if found is None:
+        runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
+        known, found = key in runs, runs.get(key)
+        if not known:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            made = _compile(layers, tuple(x.shape[1:]), arena, fold, single)
-            found = remember(runs, key, (made, layers), most=SHAPES)
-        return found[0]
+            found = remember(runs, key, _compile(layers, tuple(x.shape[1:]), arena, fold, single), most=SHAPES)
+        return found
 
     def _through(self, run: _Run, x: Tensor) -> Tensor:
         if not run.folds:
