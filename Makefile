@@ -60,10 +60,10 @@ NATIVE_TESTS := tests/unit/sparse tests/unit/test_native.py tests/unit/test_zero
 # leave to the end of the process is no leak of ours.
 sanitize: $(STAMP)  ## the tests of the kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(SANITIZED)/site \
-	  -C build-dir=$(SANITIZED)/cmake -C cmake.define.SECATEUR_SANITIZE=ON .
+	  -C build-dir=$(SANITIZED)/cmake -C cmake.build-type=RelWithDebInfo -C cmake.define.SECATEUR_SANITIZE=ON .
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 PYTHONPATH=tests \
-	  SECATEUR_SANITIZED=$(SANITIZED)/site $(BIN)/python -m pytest -p sanitized -m 'not slow' --timeout 600 $(NATIVE_TESTS)
+	  SECATEUR_SANITIZED=$(SANITIZED)/site $(BIN)/python -m pytest -p sanitized --capture=sys -m 'not slow' --timeout 600 $(NATIVE_TESTS)
 
 bench: $(STAMP)  ## the benchmarks behind the figures in the documentation
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -24,10 +24,12 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-inline void require_length(int64_t got, int64_t expected, const std::string& what) {
-  if (got != expected)
-    throw std::invalid_argument(what + " must have " + std::to_string(expected) + " numbers, got " +
-                                std::to_string(got));
+[[noreturn]] inline void refuse_length(int64_t got, int64_t expected, const std::string& what) {
+  throw std::invalid_argument(what + " must have " + std::to_string(expected) + " numbers, got " + std::to_string(got));
+}
+
+inline void require_length(int64_t got, int64_t expected, const char* what) {
+  if (got != expected) refuse_length(got, expected, what);
 }
 
 // Of the tensors given, how many there are.
@@ -43,7 +45,7 @@ float* array_at(const Addresses& given, size_t index, int64_t length, bool neede
   const uintptr_t address = given[2 * index];
   const int64_t got = int64_t(given[2 * index + 1]);
   if (!address && !got && !needed) return nullptr;
-  if (got != length) require_length(got, length, name());
+  if (got != length) refuse_length(got, length, name());
   if (!length) return nullptr;
   if (!address) throw std::invalid_argument(name() + " has no memory that the kernels could read");
   return at<float>(address);
@@ -51,7 +53,7 @@ float* array_at(const Addresses& given, size_t index, int64_t length, bool neede
 
 // One buffer of a call that must have room for at least `length` numbers.
 inline float* room_at(uintptr_t address, int64_t got, int64_t length, const char* what) {
-  if (got < length || (length && !address)) require_length(address ? got : 0, length, what);
+  if (got < length || (length && !address)) refuse_length(address ? got : 0, length, what);
   return at<float>(address);
 }
 

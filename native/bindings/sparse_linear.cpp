@@ -33,7 +33,7 @@ struct Rows {
 
   float* check(int64_t expected, const char* what) const {
     if (samples < 1) throw std::invalid_argument("a batch needs at least one sample, got " + std::to_string(samples));
-    require_length(columns, expected, std::string("each row of ") + what);
+    if (columns != expected) refuse_length(columns, expected, std::string("each row of ") + what);
     if (!address || stride < 0) throw std::invalid_argument(std::string(what) + " has no memory to be read");
     return at<float>(address);
   }

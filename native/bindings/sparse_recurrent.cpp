@@ -26,7 +26,7 @@ struct Series {
     if (given.size() != 4) throw std::invalid_argument("a series is an address, two strides and its features");
     first = at<float>(uintptr_t(given[0])), time_stride = given[1], sample_stride = given[2];
     if (!first && !needed) return;
-    require_length(given[3], features, std::string("each step of ") + what);
+    if (given[3] != features) refuse_length(given[3], features, std::string("each step of ") + what);
     if (!first || time_stride < 0 || sample_stride < 0)
       throw std::invalid_argument(std::string(what) + " has no memory that the kernels could use");
   }

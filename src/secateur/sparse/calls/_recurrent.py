@@ -114,7 +114,7 @@ class _Direction(torch.autograd.Function):
         plan, (steps, samples, features) = how.plan, ctx.shape
         work, *weights = ctx.saved_tensors
         dy = None if grads[0] is None else _rows(grads[0])
-        dh, dc = contiguous(*grads[1:])
+        dh, dc = (None if g is None else plain(g) for g in grads[1:])
         need_x, need_h, need_c, _, *needs = ctx.needs_input_grad
         dx = _empty_output(steps, samples, features, how.batch_first) if need_x else None
         dh0, dc0 = (_empty(samples, plan.units) if need else None for need in (need_h, need_c))

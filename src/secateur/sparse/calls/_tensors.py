@@ -33,7 +33,7 @@ def addresses(*tensors: Tensor | None) -> list[int]:
 
 def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     """Return the tensors with their numbers in a row. Keep them as long as their addresses are in use."""
-    return [None if tensor is None else plain(tensor) for tensor in tensors]
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -17,9 +17,6 @@ from secateur._base import door
 
 _SPARE = 2  # an ordinary loop keeps the graph of one step alive while the next step goes forward
 
-# What a workspace was cleared for: a network, a batch size, and whether with room for gradients.
-_Layout = tuple[object, int, bool]
-
 
 @runtime_checkable
 class Holder(Protocol):
@@ -80,15 +77,6 @@ def release_workspaces() -> int:
     return found
 
 
-class _Room:
-    """Floats, and the layout whose borders of zeros are in them."""
-
-    __slots__ = ("layout", "work")
-
-    def __init__(self, work: Tensor, layout: _Layout) -> None:
-        self.work, self.layout = work, layout
-
-
 class Arena:
     """The workspaces of one module, for all shapes and batch sizes that it is called with."""
 
@@ -107,40 +95,52 @@ class Arena:
 
     def lease(self, native: Any, samples: int, training: bool) -> Lease:
         """Return a workspace of a native network for a batch of this size, zero where the network has borders."""
-        return Lease(self._spare, self._take(native, samples, training))
+        room = self._take(native, samples, training)
+        if room is None or not room.serves(native, samples, training):
+            floats = native.work_floats(samples, training)
+            if room is None or room.work.numel() < floats:
+                room = _Room(torch.zeros(floats, dtype=torch.float32, device="cpu"))
+            else:
+                room.work[:floats].zero_()
+            room.native, room.samples, room.training = native, samples, training
+        return Lease(self._spare, room)
 
-    def _take(self, native: Any, samples: int, training: bool) -> _Room:
-        layout, spare = (native, samples, training), self._spare
-        best = next((i for i, room in enumerate(spare) if _serves(room.layout, layout)), -1)
-        try:
-            room = spare.pop(best)  # another thread may have been faster, and changed what lies there
+    def _take(self, native: Any, samples: int, training: bool) -> _Room | None:
+        """Take the spare workspace that was used last, or the other one if that was cleared for this very call."""
+        spare = self._spare
+        try:  # another thread may be faster
+            room = spare.pop()
+            if spare and not room.serves(native, samples, training):
+                other = spare.pop()
+                room, other = (other, room) if other.serves(native, samples, training) else (room, other)
+                spare.append(other)
         except IndexError:
-            room = None
-        if room is not None and _serves(room.layout, layout):
-            return room
-        floats = native.work_floats(samples, training)
-        if room is None or room.work.numel() < floats:
-            return _Room(torch.zeros(floats, dtype=torch.float32, device="cpu"), layout)
-        room.work[:floats].zero_()
-        room.layout = layout
+            return None
         return room
 
 
-def _serves(cleared: _Layout, wanted: _Layout) -> bool:
-    """Tell whether a workspace cleared for one layout is ready for another; gradients come behind all else."""
-    return cleared[0] is wanted[0] and cleared[1] == wanted[1] and (cleared[2] or not wanted[2])
+class _Room:
+    """Floats, and what they were cleared for: a network, a batch size, and whether with room for gradients."""
+
+    __slots__ = ("native", "samples", "training", "work")
+
+    def __init__(self, work: Tensor) -> None:
+        self.work = work
+        self.native: Any = None
+        self.samples, self.training = 0, False
+
+    def serves(self, native: Any, samples: int, training: bool) -> bool:
+        """Tell whether another layout finds its borders of zeros here; gradients come behind all else."""
+        return self.native is native and self.samples == samples and (self.training or not training)
 
 
 class Lease:
     """A workspace that goes back to its arena when nobody refers to this lease any more."""
 
-    def __init__(self, spare: list[_Room], room: _Room) -> None:
-        self._spare, self._room = spare, room
+    __slots__ = ("_room", "_spare", "work")
 
-    @property
-    def work(self) -> Tensor:
-        """The floats."""
-        return self._room.work
+    def __init__(self, spare: list[_Room], room: _Room) -> None:
+        self._spare, self._room, self.work = spare, room, room.work
 
     def __del__(self) -> None:
         if len(self._spare) < _SPARE:

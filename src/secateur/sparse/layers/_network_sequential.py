@@ -54,7 +54,7 @@ class _Folded:
     """The tensors of a network whose normalisations are folded, and what they were made of."""
 
     sources: list[Tensor]  # held, so that their marks stay theirs
-    marks: list[tuple[int, int]]
+    marks: list[tuple[int, int, int]]
     tensors: list[Tensor | None]
 
 
@@ -82,22 +82,21 @@ class NetworkSequential(SparseSequential):
         tensors = [t for layer in layers for t in _tensors(layer)]
         if not fits(x, *(t for t in tensors if t.is_floating_point())):
             return None
-        learns = any([isinstance(layer, _NORMS) and layer.training for layer in layers])  # running statistics
+        norms: list[Any] = [layer for layer in layers if isinstance(layer, _NORMS)]
+        learns = bool(norms) and norms[0].training  # running statistics; a run ends before a norm of the other mode
         if x.shape[0] == 1 and learns:
             return None  # torch knows which of them have too few values
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
         fold = not (self.training or learns or trains)
         single = fold and x.shape[0] == 1
         # A layer that was set anew, or whose options were, is compiled anew; a run holds its layers, so that ids stay.
-        options = [
-            (id(layer), layer.eps, layer.momentum) if isinstance(layer, _NORMS) else id(layer) for layer in layers
-        ]
-        key = (begin, *options, tuple(x.shape[1:]), fold, single)
+        shape, options = tuple(x.shape[1:]), [(norm.eps, norm.momentum) for norm in norms]
+        key = (begin, *map(id, layers), *options, shape, fold, single)
         runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
         known, found = key in runs, runs.get(key)
         if not known:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            found = remember(runs, key, _compile(layers, tuple(x.shape[1:]), arena, fold, single), most=SHAPES)
+            found = remember(runs, key, _compile(layers, shape, arena, fold, single), most=SHAPES)
         return found
 
     def _through(self, run: _Run, x: Tensor) -> Tensor:
@@ -199,9 +198,9 @@ def _fold_once(run: _Run) -> list[Tensor | None]:
     Writes through `tensor.data` are seen by nobody, here as elsewhere in torch.
     """
     sources = [t for layer in run.layers for t in _tensors(layer)]
-    marks = [(t._version, t.data_ptr()) for t in sources]
+    marks = [(id(t), t._version, t.data_ptr()) for t in sources]
     known = run.folded[0] if run.folded else None
-    if known is None or known.marks != marks or any(a is not b for a, b in zip(known.sources, sources, strict=True)):
+    if known is None or known.marks != marks:
         known = _Folded(sources, marks, _fold(run))
         run.folded[:] = [known]
     return known.tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from secateur.sparse.steps._optimizers import options_reader, send_changes, slot
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 from secateur.sparse.steps._watch import Watch
 
-__all__ = ["CompiledStep", "refuse_inputs", "refuse_targets", "run_native"]
+__all__ = ["CompiledStep", "refuse_inputs", "refuse_targets"]
 
 
 class CompiledStep(ABC):
@@ -175,14 +175,6 @@ class CompiledStep(ABC):
     def _group_of(self) -> dict[int, int]:
         """Return the optimizer's group of each parameter, by the parameter's id."""
         return {id(p): index for index, group in enumerate(self.optimizer.param_groups) for p in group["params"]}
-
-
-def run_native(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a native call; what it refuses, labels that are no class among them, is refused by the library's error."""
-    try:
-        return call(*arguments)
-    except ValueError as error:
-        raise SecateurError(str(error)) from None
 
 
 def refuse_inputs(x: Tensor) -> None:

@@ -17,7 +17,7 @@ from secateur._base.recent import remember
 from secateur.masks import Masks
 from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_network, plain, positions_of, run_network
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
-from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets, run_native
+from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._compact import compact
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
@@ -87,10 +87,16 @@ class NetworkStep(CompiledStep):
         """
         with self._lock:
             x, shape = self._check(x, targets)
-            engine = self._engine_for(shape)
+            self._prepare_engine(shape)
             self._send_options()
-            loss = run_native(engine.step, *addresses(x, targets), x.shape[0], torch.get_num_threads())
-            self._statistics.count_batch()
+            try:
+                loss = self._engine.step(
+                    x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0], torch.get_num_threads()
+                )
+            except ValueError as error:  # labels that are no class
+                raise SecateurError(str(error)) from None
+            if self._norms:
+                self._statistics.count_batch()
             self._note_step()
             return loss
 
@@ -113,7 +119,7 @@ class NetworkStep(CompiledStep):
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs in evaluation mode for a batch with the weights as they are now, [batch, classes]."""
         with self._lock:
-            self._watch.refuse_replaced()
+            self._watch.refuse_other_parameters()
             self._statistics.refuse_moved()
             x, shape = self._inputs(x)
             network = self._network_for(shape)
@@ -178,8 +184,8 @@ class NetworkStep(CompiledStep):
             found = remember(self._networks, shape, made, most=SHAPES)
         return found
 
-    def _engine_for(self, shape: tuple[int, ...]) -> Any:
-        """Return the native step for inputs of this shape, with the tensors that it trains in their slots."""
+    def _prepare_engine(self, shape: tuple[int, ...]) -> None:
+        """Have the native step for inputs of this shape, with the tensors that it trains in their slots."""
         if shape != self._engine_shape:
             network = self._network_for(shape)
             native: Any = door.native
@@ -196,8 +202,8 @@ class NetworkStep(CompiledStep):
             self._engine, self._engine_shape = engine, shape
             self._statistics.place(network.slots)
             self._sent = [None] * len(self.optimizer.param_groups)
-        self._statistics.point(self._engine)
-        return self._engine
+        if self._norms:
+            self._statistics.point(self._engine)
 
     def _tensor(self, module: nn.Module, name: str) -> Tensor | None:
         parameter = module._parameters.get(name)
@@ -208,7 +214,8 @@ class NetworkStep(CompiledStep):
         for norm in self._norms:
             if not norm.training:
                 raise SecateurError("the model is in evaluation mode; call model.train() before a training step")
-        self._statistics.refuse_options()
+        if self._norms:
+            self._statistics.refuse_options()
         x, shape = self._inputs(x)
         samples = x.shape[0]
         if samples == 0:

@@ -13,7 +13,7 @@ from secateur._base.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.calls import addresses, plain
 from secateur.sparse.programs import RecurrentProgram, UnsupportedError, recurrent_program_of
-from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets, run_native
+from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._recurrent_compact import Placed, place
 from secateur.sparse.steps._slices import Loss, Slice, refuse_loss, refuse_parameter
@@ -74,10 +74,13 @@ class RecurrentStep(CompiledStep):
             samples, times, features = x.shape
             refuse_targets(targets, samples)
             self._send_options()
-            loss = run_native(
-                self._engine.step, x.data_ptr(), x.stride(0), x.stride(1), features, *addresses(targets),
-                samples, times, torch.get_num_threads(),
-            )  # fmt: skip
+            try:
+                loss = self._engine.step(
+                    x.data_ptr(), x.stride(0), x.stride(1), features, *addresses(targets), samples, times,
+                    torch.get_num_threads(),
+                )  # fmt: skip
+            except ValueError as error:  # labels that are no class
+                raise SecateurError(str(error)) from None
             self._note_step()
             return loss
 
@@ -90,7 +93,7 @@ class RecurrentStep(CompiledStep):
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs for a batch with the weights as they are now, [batch, classes]."""
         with self._lock:
-            self._watch.refuse_replaced()
+            self._watch.refuse_other_parameters()
             x = self._inputs(x)
             samples, times, features = x.shape
             out = torch.empty(samples, self._program.head.out_features, dtype=torch.float32, device="cpu")
