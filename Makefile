@@ -15,7 +15,7 @@ WORKERS ?= 2
 PYTEST  := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs check bench clean
+.PHONY: help setup demo test lint format types docs check sanitize bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -52,6 +52,19 @@ docs: $(STAMP)  ## build the documentation, strictly: an undocumented public nam
 	@echo "docs: docs/_build/html/index.html"
 
 check: lint types docs test  ## everything that must be green before a commit
+
+# Tests that reach the kernels, on kernels of their own: built apart, beside those of the installation.
+SANITIZED := build/sanitize
+NATIVE_TESTS := tests/unit/sparse tests/unit/test_native.py tests/unit/test_zeros.py $(wildcard tests/unit/test_select*.py)
+
+# libstdc++ beside libasan, which wants to know how C++ throws before the first library does. What torch and Python
+# leave to the end of the process is no leak of ours.
+sanitize: $(STAMP)  ## the tests of the kernels under AddressSanitizer and UndefinedBehaviorSanitizer (GCC, Linux)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(SANITIZED)/site \
+	  -C build-dir=$(SANITIZED)/cmake -C cmake.build-type=RelWithDebInfo -C cmake.define.SECATEUR_SANITIZE=ON .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 PYTHONPATH=tests \
+	  SECATEUR_SANITIZED=$(SANITIZED)/site $(BIN)/python -m pytest -p sanitized --capture=sys -m 'not slow' --timeout 600 $(NATIVE_TESTS)
 
 bench: $(STAMP)  ## the benchmarks behind the figures in the documentation
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

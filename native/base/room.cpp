@@ -1,9 +1,20 @@
 #include "base/room.h"
 
+#include <atomic>
 #include <cstring>
 #include <new>
 
+#include "base/team.h"
+
 namespace secateur {
+namespace {
+
+Room* rooms_of_this_thread() {
+  thread_local Room rooms[kScratchSlots];
+  return rooms;
+}
+
+}  // namespace
 
 float* Room::floats(int64_t count) {
   if (size_ < count || !floats_) {
@@ -22,9 +33,22 @@ float* Room::zeros(int64_t count) {
   return at();
 }
 
-float* scratch(int slot, int64_t floats) {
-  thread_local Room rooms[4];
-  return rooms[slot].floats(floats);
+float* scratch(Scratch slot, int64_t floats) { return rooms_of_this_thread()[int(slot)].floats(floats); }
+
+int64_t scratch_bytes(int threads) {
+  std::atomic<int64_t> total{0};
+  run_team(threads, [&](int, int) {
+    const Room* rooms = rooms_of_this_thread();
+    for (int slot = 0; slot < kScratchSlots; ++slot) total += rooms[slot].bytes();
+  });
+  return total;
+}
+
+void release_scratch(int threads) {
+  run_team(threads, [](int, int) {
+    Room* rooms = rooms_of_this_thread();
+    for (int slot = 0; slot < kScratchSlots; ++slot) rooms[slot].release();
+  });
 }
 
 }  // namespace secateur

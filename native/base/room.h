@@ -16,6 +16,8 @@ class Room {
   // The same, all zero.
   float* zeros(int64_t count);
   float* at() const { return floats_.get(); }
+  int64_t bytes() const { return 4 * size_; }
+  void release() { floats_.reset(), size_ = 0; }
 
  private:
   struct Free {
@@ -25,7 +27,15 @@ class Room {
   int64_t size_ = 0;
 };
 
-// Floats that live until the thread ends; calls with other slots get others.
-float* scratch(int slot, int64_t floats);
+// What a thread's floats are for. Uses that overlap have slots of their own.
+enum class Scratch { activations, gradients, numbers, places, winograd, pooling };
+constexpr int kScratchSlots = 6;
+
+// Floats that live until the thread ends or releases them; calls with other slots get others.
+float* scratch(Scratch slot, int64_t floats);
+
+// Of this thread and of the threads that work for it.
+int64_t scratch_bytes(int threads);
+void release_scratch(int threads);
 
 }  // namespace secateur

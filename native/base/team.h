@@ -73,7 +73,7 @@ struct Grid {
       if (threads % parts) continue;
       // Work of the slowest thread; a split of rows costs a barrier for each layer, so ties go to tiles.
       const int64_t cost = int64_t((tiles + parts - 1) / parts) * parts * 16 - parts;
-      if (cost <= best_cost + tiles * 3) {
+      if (cost - tiles * 3 <= best_cost) {
         best = parts;
         best_cost = cost;
       }

@@ -4,6 +4,7 @@
 
 namespace secateur {
 void bind_isa(nanobind::module_& module);
+void bind_memory(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
@@ -17,6 +18,7 @@ NB_MODULE(_native, module) {
   // Plans are kept until Python ends, on purpose.
   nanobind::set_leak_warnings(false);
   secateur::bind_isa(module);
+  secateur::bind_memory(module);
   secateur::bind_select(module);
   secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);

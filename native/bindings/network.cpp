@@ -1,5 +1,5 @@
-// What Python calls of SparseNet and SampleNet. Tensors come as addresses; src/secateur/sparse/ has checked their types,
-// shapes and strides.
+// What Python calls of SparseNet and SampleNet. Tensors come as addresses with lengths; src/secateur/sparse/ has checked
+// their types and strides.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
@@ -16,11 +16,24 @@ namespace nb = nanobind;
 namespace secateur {
 namespace {
 
-std::vector<float*> floats(const Addresses& addresses, size_t expected) {
-  if (addresses.size() != expected) throw std::invalid_argument("not every slot was given");
+// The tensors of a network's slots, or gradients of them, of which none is needed.
+std::vector<float*> floats(const Addresses& given, const std::vector<Slot>& slots, bool gradients = false) {
+  if (count_of(given) != slots.size()) throw std::invalid_argument("not every slot was given");
   std::vector<float*> found;
-  for (uintptr_t address : addresses) found.push_back(at<float>(address));
+  for (size_t i = 0; i < slots.size(); ++i)
+    found.push_back(array_at(given, i, slots[i].length, slots[i].needed && !gradients, [&] {
+      return std::string(gradients ? "the gradient of `" : "`") + slots[i].name + "` (tensor " + std::to_string(i) +
+             " of the layers)";
+    }));
   return found;
+}
+
+// A batch that is read, of images as `b`.
+template <class Image>
+const float* batch_of(const Image& b, uintptr_t address, int64_t length, int64_t samples, const char* what) {
+  if (samples < 1) throw std::invalid_argument("a batch needs at least one sample, got " + std::to_string(samples));
+  require_length(length, samples * b.features(), what);
+  return room_at(address, length, length, what);
 }
 
 // input channels, output channels, groups, height, width, kernel, stride, padding, dilation (y before x)
@@ -36,29 +49,35 @@ int pool(Net& net, int input, const std::array<int32_t, 8>& s, bool maximum, boo
   return net.add_pool(input, {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], counts_padding}, maximum);
 }
 
-void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t samples, bool training, uintptr_t work,
-             uintptr_t out, int threads) {
+void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples,
+             bool training, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
   const auto values = floats(slots, net.slots());
+  const float* input = batch_of(net.input(), x, x_length, samples, "the input");
   const NetLayout layout = net.layout(samples);
+  float* room = room_at(work, work_length, layout.forward_floats, "the workspace");
+  float* output = room_at(out, out_length, samples * net.output().features(), "the output");
   Barrier barrier;
   run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
-    const NetCall call{layout, at<float>(work), values, nullptr, training, false, barrier, thread, team,
-                       net.grid(team, layout)};
-    net.pack_input(call, at<const float>(x));
+    const NetCall call{layout, room, values, nullptr, training, false, barrier, thread, team, net.grid(team, layout)};
+    net.pack_input(call, input);
     net.forward(call);
-    net.unpack_output(call, at<float>(out));
+    net.unpack_output(call, output);
   });
 }
 
-void backward(const SparseNet& net, const Addresses& slots, const Addresses& gradients, uintptr_t dy, int64_t samples,
-              bool training, uintptr_t work, uintptr_t dx, int threads) {
-  const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots());
+void backward(const SparseNet& net, const Addresses& slots, const Addresses& gradients, uintptr_t dy,
+              int64_t dy_length, int64_t samples, bool training, uintptr_t work, int64_t work_length, uintptr_t dx,
+              int64_t dx_length, int threads) {
+  const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots(), true);
+  const float* from = batch_of(net.output(), dy, dy_length, samples, "the output's gradient");
   const NetLayout layout = net.layout(samples);
+  float* room = room_at(work, work_length, layout.floats, "the workspace");
+  if (dx) room_at(dx, dx_length, samples * net.input().features(), "the input's gradient");
   Barrier barrier;
   run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
-    const NetCall call{layout, at<float>(work), values, &wanted, training, dx != 0, barrier, thread, team,
+    const NetCall call{layout, room, values, &wanted, training, dx != 0, barrier, thread, team,
                        net.grid(team, layout)};
-    net.pack_output_gradient(call, at<const float>(dy));
+    net.pack_output_gradient(call, from);
     net.prepare_backward(call);
     call.wait();
     net.backward(call);
@@ -66,12 +85,16 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
   });
 }
 
-void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, uintptr_t work, uintptr_t out,
-                    int threads) {
+void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples, bool,
+                    uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
+  if (samples != 1) throw std::invalid_argument("it takes one sample, got " + std::to_string(samples));
   const auto values = floats(slots, net.slots());
+  const float* input = batch_of(net.image(0), x, x_length, 1, "the input");
+  float* room = room_at(work, work_length, net.floats(), "the workspace");
+  float* output = room_at(out, out_length, net.output().features(), "the output");
   Barrier barrier;
   run_team(net.threads_worth(threads), [&](int thread, int team) {
-    net.forward(barrier, thread, team, values, at<const float>(x), at<float>(work), at<float>(out));
+    net.forward(barrier, thread, team, values, input, room, output);
   });
 }
 
@@ -94,7 +117,6 @@ void bind_sparse_net(nb::module_& module) {
       .def("sum", &SparseNet::add_sum)
       .def("pool", &pool<SparseNet>)
       .def("finish", &SparseNet::finish, nb::arg("output"), nb::arg("flat"))
-      .def_prop_ro("slots", &SparseNet::slots)
       .def_prop_ro("full_bytes", &SparseNet::full_bytes)
       .def("shape", &shape_of<SparseNet>)
       .def("work_floats", [](const SparseNet& net, int64_t samples, bool training) {
@@ -114,10 +136,7 @@ void bind_sparse_net(nb::module_& module) {
       .def("finish", [](SampleNet& net, int output, bool) { net.finish(output); })
       .def("shape", &shape_of<SampleNet>)
       .def("work_floats", [](const SampleNet& net, int64_t, bool) { return net.floats(); })
-      .def("forward",
-           [](const SampleNet& net, const Addresses& slots, uintptr_t x, int64_t, bool, uintptr_t work, uintptr_t out,
-              int threads) { forward_sample(net, slots, x, work, out, threads); },
-           Release());
+      .def("forward", &forward_sample, Release());
 }
 
 }  // namespace secateur

@@ -1,5 +1,5 @@
 // What Python's sparse modules call: the forward and the backward pass of a chain of sparse linear layers.
-// Tensors come as addresses; src/secateur/sparse/ has checked their types, shapes and strides.
+// Tensors come as addresses with lengths; src/secateur/sparse/ has checked their types and strides.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -13,39 +13,64 @@ namespace nb = nanobind;
 namespace secateur {
 namespace {
 
-std::vector<const float*> floats(const Addresses& addresses) {
-  std::vector<const float*> found;
-  for (uintptr_t address : addresses) found.push_back(at<const float>(address));
+// One tensor for each layer of a chain: its values, its bias, or a gradient of either.
+std::vector<float*> floats(const SparseChain& chain, const Addresses& given, bool values, bool needed) {
+  if (count_of(given) != chain.size()) throw std::invalid_argument("each layer of a chain needs its tensor");
+  std::vector<float*> found;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    const SparseLayer& layer = chain.layer(i);
+    found.push_back(array_at(given, i, values ? layer.count() : layer.rows(), needed, [&] {
+      return std::string(values ? "`values`" : "`bias`") + " of layer " + std::to_string(i) + " of the call";
+    }));
+  }
   return found;
 }
 
+// A matrix with one row per sample, of which Python says how many columns it has and how far apart the rows are.
+struct Rows {
+  uintptr_t address;
+  int64_t stride, samples, columns;
+
+  float* check(int64_t expected, const char* what) const {
+    if (samples < 1) throw std::invalid_argument("a batch needs at least one sample, got " + std::to_string(samples));
+    if (columns != expected) refuse_length(columns, expected, std::string("each row of ") + what);
+    if (!address || stride < 0) throw std::invalid_argument(std::string(what) + " has no memory to be read");
+    return at<float>(address);
+  }
+};
 
 void forward(const SparseChain& chain, const Addresses& values, const Addresses& biases, uintptr_t x, int64_t stride,
-             int64_t samples, uintptr_t work, uintptr_t out, int64_t out_stride, int threads) {
-  const auto v = floats(values), b = floats(biases);
+             int64_t samples, int64_t columns, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length,
+             int threads) {
+  const auto v = floats(chain, values, true, true), b = floats(chain, biases, false, false);
+  const float* input = Rows{x, stride, samples, columns}.check(chain.layer(0).columns(), "the input");
+  const int64_t classes = chain.layer(chain.size() - 1).rows(), wanted = chain.work_floats(samples);
+  float* output = room_at(out, out_length, samples * classes, "the output");
   const int64_t ld = SparseChain::leading_dimension(samples);
   // Without a buffer to keep the activations in (inference) they need not outlive the call.
-  float* buffer = work ? at<float>(work) : scratch(0, chain.work_floats(samples));
+  float* buffer = work ? room_at(work, work_length, wanted, "the workspace") : scratch(Scratch::activations, wanted);
   const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
   Barrier barrier;
   run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
     const Part part(kernels, barrier, thread, team, tiles_of(samples));
-    chain.infer(part, v.data(), b.data(), at<const float>(x), stride, samples, buffer, ld, at<float>(out), out_stride);
+    chain.infer(part, v.data(), b.data(), input, stride, samples, buffer, ld, output, classes);
   });
 }
 
 // One sample: vectors, nothing packed or padded.
 void forward_vector(const SparseChain& chain, const Addresses& values, const Addresses& biases, uintptr_t x,
-                    uintptr_t out, int threads) {
-  const auto v = floats(values), b = floats(biases);
-  float* buffer = scratch(0, chain.work_floats(1));
+                    int64_t columns, uintptr_t out, int64_t out_length, int threads) {
+  const auto v = floats(chain, values, true, true), b = floats(chain, biases, false, false);
+  const float* first = Rows{x, 0, 1, columns}.check(chain.layer(0).columns(), "the input");
+  float* end = room_at(out, out_length, chain.layer(chain.size() - 1).rows(), "the output");
+  float* buffer = scratch(Scratch::activations, chain.work_floats(1));
   const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
   Barrier barrier;
   run_team(chain.threads_worth(threads, 1), [&](int thread, int team) {
-    const float* input = at<const float>(x);
+    const float* input = first;
     for (size_t i = 0; i < chain.size(); ++i) {
       const bool last = i + 1 == chain.size();
-      float* output = last ? at<float>(out) : buffer + chain.first_row(i + 1);
+      float* output = last ? end : buffer + chain.first_row(i + 1);
       const Product product = chain.layer(i).forward(v[i], input, b[i], !last, output, 1);
       const Range rows = chain.layer(i).forward_rows(thread, team);
       kernels.multiply_vector(product, int32_t(rows.begin), int32_t(rows.end));
@@ -55,40 +80,42 @@ void forward_vector(const SparseChain& chain, const Addresses& values, const Add
   });
 }
 
-void backward(const SparseChain& chain, const Addresses& values, uintptr_t work, uintptr_t dy, int64_t dy_stride,
-              int64_t samples, const Addresses& dvalues, const Addresses& dbiases, uintptr_t dx, int64_t dx_stride,
-              int threads) {
-  const auto v = floats(values);
+void backward(const SparseChain& chain, const Addresses& values, uintptr_t work, int64_t work_length, uintptr_t dy,
+              int64_t dy_stride, int64_t samples, int64_t dy_columns, const Addresses& dvalues,
+              const Addresses& dbiases, uintptr_t dx, int64_t dx_length, int threads) {
+  const auto v = floats(chain, values, true, true);
+  const auto dv = floats(chain, dvalues, true, false), db = floats(chain, dbiases, false, false);
+  const size_t last = chain.size();
+  const float* from = Rows{dy, dy_stride, samples, dy_columns}.check(chain.layer(last - 1).rows(), "the gradient");
+  const float* activations = room_at(work, work_length, chain.work_floats(samples), "the workspace");
+  const int64_t features = chain.layer(0).columns();
+  if (dx) room_at(dx, dx_length, samples * features, "the input's gradient");
   const int64_t ld = SparseChain::leading_dimension(samples);
   const int32_t tiles = tiles_of(samples);
-  float* gradients = scratch(1, chain.work_floats(samples));
-  float* transposed = scratch(2, chain.first_entry(chain.size()));
-  const float* activations = at<const float>(work);
+  float* gradients = scratch(Scratch::gradients, chain.work_floats(samples));
+  float* transposed = scratch(Scratch::numbers, chain.first_entry(last));
   const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
   const size_t first = dx ? 0 : 1;
   Barrier barrier;
   run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
     const Part part(kernels, barrier, thread, team, tiles);
-    const size_t last = chain.size();
-    chain.layer(last - 1).pack_gradient(kernels, at<const float>(dy), dy_stride, samples, part.row_part,
-                                        part.row_parts, part.my_tiles, gradients + chain.first_row(last) * ld, ld);
+    chain.layer(last - 1).pack_gradient(kernels, from, dy_stride, samples, part.row_part, part.row_parts,
+                                        part.my_tiles, gradients + chain.first_row(last) * ld, ld);
     chain.transpose_values(part, v.data(), first, transposed);
     part.wait();
     chain.backward(part, v.data(), transposed, activations, first, gradients, ld);
     if (dx && part.row_part == 0)
-      kernels.unpack(gradients, ld, chain.layer(0).columns(), samples, int32_t(part.my_tiles.begin),
-                     int32_t(part.my_tiles.end), at<float>(dx), dx_stride);
+      kernels.unpack(gradients, ld, int32_t(features), samples, int32_t(part.my_tiles.begin),
+                     int32_t(part.my_tiles.end), at<float>(dx), features);
     part.wait();
     for (size_t i = 0; i < last; ++i) {
       const SparseLayer& layer = chain.layer(i);
       const float* g = gradients + chain.first_row(i + 1) * ld;
       const Range entries = share(layer.count(), thread, team, 16);
-      if (dvalues[i])
-        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries,
-                       at<float>(dvalues[i]) + entries.begin);
+      if (dv[i])
+        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries, dv[i] + entries.begin);
       const Range rows = share(layer.rows(), thread, team);
-      if (dbiases[i])
-        kernels.row_sums(g, ld, int32_t(rows.begin), int32_t(rows.end), tiles, at<float>(dbiases[i]));
+      if (db[i]) kernels.row_sums(g, ld, int32_t(rows.begin), int32_t(rows.end), tiles, db[i]);
     }
   });
 }

@@ -1,5 +1,5 @@
 // What Python's sparse recurrent modules call: one direction of one LSTM or GRU layer, forward and backward through
-// time. Tensors come as addresses; src/secateur/sparse/ has checked their types, shapes and strides.
+// time. Tensors come as addresses with lengths; src/secateur/sparse/ has checked their types and strides.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -17,10 +17,19 @@ namespace nb = nanobind;
 namespace secateur {
 namespace {
 
-// A [time, sample, feature] tensor; features are consecutive.
+// A [time, sample, feature] tensor; features are consecutive. Python says how many there are.
 struct Series {
   float* first;
   int64_t time_stride, sample_stride;
+
+  Series(const std::vector<int64_t>& given, int64_t features, bool needed, const char* what) {
+    if (given.size() != 4) throw std::invalid_argument("a series is an address, two strides and its features");
+    first = at<float>(uintptr_t(given[0])), time_stride = given[1], sample_stride = given[2];
+    if (!first && !needed) return;
+    if (given[3] != features) refuse_length(given[3], features, std::string("each step of ") + what);
+    if (!first || time_stride < 0 || sample_stride < 0)
+      throw std::invalid_argument(std::string(what) + " has no memory that the kernels could use");
+  }
 
   float* operator()(int64_t t) const { return first + t * time_stride; }
 };
@@ -29,9 +38,16 @@ struct Series {
 struct Tensors {
   float *input, *state, *input_bias, *state_bias;
 
-  explicit Tensors(const Addresses& a) {
-    if (a.size() != 4) throw std::invalid_argument("a recurrent layer has four tensors");
-    input = at<float>(a[0]), state = at<float>(a[1]), input_bias = at<float>(a[2]), state_bias = at<float>(a[3]);
+  Tensors(const RecurrentLayer& layer, const Addresses& given, bool gradients) {
+    if (count_of(given) != 4) throw std::invalid_argument("a recurrent layer has four tensors");
+    const int64_t lengths[] = {int64_t(layer.input_places().size()), int64_t(layer.state_places().size()),
+                               int64_t(layer.gates()) * layer.units(), int64_t(layer.gates()) * layer.units()};
+    float** found[] = {&input, &state, &input_bias, &state_bias};
+    for (size_t i = 0; i < 4; ++i)
+      *found[i] = array_at(given, i, lengths[i], i < 2 && !gradients, [i] {
+        const char* names[] = {"`values_ih`", "`values_hh`", "`bias_ih`", "`bias_hh`"};
+        return std::string(names[i]) + " of a recurrent layer";
+      });
   }
 };
 
@@ -72,44 +88,73 @@ void each_chunk(int32_t tiles, int chunks, int threads, Body&& body) {
   });
 }
 
-void forward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t x, int64_t x_time, int64_t x_sample,
-             int64_t steps, int64_t samples, bool reverse, uintptr_t h0, uintptr_t c0, uintptr_t work, int chunks,
-             int threads, uintptr_t out, int64_t out_time, int64_t out_sample, uintptr_t hn, uintptr_t cn) {
+using Strided = std::vector<int64_t>;
+
+// What does not fit a layer and a batch before anything is computed. Returns the tiles of the batch.
+int32_t check_batch(int64_t steps, int64_t samples, int chunks) {
+  if (steps < 1 || samples < 1) throw std::invalid_argument("a sequence needs at least one step and one sample");
+  const int32_t tiles = tiles_of(samples);
+  if (chunks < 1 || chunks > tiles) throw std::invalid_argument("there must be as many chunks as tiles, or fewer");
+  return tiles;
+}
+
+int64_t work_floats(const RecurrentLayer& layer, int64_t steps, int64_t samples) {
+  return layer.rows(steps, true) * tiles_of(samples) * kTileSamples;
+}
+
+// `states`: the first h and c; `last`: room for the last ones.
+void forward(const RecurrentLayer& layer, const Addresses& tensors, const Strided& x, int64_t steps, int64_t samples,
+             bool reverse, const Addresses& states_given, uintptr_t work, int64_t work_length, int chunks, int threads,
+             const Strided& out, const Addresses& last) {
   const Tables t = tables();
   const bool keep = work != 0;
-  const int32_t tiles = tiles_of(samples);
-  const Series input{at<float>(x), x_time, x_sample}, output{at<float>(out), out_time, out_sample};
-  float* numbers = scratch(2, layer.numbers());
+  const int32_t tiles = check_batch(steps, samples, chunks);
+  const int64_t units = layer.units(), state = samples * units;
+  if (keep) room_at(work, work_length, work_floats(layer, steps, samples), "the workspace");
+  const Series input(x, layer.inputs(), true, "the input"), output(out, units, true, "the output");
+  const Tensors weights(layer, tensors, false);
+  if (count_of(states_given) != 2 || count_of(last) != 2) throw std::invalid_argument("there are two states, h and c");
+  const auto first_state = [] { return std::string("a first state"); };
+  const auto last_state = [] { return std::string("a last state"); };
+  float *h0 = array_at(states_given, 0, state, false, first_state), *c0 = array_at(states_given, 1, state, false, first_state);
+  float *hn = array_at(last, 0, state, true, last_state), *cn = array_at(last, 1, layer.gru() ? 0 : state, true, last_state);
+  float* numbers = scratch(Scratch::numbers, layer.numbers());
   // Without a buffer to keep the activations in (inference) a thread needs room for one chunk at a time.
   const int64_t room = keep ? 0 : layer.rows(steps, false) * Chunk::widest(tiles, chunks);
-  float* buffer = keep ? at<float>(work) : scratch(0, room * std::clamp(threads, 1, chunks));
-  assemble(layer, Tensors(tensors), numbers);
-  const int64_t units = layer.units();
+  float* buffer = keep ? at<float>(work) : scratch(Scratch::activations, room * std::clamp(threads, 1, chunks));
+  assemble(layer, weights, numbers);
   const Packer& states = layer.state_packer();
   each_chunk(tiles, chunks, threads, [&](Chunk chunk, int thread) {
     const Chunk place = keep ? chunk : Chunk{0, chunk.tiles};
     const RecurrentLayer::Trace trace = layer.trace(buffer + room * thread, place, steps, keep);
-    start(t, states, at<float>(h0), units, samples, chunk, layer.h(trace, 0, keep));
-    if (!layer.gru()) start(t, states, at<float>(c0), units, samples, chunk, trace.state);
+    start(t, states, h0, units, samples, chunk, layer.h(trace, 0, keep));
+    if (!layer.gru()) start(t, states, c0, units, samples, chunk, trace.state);
     for (int64_t s = 0; s < steps; ++s) {
       const int64_t time = reverse ? steps - 1 - s : s;
       layer.input_packer().pack(t, input(time), input.sample_stride, samples, chunk, trace.x(keep ? s : s & 1));
       layer.forward(t, numbers, trace, s, keep);
       states.unpack(t, layer.h(trace, s + 1, keep), samples, chunk, output(time), output.sample_stride);
     }
-    states.unpack(t, layer.h(trace, steps, keep), samples, chunk, at<float>(hn), units);
+    states.unpack(t, layer.h(trace, steps, keep), samples, chunk, hn, units);
     if (!layer.gru())
-      states.unpack(t, trace.state + steps * trace.state_stride, samples, chunk, at<float>(cn), units);
+      states.unpack(t, trace.state + steps * trace.state_stride, samples, chunk, cn, units);
   });
 }
 
-void backward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t work, int64_t steps, int64_t samples,
-              bool reverse, int chunks, int threads, uintptr_t dy, int64_t dy_time, int64_t dy_sample, uintptr_t dhn,
-              uintptr_t dcn, const Addresses& gradients, uintptr_t dx, int64_t dx_time, int64_t dx_sample,
-              uintptr_t dh0, uintptr_t dc0) {
+// `dstates`: the gradients of the last h and c; `found`: room for those of the first ones.
+void backward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t work, int64_t work_length,
+              int64_t steps, int64_t samples, bool reverse, int chunks, int threads, const Strided& dy,
+              const Addresses& dstates, const Addresses& gradients, const Strided& dx, const Addresses& found) {
   const Tables t = tables();
-  const int32_t tiles = tiles_of(samples);
-  const Series output{at<float>(dy), dy_time, dy_sample}, input{at<float>(dx), dx_time, dx_sample};
+  const int32_t tiles = check_batch(steps, samples, chunks);
+  const int64_t state = samples * layer.units();
+  room_at(work, work_length, work_floats(layer, steps, samples), "the workspace");
+  const Series output(dy, layer.units(), false, "the output's gradient"), input(dx, layer.inputs(), false, "the input's gradient");
+  const Tensors weights(layer, tensors, false), wanted(layer, gradients, true);
+  if (count_of(dstates) != 2 || count_of(found) != 2) throw std::invalid_argument("there are two states, h and c");
+  const auto name = [] { return std::string("the gradient of a state"); };
+  float *dhn = array_at(dstates, 0, state, false, name), *dcn = array_at(dstates, 1, layer.gru() ? 0 : state, false, name);
+  float *dh0 = array_at(found, 0, state, false, name), *dc0 = array_at(found, 1, state, false, name);
   const int64_t units = layer.units(), entries = layer.first_bias(), numbers = layer.numbers();
   const int team = std::clamp(threads, 1, chunks);
   // Floats that each thread needs: its sums of gradients, then rows of one chunk.
@@ -119,13 +164,12 @@ void backward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t w
     room = std::max(room, (3 * units + layer.inputs() + layer.ring_rows(width)) * width);
   }
   const int64_t each = (numbers + room + 31) / 32 * 32;
-  float* back = scratch(2, std::max(numbers, entries));
-  float* own = scratch(1, team * each + numbers);
+  float* back = scratch(Scratch::numbers, std::max(numbers, entries));
+  float* own = scratch(Scratch::gradients, team * each + numbers);
   float* values = own + team * each;
-  assemble(layer, Tensors(tensors), values);
+  assemble(layer, weights, values);
   layer.transpose(t, values, {0, layer.count()}, back);
   for (int i = 0; i < team; ++i) std::fill_n(own + i * each, numbers, 0.0f);
-  const Tensors wanted(gradients);
   const bool biases = wanted.input_bias || wanted.state_bias;
   const Packer& states = layer.state_packer();
   const Packer inputs(layer.inputs());
@@ -138,15 +182,15 @@ void backward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t w
     float* dout = dlast + units * width;
     float* din = dout + units * width;
     const RecurrentLayer::Ring ring = layer.ring(din + layer.inputs() * int64_t(width), width);
-    start(t, states, layer.gru() ? nullptr : at<float>(dcn), units, samples, chunk, carry);
-    if (dhn) states.pack(t, at<float>(dhn), units, samples, chunk, dlast);
+    start(t, states, layer.gru() ? nullptr : dcn, units, samples, chunk, carry);
+    if (dhn) states.pack(t, dhn, units, samples, chunk, dlast);
     const int64_t block = RecurrentLayer::steps_at_once(width);
     int64_t end = steps;
     for (int64_t s = steps; s-- > 0;) {
       const int64_t time = reverse ? steps - 1 - s : s;
-      if (dy) states.pack(t, output(time), output.sample_stride, samples, chunk, dout);
-      layer.backward(t, back, trace, ring, s, dy ? dout : nullptr, dhn ? dlast : nullptr, carry);
-      if (dx) {
+      if (output.first) states.pack(t, output(time), output.sample_stride, samples, chunk, dout);
+      layer.backward(t, back, trace, ring, s, output.first ? dout : nullptr, dhn ? dlast : nullptr, carry);
+      if (input.first) {
         layer.input_gradient(t, back, ring, s, width, din);
         inputs.unpack(t, din, samples, chunk, input(time), input.sample_stride);
       }
@@ -157,9 +201,9 @@ void backward(const RecurrentLayer& layer, const Addresses& tensors, uintptr_t w
     }
     if (dh0) {
       layer.first_state_gradient(t, back, ring, width, carry, dlast);
-      states.unpack(t, dlast, samples, chunk, at<float>(dh0), units);
+      states.unpack(t, dlast, samples, chunk, dh0, units);
     }
-    if (dc0) states.unpack(t, carry, samples, chunk, at<float>(dc0), units);
+    if (dc0) states.unpack(t, carry, samples, chunk, dc0, units);
   });
   for (int i = 1; i < team; ++i) t.recurrent.add(numbers, own + i * each, own);
   each_number(layer, wanted, [own](float& gradient, int32_t place) { gradient = own[place]; });
@@ -180,10 +224,7 @@ void bind_sparse_recurrent(nb::module_& module) {
       .def("input_places", &RecurrentLayer::input_places)
       .def("state_places", &RecurrentLayer::state_places)
       .def("bias_place", &RecurrentLayer::bias_place)
-      .def("work_floats",
-           [](const RecurrentLayer& layer, int64_t steps, int64_t samples) {
-             return layer.rows(steps, true) * tiles_of(samples) * kTileSamples;
-           })
+      .def("work_floats", &work_floats)
       .def("forward", &forward, Release())
       .def("backward", &backward, Release());
   module.def("recurrent_chunks", [](int64_t samples, int threads) {

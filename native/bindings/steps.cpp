@@ -30,9 +30,27 @@ Array<T> array(std::vector<T>&& numbers) {
   return Array<T>(held->data(), {held->size()}, owner);
 }
 
-Parameter parameter(uintptr_t value, uintptr_t first, uintptr_t second, int64_t active, int64_t count, int group) {
-  if (count < active) throw std::invalid_argument("a parameter has fewer values than active ones");
-  return {at<float>(value), at<float>(first), at<float>(second), active, count, group};
+// `given`: the values and the two tensors of optimizer state, all of one length, or none.
+Parameter parameter(const Addresses& given, int64_t active, int group) {
+  if (count_of(given) < 3 || group < 0) throw std::invalid_argument("a parameter has a value, two states and a group");
+  const int64_t count = int64_t(given[1]);
+  if (count < active || active < 0) throw std::invalid_argument("a parameter has fewer values than active ones");
+  const auto name = [] { return std::string("the state of a parameter"); };
+  return {array_at(given, 0, count, true, name), array_at(given, 1, count, false, name),
+          array_at(given, 2, count, false, name), active, count, group};
+}
+
+const int64_t* labels(uintptr_t targets, int64_t length, int64_t samples) {
+  require_length(length, samples, "`targets`");
+  if (!targets) throw std::invalid_argument("`targets` have no memory to be read");
+  return at<const int64_t>(targets);
+}
+
+// Sequences [sample, time, feature] of which Python says how many features they have.
+const float* sequences(const RecurrentStep& step, uintptr_t x, int64_t features, int64_t samples, int64_t times) {
+  require_length(features, step.features(), "each step of the inputs");
+  if (!x || samples < 1 || times < 1) throw std::invalid_argument("the inputs must be at least one sample and step");
+  return at<const float>(x);
 }
 
 template <class Step>
@@ -49,23 +67,35 @@ void bind_optimizer(nb::class_<Step>& type) {
            })
       .def_prop_rw(
           "steps", [](Step& step) { return step.optimizer().steps(); },
-          [](Step& step, int64_t steps) { step.optimizer().set_steps(steps); });
+          [](Step& step, int64_t steps) { step.optimizer().set_steps(steps); })
+      .def_prop_ro("room_bytes", &Step::room_bytes)
+      .def("release", &Step::release);
 }
 
 void bind_net_step(nb::module_& module) {
   nb::class_<NetStep> type(module, "NetStep", "A training step of a SparseNet in one call.");
   type.def(nb::init<std::shared_ptr<SparseNet>>(), nb::arg("net"))
       .def("set_parameter",
-           [](NetStep& step, int slot, uintptr_t value, uintptr_t first, uintptr_t second, int64_t active,
-              int64_t count, int group, uintptr_t keep) {
-             step.set_parameter(slot, parameter(value, first, second, active, count, group), at<const float>(keep));
+           [](NetStep& step, int slot, const Addresses& given, int64_t active, int group) {
+             const Parameter found = parameter(given, active, group);
+             if (count_of(given) != 4) throw std::invalid_argument("the last tensor says what may change, or is none");
+             const float* keep = array_at(given, 3, found.count, false, [] { return std::string("`keep`"); });
+             step.set_parameter(slot, found, keep);
            })
-      .def("set_constant", [](NetStep& step, int slot, uintptr_t value) { step.set_constant(slot, at<float>(value)); })
+      .def("set_constant",
+           [](NetStep& step, int slot, uintptr_t value, int64_t length) {
+             const Slot& s = step.net().slots().at(size_t(slot));
+             const Addresses given{value, uintptr_t(length)};
+             step.set_constant(slot, array_at(given, 0, s.length, s.needed, [&] { return std::string(s.name); }));
+           })
       .def("take_room", &NetStep::take_room)
       .def(
           "step",
-          [](NetStep& step, uintptr_t x, uintptr_t targets, int64_t samples, int threads) {
-            return step.step(at<const float>(x), at<const int64_t>(targets), samples, threads);
+          [](NetStep& step, uintptr_t x, int64_t x_length, uintptr_t targets, int64_t targets_length, int64_t samples,
+             int threads) {
+            require_length(x_length, samples * step.net().input().features(), "the inputs");
+            const float* input = room_at(x, x_length, x_length, "the inputs");
+            return step.step(input, labels(targets, targets_length, samples), samples, threads);
           },
           Release());
   bind_optimizer(type);
@@ -78,24 +108,24 @@ void bind_recurrent_step(nb::module_& module) {
            nb::arg("cell"), nb::arg("projection").none(), nb::arg("head"))
       .def("first", &RecurrentStep::first)
       .def("add_parameter",
-           [](RecurrentStep& step, uintptr_t value, uintptr_t first, uintptr_t second, Indices places, int64_t count,
-              int group) {
-             step.add_parameter(parameter(value, first, second, int64_t(places.size()), count, group), places.data());
+           [](RecurrentStep& step, const Addresses& given, Indices places, int group) {
+             step.add_parameter(parameter(given, int64_t(places.size()), group), places.data());
            })
       .def("set_constant", &RecurrentStep::set_constant)
       .def(
           "step",
-          [](RecurrentStep& step, uintptr_t x, int64_t sample_stride, int64_t time_stride, uintptr_t targets,
-             int64_t samples, int64_t times, int threads) {
-            return step.step(at<const float>(x), sample_stride, time_stride, at<const int64_t>(targets), samples, times,
-                             threads);
+          [](RecurrentStep& step, uintptr_t x, int64_t sample_stride, int64_t time_stride, int64_t features,
+             uintptr_t targets, int64_t targets_length, int64_t samples, int64_t times, int threads) {
+            return step.step(sequences(step, x, features, samples, times), sample_stride, time_stride,
+                             labels(targets, targets_length, samples), samples, times, threads);
           },
           Release())
       .def(
           "predict",
-          [](RecurrentStep& step, uintptr_t x, int64_t sample_stride, int64_t time_stride, int64_t samples,
-             int64_t times, uintptr_t out, int threads) {
-            step.predict(at<const float>(x), sample_stride, time_stride, samples, times, at<float>(out), threads);
+          [](RecurrentStep& step, uintptr_t x, int64_t sample_stride, int64_t time_stride, int64_t features,
+             int64_t samples, int64_t times, uintptr_t out, int64_t out_length, int threads) {
+            step.predict(sequences(step, x, features, samples, times), sample_stride, time_stride, samples, times,
+                         room_at(out, out_length, samples * step.classes(), "the outputs"), threads);
           },
           Release());
   bind_optimizer(type);
@@ -120,6 +150,7 @@ void bind_steps(nb::module_& module) {
                               flags(rows, mask.shape(0))));
   });
   module.def("place_weights", [](Matrix mask, Flags rows, Flags columns, Flags counted, int64_t block_columns) {
+    if (block_columns < 1) throw std::invalid_argument("a block has at least one column");
     Places found = place_weights(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)),
                                  flags(rows, mask.shape(0)), flags(columns, mask.shape(1)),
                                  flags(counted, mask.shape(0)), block_columns);
@@ -127,12 +158,14 @@ void bind_steps(nb::module_& module) {
                           array(std::move(found.edges)), array(std::move(found.places)), array(std::move(found.rows)));
   });
   module.def("carry", [](Positions from, Positions to, int64_t size, const Addresses& old, const Addresses& made) {
-    if (old.size() != made.size()) throw std::invalid_argument("each array needs one to go to");
+    if (count_of(old) != count_of(made)) throw std::invalid_argument("each array needs one to go to");
     for (const Positions& places : {from, to})
       for (size_t i = 0; i < places.size(); ++i)
         if (places.data()[i] < 0 || places.data()[i] >= size) throw std::invalid_argument("a place lies outside");
     const std::vector<int64_t> sources = match(from.data(), int64_t(from.size()), to.data(), int64_t(to.size()), size);
-    for (size_t i = 0; i < old.size(); ++i) carry(sources, at<const float>(old[i]), at<float>(made[i]));
+    const auto name = [] { return std::string("what is carried over"); };
+    for (size_t i = 0; i < count_of(old); ++i)
+      carry(sources, array_at(old, i, int64_t(from.size()), true, name), array_at(made, i, int64_t(to.size()), true, name));
   });
 }
 

@@ -1,9 +1,8 @@
 #include "layers/winograd.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
 
+#include "base/room.h"
 #include "layers/conv_layer.h"
 
 namespace secateur {
@@ -20,19 +19,7 @@ constexpr int64_t kCostOfTransform = 10, kCostOfWeight = 2;
 int32_t patches(int32_t size) { return (size + kPatch - 1) / kPatch; }
 
 // Room of this thread for transformed values; all layers use the same, so that it stays in the cache.
-float* room(int64_t count) {
-  struct Aligned {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  thread_local std::unique_ptr<float, Aligned> kept;
-  thread_local int64_t size = 0;
-  if (size < count) {
-    kept.reset();
-    kept.reset(static_cast<float*>(::operator new(size_t(count) * sizeof(float), std::align_val_t(64))));
-    size = count;
-  }
-  return kept.get();
-}
+float* room(int64_t count) { return scratch(Scratch::winograd, count); }
 
 // So far apart that the points of a unit do not fall into the same set of a cache.
 int64_t apart(int64_t floats) { return floats + (floats / 16 % 2 ? 0 : 16); }

@@ -129,7 +129,7 @@ void LinearNode::full_gradients(const NetCall& call, float* own) const {
     call.wait();
     x = copy;
   }
-  float* strip = scratch(0, int64_t(at_once) * columns);
+  float* strip = scratch(Scratch::activations, int64_t(at_once) * columns);
   float block[kBlock];
   const Range mine = share(layer_->rows(), call.thread, call.threads, at_once);
   for (int32_t row = int32_t(mine.begin); row < mine.end; row += at_once) {

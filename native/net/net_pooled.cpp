@@ -1,26 +1,17 @@
 // A convolution together with the pooling behind it.
 
-#include <vector>
-
+#include "base/room.h"
 #include "net/net_nodes.h"
 
 namespace secateur {
 namespace {
-
-// Room of this thread, aligned to cache lines; it stays for the next call.
-float* room(int64_t floats) {
-  static thread_local std::vector<float> held;
-  if (int64_t(held.size()) < floats + 16) held.resize(size_t(floats) + 16);
-  const size_t beyond = reinterpret_cast<uintptr_t>(held.data()) / sizeof(float) % 16;
-  return held.data() + (16 - beyond) % 16;
-}
 
 // The gradient of the convolution's output: a pooled gradient at the places of the winners, else zeros.
 class Unpooled : public MadeChannels {
  public:
   Unpooled(const NetCall& call, const Pool& pool, const Extent& pooled, const Planes& dy, const uint8_t* winners)
       : call_(call), pool_(pool), pooled_(pooled), dy_(dy), winners_(winners),
-        floats_(int64_t(pool.height) * pool.width * 16), room_(room(4 * floats_)) {}
+        floats_(int64_t(pool.height) * pool.width * 16), room_(scratch(Scratch::pooling, 4 * floats_)) {}
 
   const float* make(int32_t tile, int32_t channel, int slot) const override {
     const int64_t bytes = int64_t(pooled_.height) * pooled_.width * 16;
@@ -66,7 +57,7 @@ void ConvolutionNode::forward_pooled(const NetCall& call, float* own) const {
   const Extent pooled = pooled_extent(call);
   const Planes x = call.value(inputs_[0]), y = call.value(pooled_);
   const int64_t row_floats = int64_t(pool_->width) * 16, strip_floats = pool_->kernel_y * row_floats;
-  const Planes strip{room(s.outputs * strip_floats), 0, strip_floats, row_floats, 16};
+  const Planes strip{scratch(Scratch::pooling, s.outputs * strip_floats), 0, strip_floats, row_floats, 16};
   const Extent one{1, 1, pooled.width, 16};
   const Range places = share(int64_t(pooled.tiles) * pooled.height, call.thread, call.threads);
   for (int64_t place = places.begin; place < places.end; ++place) {

@@ -53,8 +53,11 @@ SampleNet::Image& SampleNet::last(int input) {
 
 int SampleNet::append(Layer layer, int32_t channels, int32_t height, int32_t width) {
   require(height >= 1 && width >= 1, "a layer's output must not be empty");
-  layer.slot = slots_;
-  slots_ += layer.kind == Kind::convolution || layer.kind == Kind::linear ? 2 : 0;
+  layer.slot = int(slots_.size());
+  if (layer.kind == Kind::convolution || layer.kind == Kind::linear) {
+    slots_.push_back({"values", layer.convolution ? layer.convolution->count() : layer.linear->count(), true});
+    slots_.push_back({"bias", channels, false});
+  }
   layers_.push_back(std::move(layer));
   images_.push_back({channels, height, width, {}});
   return int(images_.size()) - 1;

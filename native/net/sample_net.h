@@ -9,6 +9,7 @@
 #include "kernels/plane_kernels.h"
 #include "layers/conv_layer.h"
 #include "layers/sparse_layer.h"
+#include "net/slot.h"
 
 namespace secateur {
 
@@ -32,7 +33,8 @@ class SampleNet {
     int64_t features() const { return int64_t(channels) * height * width; }
   };
   const Image& image(int index) const { return images_.at(size_t(index)); }
-  size_t slots() const { return size_t(slots_); }
+  const std::vector<Slot>& slots() const { return slots_; }
+  const Image& output() const { return images_.back(); }
   int64_t floats() const { return floats_; }
   // How many of the threads offered one sample is worth.
   int threads_worth(int threads) const;
@@ -60,8 +62,8 @@ class SampleNet {
 
   std::vector<Image> images_;  // image i is the input of layer i
   std::vector<Layer> layers_;
+  std::vector<Slot> slots_;
   int64_t floats_ = 0;
-  int slots_ = 0;
   bool finished_ = false;
 };
 

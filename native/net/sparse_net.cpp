@@ -74,9 +74,9 @@ int SparseNet::read(int input) {
 }
 
 template <class Node, class... Rest>
-int SparseNet::append(std::vector<int> inputs, int output, int slots, Rest&&... rest) {
-  nodes_.push_back(std::make_unique<Node>(std::move(inputs), output, slots_, std::forward<Rest>(rest)...));
-  slots_ += slots;
+int SparseNet::append(std::vector<int> inputs, int output, const std::vector<Slot>& slots, Rest&&... rest) {
+  nodes_.push_back(std::make_unique<Node>(std::move(inputs), output, int(slots_.size()), std::forward<Rest>(rest)...));
+  slots_.insert(slots_.end(), slots.begin(), slots.end());
   return output;
 }
 
@@ -96,7 +96,8 @@ int SparseNet::add_convolution(int input, const ConvShape& shape, const int64_t*
   const int output = add_buffer(shape.outputs, shape.out_height(), shape.out_width());
   buffer(output).fixed = true;
   buffer(output).gradient_halo = layer.gradient_halo();
-  return append<ConvolutionNode>({input}, output, 2, std::move(layer), relu);
+  const std::vector<Slot> slots{{"values", layer.count(), true}, {"bias", shape.outputs, false}};
+  return append<ConvolutionNode>({input}, output, slots, std::move(layer), relu);
 }
 
 int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer, bool relu, bool full) {
@@ -107,24 +108,29 @@ int SparseNet::add_linear(int input, std::shared_ptr<const SparseLayer> layer, b
   buffer(input).flat = buffer(input).taken = true;
   const int output = add_buffer(layer->rows(), 1, 1);
   buffer(output).flat = true;
-  return append<LinearNode>({input}, output, 2, std::move(layer), relu, full);
+  const std::vector<Slot> slots{{"values", layer->count(), true}, {"bias", layer->rows(), false}};
+  return append<LinearNode>({input}, output, slots, std::move(layer), relu, full);
 }
 
 int SparseNet::add_norm(int input, double eps, double momentum, bool relu) {
   const NetBuffer b = buffer(read(input));
-  return append<NormNode>({input}, add_buffer(b.channels, b.height, b.width), 4, b, eps, momentum, relu);
+  const std::vector<Slot> slots{{"weight", b.channels, false},
+                                {"bias", b.channels, false},
+                                {"running_mean", b.channels, true},
+                                {"running_var", b.channels, true}};
+  return append<NormNode>({input}, add_buffer(b.channels, b.height, b.width), slots, b, eps, momentum, relu);
 }
 
 int SparseNet::add_copy(int input, bool relu) {
   const NetBuffer b = buffer(read(input));
-  return append<CopyNode>({input}, add_buffer(b.channels, b.height, b.width), 0, b, relu);
+  return append<CopyNode>({input}, add_buffer(b.channels, b.height, b.width), {}, b, relu);
 }
 
 int SparseNet::add_sum(int first, int second, bool relu) {
   const NetBuffer a = buffer(read(first)), b = buffer(read(second));
   require(a.channels == b.channels && a.height == b.height && a.width == b.width,
           "only outputs of the same shape can be added");
-  return append<SumNode>({first, second}, add_buffer(a.channels, a.height, a.width), 0, a, relu);
+  return append<SumNode>({first, second}, add_buffer(a.channels, a.height, a.width), {}, a, relu);
 }
 
 int SparseNet::add_pool(int input, const Pool& p, bool maximum) {
@@ -138,7 +144,7 @@ int SparseNet::add_pool(int input, const Pool& p, bool maximum) {
   const int output = add_buffer(b.channels, (p.height + 2 * p.pad_y - p.kernel_y) / p.stride_y + 1,
                                 (p.width + 2 * p.pad_x - p.kernel_x) / p.stride_x + 1);
   const NetBuffer made = buffer(output);
-  return append<PoolNode>({input}, output, 0, made, p, maximum);
+  return append<PoolNode>({input}, output, {}, made, p, maximum);
 }
 
 void SparseNet::finish(int output, bool flat) {

@@ -10,6 +10,7 @@
 #include "kernels/plane_kernels.h"
 #include "layers/conv_layer.h"
 #include "layers/sparse_layer.h"
+#include "net/slot.h"
 
 namespace secateur {
 
@@ -145,7 +146,7 @@ class SparseNet {
   const NetBuffer& output() const { return buffers_[size_t(output_)]; }
   const NetBuffer& image(int index) const { return buffers_.at(size_t(index)); }
   int output_index() const { return output_; }
-  size_t slots() const { return size_t(slots_); }
+  const std::vector<Slot>& slots() const { return slots_; }
   NetLayout layout(int64_t samples) const;
   // How many of the threads offered a batch of this size is worth.
   int threads_worth(int threads, int64_t samples) const;
@@ -174,12 +175,13 @@ class SparseNet {
   void pack(const NetCall&, const float* x, const NetBuffer&, const std::vector<PackGroup>&, const Planes& to) const;
   void unpack(const NetCall&, const NetBuffer&, const Planes& from, float* out) const;
   template <class Node, class... Rest>
-  int append(std::vector<int> inputs, int output, int slots, Rest&&... rest);
+  int append(std::vector<int> inputs, int output, const std::vector<Slot>& slots, Rest&&... rest);
 
   std::vector<NetBuffer> buffers_;
   std::vector<std::unique_ptr<NetNode>> nodes_;
   std::vector<PackGroup> input_groups_, output_groups_;
-  int output_ = -1, slots_ = 0;
+  std::vector<Slot> slots_;
+  int output_ = -1;
   bool chain_ = false;     // nothing but linear layers: threads that have their own samples need not wait for each other
   bool prepares_ = false;  // some node prepares its forward pass
 };

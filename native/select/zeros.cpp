@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 
 #include <nanobind/nanobind.h>
 
@@ -30,7 +31,11 @@ void zero(Bits* values, const uint8_t* flags, bool when, int64_t size, [[maybe_u
   }
 }
 
-void zero_at(uintptr_t values, uintptr_t flags_at, bool when, int64_t size, int bytes, int threads) {
+void zero_at(uintptr_t values, int64_t size, uintptr_t flags_at, int64_t flags_size, bool when, int bytes,
+             int threads) {
+  if (size != flags_size || size < 0 || (size && (!values || !flags_at)))
+    throw std::invalid_argument("each entry needs a flag: there are " + std::to_string(size) + " entries and " +
+                                std::to_string(flags_size) + " flags");
   const auto* flags = reinterpret_cast<const uint8_t*>(flags_at);
   switch (bytes) {
     case 2: return zero(reinterpret_cast<uint16_t*>(values), flags, when, size, threads);
@@ -44,8 +49,9 @@ void zero_at(uintptr_t values, uintptr_t flags_at, bool when, int64_t size, int 
 
 void bind_zeros(nanobind::module_& module) {
   using nanobind::arg;
-  module.def("zero", &zero_at, nanobind::call_guard<nanobind::gil_scoped_release>(), arg("values"), arg("flags"),
-             arg("when"), arg("size"), arg("bytes"), arg("threads"), "Write a zero over every entry of `values` whose flag equals `when`.");
+  module.def("zero", &zero_at, nanobind::call_guard<nanobind::gil_scoped_release>(), arg("values"), arg("size"),
+             arg("flags"), arg("flags_size"), arg("when"), arg("bytes"), arg("threads"),
+             "Write a zero over every entry of `values` whose flag equals `when`.");
 }
 
 }  // namespace secateur

@@ -2,13 +2,15 @@
 
 namespace secateur {
 
-NetStep::NetStep(std::shared_ptr<SparseNet> net) : net_(std::move(net)), trained_(net_->slots()) {
-  slots_.assign(net_->slots(), nullptr);
-  gradients_.assign(net_->slots(), nullptr);
+NetStep::NetStep(std::shared_ptr<SparseNet> net) : net_(std::move(net)), trained_(net_->slots().size()) {
+  slots_.assign(net_->slots().size(), nullptr);
+  gradients_.assign(net_->slots().size(), nullptr);
 }
 
 void NetStep::set_parameter(int slot, const Parameter& parameter, const float* keep) {
   Trained& trained = trained_.at(size_t(slot));
+  if (parameter.active != net_->slots()[size_t(slot)].length)
+    throw std::invalid_argument("a parameter must have as many active values as its slot is long");
   static_cast<Parameter&>(trained) = parameter;
   trained.keep = keep;
   slots_[size_t(slot)] = parameter.value;
@@ -17,6 +19,11 @@ void NetStep::set_parameter(int slot, const Parameter& parameter, const float* k
 }
 
 void NetStep::prepare(int64_t samples) {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (net_->slots()[slot].needed && net_->slots()[slot].length && !slots_[slot])
+      throw std::invalid_argument(std::string("the step was not given its `") + net_->slots()[slot].name + "`");
+    if (trained_[slot].value) optimizer_.check(trained_[slot]);
+  }
   if (layout_.samples != samples) {
     layout_ = net_->layout(samples);
     room_.zeros(layout_.floats);

@@ -20,9 +20,13 @@ class NetStep final : private GradientSink {
   void set_parameter(int slot, const Parameter& parameter, const float* keep);
   // Something that is not trained: a running statistic.
   void set_constant(int slot, float* value) { slots_.at(size_t(slot)) = value; }
+  const SparseNet& net() const { return *net_; }
   Optimizer& optimizer() { return optimizer_; }
   // Takes the memory of a step that is not needed any more.
-  void take_room(NetStep& other) { room_ = std::move(other.room_), other.layout_ = NetLayout(); }
+  void take_room(NetStep& other) { room_ = std::move(other.room_), other.release(); }
+  // What it keeps between steps, beside the weights; the next step takes it anew.
+  int64_t room_bytes() const { return room_.bytes(); }
+  void release() { room_.release(), layout_ = NetLayout(); }
 
   // Mean loss of the batch before the update. x: contiguous samples; throws std::invalid_argument for labels that
   // are no class.

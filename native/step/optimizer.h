@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
@@ -49,6 +50,14 @@ class Optimizer {
     o.adam = true, o.decoupled = decoupled, o.maximize = maximize;
     o.lr = lr, o.beta1 = beta1, o.beta2 = beta2, o.eps = eps, o.weight_decay = weight_decay;
     options_.at(size_t(group)) = o;
+  }
+
+  // Throws unless the parameter has the state that its group's options ask for.
+  void check(const Parameter& p) const {
+    const OptimizerOptions& o = options_.at(size_t(p.group));
+    if (p.count == 0) return;
+    if (o.adam ? !p.first || !p.second : o.momentum != 0 && !p.first)
+      throw std::invalid_argument("the optimizer's options ask for state that the step does not have");
   }
 
   int64_t steps() const { return steps_; }

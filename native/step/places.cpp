@@ -122,7 +122,7 @@ Places place_weights(const bool* mask, int64_t rows, int64_t columns, const bool
 
 std::vector<int64_t> match(const int64_t* from, int64_t from_count, const int64_t* to, int64_t to_count, int64_t size) {
   // at[p] is where place p may be in `from`; what is there for other places is anything, and shows as such.
-  auto* at = reinterpret_cast<uint32_t*>(scratch(3, size));
+  auto* at = reinterpret_cast<uint32_t*>(scratch(Scratch::places, size));
   for (int64_t i = 0; i < from_count; ++i) at[from[i]] = uint32_t(i);
   std::vector<int64_t> sources(size_t(to_count), -1);
   for (int64_t i = 0; i < to_count; ++i) {

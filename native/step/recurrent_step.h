@@ -53,12 +53,19 @@ class RecurrentStep {
   void set_constant(int64_t place, float value) { constants_.at(size_t(place)) = value; }
 
   Optimizer& optimizer() { return optimizer_; }
+  // Numbers of one time step of the input, and classes.
+  int32_t features() const { return projection_ ? projection_->columns() : cell_->inputs(); }
+  int32_t classes() const { return head_->rows(); }
+  // What it keeps between calls, beside the weights; the next call takes it anew.
+  int64_t room_bytes() const { return values_.bytes() + rooms_.bytes(); }
+  void release() { values_.release(), rooms_.release(); }
 
   // Mean loss of the batch before the update. x[sample][time][feature] with the strides given.
   double step(const float* x, int64_t sample_stride, int64_t time_stride, const int64_t* labels, int64_t samples,
               int64_t times, int threads) {
     check_labels(labels, samples, head_->rows());
     if (times < 1) throw std::invalid_argument("a step needs at least one time step");
+    for (const Placed& p : parameters_) optimizer_.check(p);
     const Batch batch = prepare(x, sample_stride, time_stride, labels, samples, times, threads, true);
     optimizer_.begin_step();
     Barrier barrier;
@@ -133,10 +140,10 @@ class RecurrentStep {
       floats = std::max(floats, room_rows(times, width, keep) * width);
     }
     const int64_t room_floats = padded(numbers()) + (floats + 31) / 32 * 32;
-    float* values = scratch(2, 3 * numbers() + 64);
+    float* values = values_.floats(3 * numbers() + 64);
     Batch batch{tables(), x, sample_stride, time_stride, labels, samples, times,
                 tiles, chunks, team, keep, values, values + numbers(), values + 2 * numbers(),
-                scratch(0, room_floats * team), room_floats};
+                rooms_.floats(room_floats * team), room_floats};
     losses_.assign(size_t(chunks), 0.0);
     std::copy(constants_.begin(), constants_.end(), values);
     for (const Placed& p : parameters_)
@@ -283,6 +290,7 @@ class RecurrentStep {
   std::vector<Placed> parameters_;
   Optimizer optimizer_;
   std::vector<double> losses_;
+  Room values_, rooms_;
 };
 
 }  // namespace secateur

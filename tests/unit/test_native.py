@@ -50,10 +50,14 @@ def test_without_a_build_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @needs_kernels
-def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_instruction_set_is_ignored_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECATEUR_NATIVE", raising=False)
     monkeypatch.setenv("SECATEUR_ISA", "avx3")
-    with pytest.raises(ValueError, match=r"\(SECATEUR_ISA\) must be one of portable.* on this machine, got 'avx3'"):
-        door._load()
+    before = door.isa()
+    says = rf"SECATEUR_ISA must be one of portable.* on this machine, got 'avx3': it is ignored, .* use {before}"
+    with pytest.warns(UserWarning, match=says):
+        module, why_not = door._load()
+    assert module is door.native and why_not is None and door.isa() == before
 
 
 @needs_kernels

@@ -2,17 +2,19 @@
 
 Every module that has a native fast path asks this one:
 
-    from secateur import _native_api
+    from secateur._base import door
     if door.native is not None: ...
 
 `SECATEUR_NATIVE=0` switches the kernels off, `SECATEUR_ISA=portable|avx2|avx512` picks a lesser instruction
-set than the best one of this machine. Both are read once, at the first import.
+set than the best one of this machine; a set that this machine does not have is ignored, with a warning. Both are read
+once, at the first import.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from types import ModuleType
 
 # First, so that the kernels find torch's OpenMP library already loaded: one thread pool for both.
@@ -29,7 +31,14 @@ def _load() -> tuple[ModuleType | None, str | None]:
     except ImportError as error:
         return None, f"built, but it does not load here: {error}"
     wish = os.environ.get("SECATEUR_ISA", "").strip()
-    if wish:
+    if wish and wish not in module.supported_isas():
+        known = ", ".join(module.supported_isas())
+        warnings.warn(
+            f"SECATEUR_ISA must be one of {known} on this machine, got {wish!r}: it is ignored, and the kernels use "
+            f"{module.isa()}",
+            stacklevel=2,
+        )
+    elif wish:
         module.use_isa(wish)
     return module, None
 

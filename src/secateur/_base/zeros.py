@@ -17,12 +17,13 @@ def zero_(tensor: Tensor, flags: Bool[Tensor, "..."], *, when: bool = True) -> N
     The shapes must be equal. NaN and infinity are overwritten too.
     """
     native = door.native
-    if native is None or not _plain(tensor) or not _plain(flags) or tensor.itemsize not in (2, 4, 8):
+    fits = flags.dtype is torch.bool and tensor.shape == flags.shape and tensor.itemsize in (2, 4, 8)
+    if native is None or not fits or not _plain(tensor) or not _plain(flags):
         tensor.masked_fill_(flags if when else ~flags, 0)
         return
     size = tensor.numel()
     threads = min(torch.get_num_threads(), 1 + size // _ENTRIES_PER_THREAD)
-    native.zero(tensor.data_ptr(), flags.data_ptr(), when, size, tensor.itemsize, threads)
+    native.zero(tensor.data_ptr(), size, flags.data_ptr(), flags.numel(), when, tensor.itemsize, threads)
     torch.autograd.graph.increment_version(tensor)  # autograd must notice, as after any write in place
 
 

@@ -106,7 +106,7 @@ def fill_masks(scores: Sequence[Tensor], threshold: int, keep_ties: int, masks: 
     dtype = scores[0].dtype
     if (native := door.native) is not None and all(in_place(tensor, dtype) for tensor in scores):
         return native.fill_masks(
-            *_where(scores), dtype.itemsize, threshold, keep_ties, _where(masks)[0], _threads_for(scores)
+            *_where(scores), dtype.itemsize, threshold, keep_ties, *_where(masks), _threads_for(scores)
         )
     found = 0
     for part, mask in zip(scores, masks, strict=True):
@@ -122,8 +122,7 @@ def in_place(scores: Tensor, dtype: torch.dtype) -> bool:
 
 def _count_natively(scores: Sequence[Tensor], shift: int, prefix: int, counts: Counts) -> None:
     assert door.native is not None
-    bytes_each, threads = scores[0].dtype.itemsize, counts.shape[0]
-    door.native.count_digits(*_where(scores), bytes_each, shift, prefix, counts.ctypes.data, threads)
+    door.native.count_digits(*_where(scores), scores[0].dtype.itemsize, shift, prefix, counts)
 
 
 def _fill_part(scores: Tensor, threshold: int, keep_ties: int, mask: Tensor) -> int:

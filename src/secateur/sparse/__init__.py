@@ -10,6 +10,7 @@ Rooms, each standing on those before it: `plans` (where weights are) and `progra
 from __future__ import annotations
 
 from secateur.sparse._bench import BenchRow, bench
+from secateur.sparse.calls import release_workspaces, workspace_bytes
 from secateur.sparse.convert import Choice, LayerReport, Report, densify, report_of, sparsify
 from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
 from secateur.sparse.measured import BreakEven, Machine, this_machine
@@ -33,8 +34,10 @@ __all__ = [
     "bench",
     "compile_step",
     "densify",
+    "release_workspaces",
     "report_of",
     "sparsify",
     "this_machine",
     "why_no_fused_step",
+    "workspace_bytes",
 ]

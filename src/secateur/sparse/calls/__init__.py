@@ -1,19 +1,27 @@
 """The doors to the kernels: autograd functions over native products."""
 
-from secateur.sparse.calls._build import Network, build_network, positions_of
+from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
 from secateur.sparse.calls._network import run_network, slot_tensors
 from secateur.sparse.calls._recurrent import Pass, run_direction
-from secateur.sparse.calls._tensors import fits
+from secateur.sparse.calls._tensors import addresses, fits, plain
+from secateur.sparse.calls._workspace import Arena, register, release_workspaces, workspace_bytes
 
 __all__ = [
+    "SHAPES",
+    "Arena",
     "Network",
     "Pass",
+    "addresses",
     "build_network",
     "fits",
+    "plain",
     "positions_of",
+    "register",
+    "release_workspaces",
     "run_direction",
     "run_network",
     "slot_tensors",
     "sparse_chain",
+    "workspace_bytes",
 ]

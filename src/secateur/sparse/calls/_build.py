@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur._base import door
+from secateur.sparse.calls._workspace import Arena
 from secateur.sparse.plans import LayerPlan, geometry_of, places_of, plan_layer
 from secateur.sparse.programs import Kind, Operation, Program, UnsupportedError
+
+#: Input shapes for which a module keeps networks: each has an index of all surviving weights.
+SHAPES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +28,14 @@ class Network:
             masked weight takes the surviving values only, in the order of `positions_of`.
         shape: of the outputs, without the batch.
         plans: of the linear layers, which must live as long as the network.
-        spare: workspaces that no call uses at the moment, by batch size and whether they have room for gradients.
+        arena: where calls take their workspaces; networks of one module, for its several shapes, share it.
     """
 
     native: Any
     slots: tuple[tuple[nn.Module, str], ...]
     shape: tuple[int, ...]
     plans: tuple[LayerPlan, ...]
-    spare: dict[tuple[int, bool], list[Tensor]] = field(default_factory=dict)
+    arena: Arena
 
 
 def positions_of(module: nn.Module, mask: Tensor | None) -> Tensor:
@@ -54,6 +58,7 @@ def build_network(
     program: Program,
     shape: tuple[int, ...],
     masks: Mapping[int, Tensor],
+    arena: Arena,
     *,
     plans: Mapping[int, LayerPlan] | None = None,
     full: bool = False,
@@ -66,6 +71,7 @@ def build_network(
         program: the operations.
         shape: of one input, without the batch.
         masks: by the id of the weight; layers without one keep all weights.
+        arena: where its calls take their workspaces.
         plans: of the linear layers by the id of the weight, instead of masks.
         full: whether linear layers that keep most of their weights are multiplied as full matrices.
         flat: whether the output must be as linear layers give it, for the loss of a fused step.
@@ -90,7 +96,7 @@ def build_network(
         outputs: tuple[int, ...] = (channels * rows * columns,)
     else:
         outputs = (channels, columns) if program.rank == 1 else (channels, rows, columns)
-    return Network(builder.net, tuple(builder.slots), outputs, tuple(builder.plans))
+    return Network(builder.net, tuple(builder.slots), outputs, tuple(builder.plans), arena)
 
 
 class _Builder:

@@ -11,7 +11,7 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur._base import door
-from secateur.sparse.calls._tensors import addresses
+from secateur.sparse.calls._tensors import addresses, contiguous, plain
 from secateur.sparse.plans import LayerPlan, native_chain
 
 Plans = tuple[LayerPlan, ...]
@@ -56,7 +56,7 @@ def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tens
 
 
 def _dense_rows(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] and not x.is_neg() else plain(x)
 
 
 def _forward(
@@ -64,17 +64,16 @@ def _forward(
 ) -> Tensor:
     chain = native_chain(plans)
     x = _dense_rows(x)
-    values = tuple([v.contiguous() for v in values])
-    biases = tuple([None if b is None else b.contiguous() for b in biases])
-    out = x.new_empty((x.shape[0], plans[-1].rows))
+    held, also = contiguous(*values), contiguous(*biases)
+    samples, columns = x.shape
+    out = x.new_empty((samples, plans[-1].rows))
     threads = torch.get_num_threads()
-    if x.shape[0] == 1 and work is None:
-        chain.forward_vector(addresses(*values), addresses(*biases), x.data_ptr(), out.data_ptr(), threads)
+    if samples == 1 and work is None:
+        chain.forward_vector(addresses(*held), addresses(*also), x.data_ptr(), columns, *addresses(out), threads)
     else:
-        place = 0 if work is None else work.data_ptr()
         chain.forward(
-            addresses(*values), addresses(*biases), x.data_ptr(), x.stride(0), x.shape[0],
-            place, out.data_ptr(), out.stride(0), threads,
+            addresses(*held), addresses(*also), x.data_ptr(), x.stride(0), samples, columns,
+            *addresses(work, out), threads,
         )  # fmt: skip
     return out
 
@@ -98,14 +97,13 @@ class _NativeChain(torch.autograd.Function):
         work, *values = ctx.saved_tensors
         need_x, _, *needs = ctx.needs_input_grad
         dy = _dense_rows(grads[0])
-        weights = tuple(v.contiguous() for v in values)  # an address must not outlive its tensor
+        held = contiguous(*values)  # an address must not outlive its tensor
         dx = dy.new_empty((ctx.samples, plans[0].columns)) if need_x else None
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
         found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
         native_chain(plans).backward(
-            addresses(*weights), work.data_ptr(), dy.data_ptr(), dy.stride(0), ctx.samples,
-            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]),
-            0 if dx is None else dx.data_ptr(), plans[0].columns, torch.get_num_threads(),
+            addresses(*held), *addresses(work), dy.data_ptr(), dy.stride(0), ctx.samples, dy.shape[1],
+            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]), *addresses(dx), torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, *found
 

@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from secateur.sparse.calls._build import Network
-from secateur.sparse.calls._tensors import addresses, contiguous
-
-_SPARE = 2  # workspaces kept for each batch size
+from secateur.sparse.calls._tensors import addresses, contiguous, plain
 
 
 def slot_tensors(network: Network) -> tuple[Tensor | None, ...]:
@@ -34,36 +32,16 @@ def run_network(x: Tensor, network: Network, tensors: Sequence[Tensor | None], *
     """
     if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in tensors)):
         return _Run.apply(x, network, training, *tensors)  # type: ignore[return-value]
-    lease = _Lease(network, x.shape[0], False)
+    lease = network.arena.lease(network.native, x.shape[0], False)
     return _forward(x.detach(), network, training, tensors, lease.work)
 
 
-class _Lease:
-    """A workspace that goes back to the network's spare ones when nobody refers to this lease any more.
-
-    It is large: to map it anew at every call would take as long as the network itself.
-    """
-
-    def __init__(self, network: Network, samples: int, training: bool) -> None:
-        self.spare = network.spare.setdefault((samples, training), [])
-        try:
-            self.work = self.spare.pop()  # another thread may have been faster
-        except IndexError:
-            floats = network.native.work_floats(samples, training)
-            self.work = torch.zeros(floats, dtype=torch.float32, device="cpu")
-
-    def __del__(self) -> None:
-        if len(self.spare) < _SPARE:
-            self.spare.append(self.work)
-
-
 def _forward(x: Tensor, network: Network, training: bool, tensors: Sequence[Tensor | None], work: Tensor) -> Tensor:
-    x, plain = x.contiguous(), contiguous(*tensors)
+    x, held = plain(x), contiguous(*tensors)
     out = torch.empty((x.shape[0], *network.shape), dtype=torch.float32, device="cpu")
     network.native.forward(
-        addresses(*plain), x.data_ptr(), x.shape[0], training, work.data_ptr(), out.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
+        addresses(*held), *addresses(x), x.shape[0], training, *addresses(work, out), torch.get_num_threads()
+    )
     return out
 
 
@@ -72,7 +50,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, network: Network, training: bool, *tensors: Tensor | None) -> Tensor:
-        ctx.lease = _Lease(network, x.shape[0], True)
+        ctx.lease = network.arena.lease(network.native, x.shape[0], True)
         ctx.network, ctx.training, ctx.x_shape = network, training, x.shape
         ctx.save_for_backward(*tensors)
         return _forward(x, network, training, tensors, ctx.lease.work)
@@ -87,9 +65,9 @@ class _Run(torch.autograd.Function):
             for t, need in zip(saved, needs, strict=True)
         )
         dx = torch.empty(ctx.x_shape, dtype=torch.float32, device="cpu") if need_x else None
-        dy, plain = grads[0].contiguous(), contiguous(*saved)
+        dy, held = plain(grads[0]), contiguous(*saved)
         ctx.network.native.backward(
-            addresses(*plain), addresses(*found), dy.data_ptr(), ctx.x_shape[0], ctx.training,
-            ctx.lease.work.data_ptr(), *addresses(dx), torch.get_num_threads(),
+            addresses(*held), addresses(*found), *addresses(dy), ctx.x_shape[0], ctx.training,
+            *addresses(ctx.lease.work, dx), torch.get_num_threads(),
         )  # fmt: skip
         return dx, None, None, *found

@@ -11,7 +11,7 @@ from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from secateur._base import door
-from secateur.sparse.calls._tensors import addresses, contiguous
+from secateur.sparse.calls._tensors import addresses, contiguous, plain
 from secateur.sparse.plans import RecurrentPlan
 
 Tensors = tuple[Tensor | None, ...]
@@ -61,11 +61,11 @@ def _chunks(x: Tensor) -> int:
 
 def _rows(x: Tensor) -> Tensor:
     """Make features consecutive; the other strides are free."""
-    return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+    return x if (x.stride(2) == 1 or x.shape[2] == 1) and not x.is_neg() else plain(x)
 
 
-def _series(t: Tensor | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if t is None else (t.data_ptr(), t.stride(0), t.stride(1))
+def _series(t: Tensor | None) -> list[int]:
+    return [0, 0, 0, 0] if t is None else [t.data_ptr(), t.stride(0), t.stride(1), t.shape[2]]
 
 
 def _empty(*shape: int) -> Tensor:
@@ -88,8 +88,8 @@ def _forward(
     out = _empty_output(steps, samples, plan.units, how.batch_first)
     h, c = _empty(samples, plan.units), _empty(0 if plan.gru else samples, plan.units)
     plan.layer.forward(
-        addresses(*held[:4]), *_series(x), steps, samples, how.reverse, *addresses(*held[4:]), *addresses(work),
-        chunks, torch.get_num_threads(), *_series(out), h.data_ptr(), c.data_ptr(),
+        addresses(*held[:4]), _series(x), steps, samples, how.reverse, addresses(*held[4:]), *addresses(work),
+        chunks, torch.get_num_threads(), _series(out), addresses(h, c),
     )  # fmt: skip
     return out, h, c
 
@@ -114,15 +114,14 @@ class _Direction(torch.autograd.Function):
         plan, (steps, samples, features) = how.plan, ctx.shape
         work, *weights = ctx.saved_tensors
         dy = None if grads[0] is None else _rows(grads[0])
-        dh, dc = (None if g is None else g.contiguous() for g in grads[1:])
+        dh, dc = (None if g is None else plain(g) for g in grads[1:])
         need_x, need_h, need_c, _, *needs = ctx.needs_input_grad
         dx = _empty_output(steps, samples, features, how.batch_first) if need_x else None
         dh0, dc0 = (_empty(samples, plan.units) if need else None for need in (need_h, need_c))
         found = [_empty(*w.shape) if need else None for w, need in zip(weights, needs, strict=True)]
         held = contiguous(*weights)  # addresses must not outlive their tensors
         plan.layer.backward(
-            addresses(*held), work.data_ptr(), steps, samples, how.reverse, ctx.chunks, torch.get_num_threads(),
-            *_series(dy), *addresses(dh, None if plan.gru else dc), addresses(*found), *_series(dx),
-            *addresses(dh0, dc0),
+            addresses(*held), *addresses(work), steps, samples, how.reverse, ctx.chunks, torch.get_num_threads(),
+            _series(dy), addresses(dh, None if plan.gru else dc), addresses(*found), _series(dx), addresses(dh0, dc0),
         )  # fmt: skip
         return dx, dh0, dc0, None, *found

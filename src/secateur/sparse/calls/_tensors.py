@@ -1,9 +1,11 @@
-"""What the kernels take of torch tensors, and how they get it: as addresses."""
+"""What the kernels take of torch tensors, and how they get it: as addresses and lengths."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+_EMPTY = 64  # where a tensor without numbers lies: anywhere, but not nowhere
 
 
 def fits(x: Tensor, *others: Tensor | None) -> bool:
@@ -15,10 +17,25 @@ def fits(x: Tensor, *others: Tensor | None) -> bool:
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:
-    """Return where each tensor's numbers begin; 0 stands for none."""
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    """Return where each tensor's numbers begin and how many there are, one after the other; 0, 0 stands for none.
+
+    The kernels compare the lengths with those that they read or write. The tensors must be contiguous.
+    """
+    found: list[int] = []
+    for tensor in tensors:
+        if tensor is None:
+            found += (0, 0)
+        else:
+            length = tensor.numel()
+            found += (tensor.data_ptr() if length else _EMPTY, length)
+    return found
 
 
 def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     """Return the tensors with their numbers in a row. Keep them as long as their addresses are in use."""
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return the tensor as numbers in a row, none of which waits for its sign to be turned."""
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur._base import door
+from secateur._base.recent import remember
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, run_network
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
 from secateur.sparse.programs import Kind, Operation, Program
@@ -55,17 +56,22 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     def _sparsely(self, x: Tensor) -> Tensor:
         network = self._network(tuple(x.shape[1:]))
-        return run_network(x, network, slot_tensors(network), training=self.training)
+        return run_network(x, network, (self.values, self.bias), training=self.training)
 
     def _network(self, shape: tuple[int, ...]) -> Network:
         networks: dict[tuple[int, ...], Network] = self.__dict__.setdefault("_networks", {})
-        if shape not in networks:
+        found = networks.get(shape)
+        if found is None:
+            arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
             operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
-            networks[shape] = build_network(Program((operation,), 1, self.rank, False, False), shape, {})
-        return networks[shape]
+            made = build_network(Program((operation,), 1, self.rank, False, False), shape, {}, arena)
+            # Without its slots it does not refer to this layer: both go as soon as nobody needs the layer.
+            found = remember(networks, shape, replace(made, slots=()), most=SHAPES)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in super().__getstate__().items() if key != "_networks"}  # compiled again
+        left = ("_networks", "_arena")  # compiled again elsewhere
+        return {key: value for key, value in super().__getstate__().items() if key not in left}
 
     def _densely(self, x: Tensor) -> Tensor:
         g = self.plan.geometry

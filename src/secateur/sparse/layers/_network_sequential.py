@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base import door
-from secateur.sparse.calls import Network, build_network, fits, run_network, slot_tensors
-from secateur.sparse.layers._convolution import SparseConvolution
+from secateur._base.recent import remember
+from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._sequential import SparseSequential, one_by_one
 from secateur.sparse.programs import Kind, Operation, Program, UnsupportedError, hooked
@@ -40,12 +41,22 @@ class _State(Enum):
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Layers `begin` … `end` of a Sequential, compiled for one input shape; `folded`: without normalisations."""
+    """Some neighbouring layers of a Sequential, compiled for one input shape."""
 
-    end: int
+    layers: tuple[nn.Module, ...]
     network: Network
     norms: tuple[nn.Module, ...]
     folds: tuple[tuple[nn.Module | None, nn.Module], ...]  # each layer and the normalisation folded into it
+    folded: list[_Folded] = field(default_factory=list)  # the last one, if any
+
+
+@dataclass(frozen=True, eq=False)
+class _Folded:
+    """The tensors of a network whose normalisations are folded, and what they were made of."""
+
+    sources: list[Tensor]  # held, so that their marks stay theirs
+    marks: list[tuple[int, int, int]]
+    tensors: list[Tensor | None]
 
 
 class NetworkSequential(SparseSequential):
@@ -62,13 +73,14 @@ class NetworkSequential(SparseSequential):
         run = self._run_from(children, begin, x) if isinstance(children[begin], SparseConvolution) else None
         if run is None:
             return None
-        place, between = (begin, run.end, self.training), children[begin : run.end]
+        end = begin + len(run.layers)
+        place, between = (begin, end, self.training), children[begin:end]
         if self._run_is_slower(place, x, partial(self._through, run), between):
-            return one_by_one(between, x), run.end
-        return self._through(run, x), run.end
+            return one_by_one(between, x), end
+        return self._through(run, x), end
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_folded")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_arena")}
 
     def _run_from(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> _Run | None:
         layers = _layers_from(children, begin)
@@ -77,16 +89,22 @@ class NetworkSequential(SparseSequential):
         tensors = [t for layer in layers for t in _tensors(layer)]
         if not fits(x, *(t for t in tensors if t.is_floating_point())):
             return None
-        if x.shape[0] == 1 and any(isinstance(layer, _NORMS) and layer.training for layer in layers):
+        norms: list[Any] = [layer for layer in layers if isinstance(layer, _NORMS)]
+        learns = bool(norms) and norms[0].training  # running statistics; a run ends before a norm of the other mode
+        if x.shape[0] == 1 and learns:
             return None  # torch knows which of them have too few values
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
-        fold = not self.training and not trains
+        fold = not (self.training or learns or trains)
         single = fold and x.shape[0] == 1
-        key = (begin, begin + len(layers), tuple(x.shape[1:]), fold, single)
+        # A layer that was set anew, or whose options were, is compiled anew; a run holds its layers, so that ids stay.
+        shape, options = tuple(x.shape[1:]), [(norm.eps, norm.momentum) for norm in norms]
+        key = (begin, *map(id, layers), *options, shape, fold, single)
         runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
-        if key not in runs:
-            runs[key] = _compile(layers, begin, tuple(x.shape[1:]), fold, single)
-        return runs[key]
+        known, found = key in runs, runs.get(key)
+        if not known:
+            arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
+            found = remember(runs, key, _compile(layers, shape, arena, fold, single), most=SHAPES)
+        return found
 
     def _through(self, run: _Run, x: Tensor) -> Tensor:
         if not run.folds:
@@ -96,13 +114,7 @@ class NetworkSequential(SparseSequential):
                 for norm in run.norms:
                     norm.get_buffer("num_batches_tracked").add_(1)
             return y
-        folded: dict[int, tuple[Any, list[Tensor | None]]] = self.__dict__.setdefault("_folded", {})
-        versions = [(id(t), t._version) for m, _ in run.network.slots for t in _tensors(m)]
-        versions += [(id(t), t._version) for _, norm in run.folds for t in _tensors(norm)]
-        known = folded.get(id(run))
-        if known is None or known[0] != versions:
-            folded[id(run)] = known = (versions, _fold(run))
-        return run_network(x, run.network, known[1], training=False)
+        return run_network(x, run.network, _fold_once(run), training=False)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -132,8 +144,8 @@ def _layers_from(children: Sequence[nn.Module], begin: int) -> list[nn.Module]:
 
 def _understood(child: Any, state: _State) -> bool:
     kind, image = type(child), state is _State.IMAGE
-    if isinstance(child, SparseConvolution):
-        return image and not child.compute_dense
+    if isinstance(child, SparseConvolution):  # and no subclass, as torch's parametrizations make one
+        return kind in (SparseConv1d, SparseConv2d) and image and not child.compute_dense
     if isinstance(child, SparseLinear):
         return kind is SparseLinear and not image and not child.compute_dense
     if isinstance(child, _NORMS):
@@ -150,7 +162,9 @@ def _understood(child: Any, state: _State) -> bool:
     return kind in (nn.ReLU, nn.Identity)
 
 
-def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fold: bool, single: bool) -> _Run | None:
+def _compile(
+    layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, single: bool
+) -> _Run | None:
     operations = [Operation(Kind.CONVOLUTION, (0,), 1, layers[0], type(layers[0]).__name__)]
     folds: list[tuple[nn.Module | None, nn.Module]] = []
     norms: list[nn.Module] = []
@@ -169,10 +183,10 @@ def _compile(layers: Sequence[nn.Module], begin: int, shape: tuple[int, ...], fo
     flat = any(isinstance(layer, nn.Flatten) for layer in layers)
     try:
         program = Program(tuple(operations), len(operations), _rank(layers), flat, False)
-        network = build_network(program, shape, {}, single=single and not norms)
+        network = build_network(program, shape, {}, arena, single=single and not norms)
     except UnsupportedError:
         return None  # torch says better what does not fit
-    return _Run(begin + len(layers), network, tuple(norms), tuple(folds))
+    return _Run(tuple(layers), network, tuple(norms), tuple(folds))
 
 
 def _rank(layers: Sequence[nn.Module]) -> int:
@@ -183,6 +197,20 @@ def _kind(layer: nn.Module) -> Kind | None:
     if isinstance(layer, SparseConvolution):
         return Kind.CONVOLUTION
     return Kind.LINEAR if isinstance(layer, SparseLinear) else _KINDS.get(type(layer))
+
+
+def _fold_once(run: _Run) -> list[Tensor | None]:
+    """Return the run's folded tensors, made anew if one that they are made of was replaced, moved or written to.
+
+    Writes through `tensor.data` are seen by nobody, here as elsewhere in torch.
+    """
+    sources = [t for layer in run.layers for t in _tensors(layer)]
+    marks = [(id(t), t._version, t.data_ptr()) for t in sources]
+    known = run.folded[0] if run.folded else None
+    if known is None or known.marks != marks:
+        known = _Folded(sources, marks, _fold(run))
+        run.folded[:] = [known]
+    return known.tensors
 
 
 def _fold(run: _Run) -> list[Tensor | None]:

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from secateur._base import door
 from secateur._base.errors import MaskError
+from secateur._base.recent import remember
 from secateur._base.types import Bool, Int
 from secateur.sparse.plans._survivors import Survivors
 
 # The weight gradient reads whole columns of activations: 1408 of them, 128 samples each, fill 700 KB of the
 # second-level cache. A constant, so that stored values mean the same on every machine.
 BLOCK_COLUMNS = 1408
+
+# Chains that begin with one plan: a layer may change its neighbours any number of times.
+_CHAINS = 8
 
 # Outputs of one block, for which the kernels load an activation once.
 BLOCK_ROWS = 4
@@ -119,12 +123,13 @@ def _edges(mask: Tensor) -> list[int]:
 
 
 def native_chain(plans: tuple[LayerPlan, ...]) -> Any:
-    """Return the compiled chain of these plans, built once and kept with the first of them."""
+    """Return the compiled chain of these plans, kept with the first of them for the next call."""
     key = tuple(id(plan) for plan in plans[1:])
     found = plans[0]._chains.get(key)
     if found is None:
         native = door.native
         assert native is not None, "the caller has looked"
         # The plans stay alive with the chain, so that their ids stay theirs.
-        found = plans[0]._chains[key] = (native.SparseChain([plan.layer for plan in plans]), plans[1:])
+        made = native.SparseChain([plan.layer for plan in plans]), plans[1:]
+        found = remember(plans[0]._chains, key, made, most=_CHAINS)
     return found[0]

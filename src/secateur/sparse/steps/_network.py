@@ -13,13 +13,16 @@ from torch.optim import Optimizer
 
 from secateur._base import door
 from secateur._base.errors import SecateurError
+from secateur._base.recent import remember
 from secateur.masks import Masks
-from secateur.sparse.calls import Network, build_network, positions_of, run_network
+from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_network, plain, positions_of, run_network
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
 from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._compact import compact
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
+from secateur.sparse.steps._statistics import Statistics
+from secateur.sparse.steps._watch import Watch
 
 __all__ = ["NetworkStep", "supported_network"]
 
@@ -65,9 +68,11 @@ class NetworkStep(CompiledStep):
         super().__init__(model, masks, optimizer)
         self._program, self._norms = program, program.norms
         self._features = _features_of(program)
-        self._running: list[Tensor | None] = []
+        self._arena = Arena()  # of `predict`; a step has its own room
+        self._statistics = Statistics(model, program.norms)
         self._steps = 0
         self._lay_out(masks)
+        self._watch = Watch(model, self._watched())
         self.read_back()
 
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -80,14 +85,20 @@ class NetworkStep(CompiledStep):
                 for one of linear layers.
             targets: class numbers, int64, [batch].
         """
-        x, shape = self._check(x, targets)
-        engine = self._engine_for(shape)
-        self._send_options()
-        loss = engine.step(x.data_ptr(), targets.data_ptr(), x.shape[0], torch.get_num_threads())
-        for norm in self._norms:
-            norm.get_buffer("num_batches_tracked").add_(1)
-        self._note_step()
-        return loss
+        with self._lock:
+            x, shape = self._check(x, targets)
+            self._prepare_engine(shape)
+            self._send_options()
+            try:
+                loss = self._engine.step(
+                    x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0], torch.get_num_threads()
+                )
+            except ValueError as error:  # labels that are no class
+                raise SecateurError(str(error)) from None
+            if self._norms:
+                self._statistics.count_batch()
+            self._note_step()
+            return loss
 
     @property
     def steps(self) -> int:
@@ -107,11 +118,14 @@ class NetworkStep(CompiledStep):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs in evaluation mode for a batch with the weights as they are now, [batch, classes]."""
-        x, shape = self._inputs(x)
-        network = self._network_for(shape)
-        if not x.shape[0]:
-            return x.new_empty((0, *network.shape))
-        return run_network(x, network, [self._tensor(*slot) for slot in network.slots], training=False)
+        with self._lock:
+            self._watch.refuse_other_parameters()
+            self._statistics.refuse_moved()
+            x, shape = self._inputs(x)
+            network = self._network_for(shape)
+            if not x.shape[0]:
+                return x.new_empty((0, *network.shape))
+            return run_network(x, network, [self._tensor(*slot) for slot in network.slots], training=False)
 
     @property
     def _trained(self) -> Collection[Slice]:
@@ -133,6 +147,7 @@ class NetworkStep(CompiledStep):
         self._kept = {key: keep[self._slices[key].places].float() for key, keep in self._keep.items()}
         for key, keep in self._kept.items():
             self._slices[key] = replace(self._slices[key], keep=keep)
+        self._active = {key: piece.value[: piece.active] for key, piece in self._slices.items()}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._engine_shape: tuple[int, ...] | None = None
 
@@ -160,15 +175,17 @@ class NetworkStep(CompiledStep):
         return pieces
 
     def _network_for(self, shape: tuple[int, ...]) -> Network:
-        if shape not in self._networks:
+        found = self._networks.get(shape)
+        if found is None:
             plans = {key: layer.plan for key, layer in self._linear.items()}
-            self._networks[shape] = build_network(
-                self._program, shape, self._masks, plans=plans, full=self._full, flat=True
+            made = build_network(
+                self._program, shape, self._masks, self._arena, plans=plans, full=self._full, flat=True
             )
-        return self._networks[shape]
+            found = remember(self._networks, shape, made, most=SHAPES)
+        return found
 
-    def _engine_for(self, shape: tuple[int, ...]) -> Any:
-        """Return the native step for inputs of this shape, with the tensors that it trains in their slots."""
+    def _prepare_engine(self, shape: tuple[int, ...]) -> None:
+        """Have the native step for inputs of this shape, with the tensors that it trains in their slots."""
         if shape != self._engine_shape:
             network = self._network_for(shape)
             native: Any = door.native
@@ -177,39 +194,28 @@ class NetworkStep(CompiledStep):
                 parameter = module._parameters.get(name)
                 if parameter is not None:
                     piece = self._slices[id(parameter)]
-                    addresses = [piece.value.data_ptr(), *(t.data_ptr() for t in piece.state), 0, 0][:3]
-                    keep = 0 if piece.keep is None else piece.keep.data_ptr()
-                    group = groups[id(parameter)]
-                    engine.set_parameter(slot, *addresses, piece.active, len(piece.places), group, keep)
+                    tensors = [piece.value, *piece.state, None, None][:3]
+                    engine.set_parameter(slot, addresses(*tensors, piece.keep), piece.active, groups[id(parameter)])
             engine.steps = self.steps
             if self._engine is not None:
                 engine.take_room(self._engine)
-            self._engine, self._engine_shape, self._running = engine, shape, []
+            self._engine, self._engine_shape = engine, shape
+            self._statistics.place(network.slots)
             self._sent = [None] * len(self.optimizer.param_groups)
         if self._norms:
-            self._point_to_statistics()
-        return self._engine
-
-    def _point_to_statistics(self) -> None:
-        """Tell the engine where the model's running statistics are, wherever someone has moved them."""
-        assert self._engine_shape is not None
-        slots = self._networks[self._engine_shape].slots
-        running = [module._buffers.get(name) for module, name in slots]
-        if len(running) != len(self._running) or any(a is not b for a, b in zip(running, self._running, strict=True)):
-            for slot, tensor in enumerate(running):
-                if tensor is not None:
-                    self._engine.set_constant(slot, tensor.data_ptr())
-            self._running = running
+            self._statistics.point(self._engine)
 
     def _tensor(self, module: nn.Module, name: str) -> Tensor | None:
         parameter = module._parameters.get(name)
-        return module._buffers.get(name) if parameter is None else self._slices[id(parameter)].value
+        return module._buffers.get(name) if parameter is None else self._active[id(parameter)]
 
     def _check(self, x: Tensor, targets: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         self._refuse_outside_changes()
         for norm in self._norms:
             if not norm.training:
                 raise SecateurError("the model is in evaluation mode; call model.train() before a training step")
+        if self._norms:
+            self._statistics.refuse_options()
         x, shape = self._inputs(x)
         samples = x.shape[0]
         if samples == 0:
@@ -227,10 +233,10 @@ class NetworkStep(CompiledStep):
             flat = len(shape) == 2 or (len(shape) > 2 and self._program.flattens)
             if not flat or prod(shape[1:]) != self._features:
                 raise SecateurError(f"the inputs must be [batch, {self._features}], got the shape {shape}")
-            return x if x.is_contiguous() else x.contiguous(), (self._features,)
+            return plain(x), (self._features,)
         if len(shape) < 2:
             raise SecateurError(f"the inputs must be a batch of samples, got the shape {shape}")
-        return x.contiguous(), shape[1:]
+        return plain(x), shape[1:]
 
 
 def _features_of(program: Program) -> int | None:

@@ -90,11 +90,21 @@ def send_changes(
     optimizer: Optimizer,
     options_of: Callable[[dict[str, Any]], tuple[Any, ...]],
     sent: list[tuple[Any, ...] | None],
+    slots: tuple[str, ...],
 ) -> None:
-    """Send the options of each group that differ from those `sent` before: a scheduler may have changed them."""
+    """Send the options of each group that differ from those `sent` before: a scheduler may have changed them.
+
+    Raises:
+        UnsupportedError: a momentum, where the engine has no `slots` for velocities.
+    """
     for index, group in enumerate(optimizer.param_groups):
         options = options_of(group)
         if options != sent[index]:
+            if not slots and group["momentum"] != 0:
+                raise UnsupportedError(
+                    f"the optimizer's momentum was 0 when the step was compiled, and is {group['momentum']} now; "
+                    "compile a new step, which keeps velocities"
+                )
             send_options(engine, optimizer, index, options)
             sent[index] = options
 

@@ -11,11 +11,13 @@ from torch.optim import Optimizer
 from secateur._base import door
 from secateur._base.errors import SecateurError
 from secateur.masks import Masks
+from secateur.sparse.calls import addresses, plain
 from secateur.sparse.programs import RecurrentProgram, UnsupportedError, recurrent_program_of
 from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._recurrent_compact import Placed, place
 from secateur.sparse.steps._slices import Loss, Slice, refuse_loss, refuse_parameter
+from secateur.sparse.steps._watch import Watch
 
 __all__ = ["RecurrentStep", "supported_recurrent"]
 
@@ -55,6 +57,7 @@ class RecurrentStep(CompiledStep):
         super().__init__(model, masks, optimizer)
         self._program = program
         self._lay_out(masks)
+        self._watch = Watch(model, self._watched())
         self.read_back()
 
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -65,15 +68,21 @@ class RecurrentStep(CompiledStep):
                 model reads them row by row.
             targets: class numbers, int64, [batch].
         """
-        self._refuse_outside_changes()
-        x = self._inputs(x)
-        refuse_targets(targets, x.shape[0])
-        self._send_options()
-        loss = self._engine.step(
-            x.data_ptr(), x.stride(0), x.stride(1), targets.data_ptr(), x.shape[0], x.shape[1], torch.get_num_threads()
-        )
-        self._note_step()
-        return loss
+        with self._lock:
+            self._refuse_outside_changes()
+            x = self._inputs(x)
+            samples, times, features = x.shape
+            refuse_targets(targets, samples)
+            self._send_options()
+            try:
+                loss = self._engine.step(
+                    x.data_ptr(), x.stride(0), x.stride(1), features, *addresses(targets), samples, times,
+                    torch.get_num_threads(),
+                )  # fmt: skip
+            except ValueError as error:  # labels that are no class
+                raise SecateurError(str(error)) from None
+            self._note_step()
+            return loss
 
     @property
     def training_bytes(self) -> int:
@@ -83,12 +92,16 @@ class RecurrentStep(CompiledStep):
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return the outputs for a batch with the weights as they are now, [batch, classes]."""
-        x = self._inputs(x)
-        out = torch.empty(x.shape[0], self._program.head.out_features, dtype=torch.float32, device="cpu")
-        self._engine.predict(
-            x.data_ptr(), x.stride(0), x.stride(1), x.shape[0], x.shape[1], out.data_ptr(), torch.get_num_threads()
-        )
-        return out
+        with self._lock:
+            self._watch.refuse_other_parameters()
+            x = self._inputs(x)
+            samples, times, features = x.shape
+            out = torch.empty(samples, self._program.head.out_features, dtype=torch.float32, device="cpu")
+            self._engine.predict(
+                x.data_ptr(), x.stride(0), x.stride(1), features, samples, times, *addresses(out),
+                torch.get_num_threads(),
+            )  # fmt: skip
+            return out
 
     @property
     def _trained(self) -> list[Slice]:
@@ -102,7 +115,8 @@ class RecurrentStep(CompiledStep):
 
     def _take_up(self, steps: int) -> None:
         for constant in self._placed.constants:
-            for target, value in zip(constant.places.tolist(), constant.tensor[constant.rows].tolist(), strict=True):
+            values = constant.module.get_buffer(constant.name)[constant.rows].tolist()
+            for target, value in zip(constant.places.tolist(), values, strict=True):
                 self._engine.set_constant(target, value)
         self._engine.steps = steps
 
@@ -113,9 +127,8 @@ class RecurrentStep(CompiledStep):
         engine = placed.engine
         groups = self._group_of()
         for piece, targets in placed.slices:
-            addresses = [piece.value.data_ptr(), *(t.data_ptr() for t in piece.state), 0, 0][:3]
-            group = groups[id(piece.parameter)]
-            engine.add_parameter(*addresses, targets.numpy(), len(piece.places), group)
+            tensors = [piece.value, *piece.state, None, None][:3]
+            engine.add_parameter(addresses(*tensors), targets.numpy(), groups[id(piece.parameter)])
         return engine
 
     def _inputs(self, x: Tensor) -> Tensor:
@@ -135,4 +148,4 @@ class RecurrentStep(CompiledStep):
                 if takes
             )
             raise SecateurError(f"the inputs must be {kinds}, at least one sample and step, got the shape {shape}")
-        return x if x.stride(2) == 1 else x.contiguous()
+        return x if x.stride(2) == 1 and not x.is_neg() else plain(x)

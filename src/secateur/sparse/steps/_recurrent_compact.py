@@ -19,9 +19,10 @@ __all__ = ["Constant", "Placed", "live_units", "place"]
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A bias that is not trained: the rows of `tensor` that matter, and their places among the step's numbers."""
+    """A bias that is not trained: the rows of a module's buffer that matter, and where they stand in the step."""
 
-    tensor: Tensor
+    module: nn.Module
+    name: str
     rows: Int[Tensor, " rows"]
     places: Int[Tensor, " rows"]
 
@@ -94,7 +95,7 @@ def place(program: RecurrentProgram, masks: dict[int, Tensor], slots: int) -> Pl
     maker.weight(cell.weight_hh_l0, kept, rows, alive, plan.state_positions, torch.tensor(layer.state_places()))
     for state, name in enumerate(("bias_ih_l0", "bias_hh_l0") if cell.bias else ()):
         places = torch.tensor([layer.bias_place(bool(state), row) for row in range(len(rows))])
-        maker.bias(getattr(cell, name), kept, rows, places)
+        maker.bias(cell, name, kept, rows, places)
     if project is not None and project_plan is not None:
         maker.linear(project, kept, inputs, torch.ones(project.in_features).bool(), project_plan, (first(0), first(1)))
     maker.linear(head, kept, torch.ones(head.out_features).bool(), alive, head_plan, (first(2), first(3)))
@@ -122,10 +123,11 @@ class _Maker:
         idle.view(-1)[active] = False
         self._add(weight, active, idle, places)
 
-    def bias(self, bias: Tensor, kept: Any, rows: Tensor, places: Tensor) -> None:
-        """Add a vector of which only these rows matter; a buffer is a constant."""
+    def bias(self, module: nn.Module, name: str, kept: Any, rows: Tensor, places: Tensor) -> None:
+        """Add a module's vector of which only these rows matter; a buffer is a constant."""
+        bias = getattr(module, name)
         if not isinstance(bias, nn.Parameter):
-            self.constants.append(Constant(bias, rows, places))
+            self.constants.append(Constant(module, name, rows, places))
             return
         mask = kept(bias)
         keep = mask[rows]
@@ -140,7 +142,7 @@ class _Maker:
         places = rows.nonzero()[:, 0]
         self.weight(layer.weight, kept, places, columns, plan.positions, first[0] + torch.arange(plan.kept))
         if layer.bias is not None:
-            self.bias(layer.bias, kept, places, first[1] + torch.arange(len(places)))
+            self.bias(layer, "bias", kept, places, first[1] + torch.arange(len(places)))
 
     def _add(self, parameter: Tensor, active: Tensor, idle: Tensor, places: Tensor) -> None:
         everywhere = torch.cat([active, idle.reshape(-1).nonzero()[:, 0]])

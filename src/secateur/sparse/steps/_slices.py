@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from secateur._base import door
 from secateur._base.errors import MaskError
+from secateur.sparse.calls import addresses
 from secateur.sparse.programs import UnsupportedError
 
 __all__ = [
@@ -83,8 +84,13 @@ def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Sl
 
 
 def spread(values: Tensor, places: Tensor, target: Tensor) -> None:
-    """Write values to flat places of a dense tensor, and zeros everywhere else."""
-    target.zero_().view(-1)[places] = values
+    """Write values to flat places of a dense tensor of any type, device and order, and zeros everywhere else."""
+    if target.dtype is values.dtype and target.device == values.device and target.is_contiguous():
+        target.zero_().view(-1)[places] = values
+    else:
+        dense = values.new_zeros(target.numel())
+        dense[places] = values
+        target.copy_(dense.view(target.shape))
 
 
 def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...], steps: int) -> None:
@@ -95,7 +101,8 @@ def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str
             continue  # then torch has no state either
         state = optimizer.state[piece.parameter]
         for slot, tensor in zip(slots, piece.state, strict=True):
-            if not isinstance(state.get(slot), Tensor):
+            found = state.get(slot)
+            if not isinstance(found, Tensor) or found.shape != piece.parameter.shape:
                 state[slot] = torch.zeros_like(piece.parameter)
             spread(tensor, piece.places, state[slot])
         if "exp_avg" in slots:
@@ -121,7 +128,7 @@ def carry_slices(old: Iterable[Slice], made: Iterable[Slice]) -> None:
         tensors = (piece.value, *piece.state)
         native.carry(
             source.places.numpy(), piece.places.numpy(), piece.parameter.numel(),
-            [t.data_ptr() for t in (source.value, *source.state)], [t.data_ptr() for t in tensors],
+            addresses(source.value, *source.state), addresses(*tensors),
         )  # fmt: skip
         if piece.keep is not None:
             for tensor in tensors:
