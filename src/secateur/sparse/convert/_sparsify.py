@@ -65,6 +65,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     >>> print(report_of(fast))
     0.weight [64 × 64]: sparse: density 1.6 % is below break-even 30 %
     2.weight [8 × 64]: untouched: it has no mask
+    NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes
     """
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 
+from secateur._base.behind import trainers
 from secateur._base.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.programs import is_recurrent_network
+from secateur.sparse.steps._base import CompiledStep
 from secateur.sparse.steps._network import NetworkStep, supported_network
 from secateur.sparse.steps._recurrent import RecurrentStep, supported_recurrent
 from secateur.sparse.steps._slices import Loss
@@ -42,6 +44,7 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     >>> why_no_fused_step(model, masks, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
+    _refuse_ahead(model)
     if is_recurrent_network(model):
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
@@ -49,6 +52,16 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     program = supported_network(model, masks, loss, optimizer)
     masks.apply_(model)
     return NetworkStep(model, masks, optimizer, program)
+
+
+def _refuse_ahead(model: nn.Module) -> None:
+    """Raise if another step has trained the model further than the model knows: which of the two is meant?"""
+    for other in trainers(model):
+        if isinstance(other, CompiledStep) and other.ahead:
+            raise SecateurError(
+                "another compiled step has trained this model, and is ahead of it; call that step's write_back() to go "
+                "on from there, or its read_back() to go on from the model's weights as they are"
+            )
 
 
 def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> str | None:
