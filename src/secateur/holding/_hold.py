@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur._base import shards
+from secateur._base.arguments import require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
 from secateur.holding._memory import clear_slots
 from secateur.holding._refusals import refuse_held, refuse_other_parameters
 from secateur.holding._slot import Shelf, Slot, leak_text, slots_of
-from secateur.masks import Masks, require_masks, require_model, unwrap
+from secateur.masks import Masks, require_masks, unwrap
 
 __all__ = ["Hold", "held", "hold"]
 
@@ -204,8 +205,8 @@ class Hold:
             return self._masks.parameters(self._model())
         except MaskError as error:
             raise MaskError(
-                f"{error} It is held, and the layer has been replaced since: `release()` this hold (secateur.held(model) "
-                "finds it), and hold(model, masks) with masks of the model as it is now"
+                f"{error} It is held, and its layer has been replaced since: `release()` this hold "
+                "(secateur.held(model) finds it), and hold(model, masks) with masks of the model as it is now"
             ) from error
 
     def _attach(self, model: nn.Module) -> None:

@@ -16,10 +16,7 @@ __all__ = ["refuse_held", "refuse_other_parameters"]
 def refuse_held(parameters: Mapping[str, nn.Parameter], holds: Iterable[Any]) -> None:
     """Refuse parameters that one of the `holds` holds already."""
     taken = {
-        id(parameter): other
-        for other in holds
-        for slot in other._slots
-        if (parameter := slot.parameter()) is not None
+        id(parameter): other for other in holds for slot in other._slots if (parameter := slot.parameter()) is not None
     }
     for name, parameter in parameters.items():
         if (other := taken.get(id(parameter))) is not None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, fx
 from torch.autograd import forward_ad
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import DerivativeError, SecateurError
 
 __all__ = ["first_order", "looked_into", "refuse_lookers", "text_for_lookers"]
 
 _transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_stack  # type: ignore[attr-defined]
 _tracing: Callable[[], object | None] = torch._C._get_tracing_state  # type: ignore[attr-defined]
+_mode: Callable[[Any], object | None] = torch._C._get_dispatch_mode  # type: ignore[attr-defined]
+_PROXY = torch._C._TorchDispatchModeKey.PROXY  # type: ignore[attr-defined]
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +31,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(backward)
     def once(ctx: Any, *grads: Any) -> Any:
         if torch.is_grad_enabled():
-            raise SecateurError(
+            raise DerivativeError(
                 "sparse layers have no second derivatives, and this backward was called with create_graph=True (as for "
                 "a gradient penalty or a Hessian). Train densely instead: model = secateur.densify(model), and "
                 "secateur.hold(model, masks) keeps its zeros"
@@ -44,10 +46,9 @@ def looked_into(x: Any) -> bool:
     # This runs at every forward, between kernels that take microseconds.
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return False  # `torch.compile` breaks its graph at the kernels, and all is well
-    if type(x) is Tensor and forward_ad._current_level < 0 and _transform() is None and _tracing() is None:
-        return False
-    inside = forward_ad._current_level >= 0 or _transform() is not None or _tracing() is not None
-    return inside or isinstance(x, fx.Proxy) or torch.compiler.is_exporting()
+    if forward_ad._current_level >= 0 or _transform() is not None or _tracing() is not None or _mode(_PROXY) is not None:
+        return True
+    return type(x) is not Tensor and (isinstance(x, fx.Proxy) or torch.compiler.is_exporting())
 
 
 def refuse_lookers(x: Any) -> None:

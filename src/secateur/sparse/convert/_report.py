@@ -7,7 +7,6 @@ from enum import Enum
 
 from torch import Tensor
 
-
 _NOTE = "NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes"
 
 

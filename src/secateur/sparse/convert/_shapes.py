@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from secateur.masks import require_model
+from secateur._base.arguments import require_model
 from secateur.sparse.layers import DenseState
 
 

@@ -7,9 +7,11 @@ import copy
 import torch
 from torch import nn
 
-from secateur._base.errors import MaskError
+from secateur._base.arguments import refuse_sparsified, require_model
+from secateur._base.behind import catch_up
+from secateur._base.errors import MaskError, SecateurError
 from secateur.holding import held, hold
-from secateur.masks import Masks
+from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._report import Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
@@ -54,6 +56,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
 
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
+        SecateurError: a model that is sparsified already, or in which two parameters share memory.
 
     >>> from secateur.sparse import BreakEven
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
@@ -67,8 +70,15 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     2.weight [8 × 64]: untouched: it has no mask
     NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes
     """
+    require_model(model, "sparsify(model, masks)")
+    require_masks(masks, "sparsify(model, masks)")
     if batch < 1:
         raise ValueError(f"`batch` must be at least 1, got {batch}")
+    refuse_sparsified(model, "sparsify")
+    if hasattr(model, _REPORT):
+        raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
+    catch_up(model)
+    refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     _refuse_nan(masks, model)
     situation = Situation.of(model, masks, this_machine() if machine is None else machine, batch)
     lines: list[LayerReport] = []
@@ -103,6 +113,7 @@ def densify(model: nn.Module) -> nn.Module:
     >>> torch.equal(back.weight, layer.weight)
     True
     """
+    require_model(model, "densify(model)")
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
         if isinstance(module, DenseState):

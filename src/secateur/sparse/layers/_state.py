@@ -22,6 +22,7 @@ class DenseState(nn.Module):
     """A module that stands for a dense one: it gives and takes its state_dict, and can become it again."""
 
     compute_dense: bool
+    stores_survivors = True  # `secateur._base.arguments` asks for it: floors below do not know these layers
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense tensors by name, connected to the parameters by autograd."""

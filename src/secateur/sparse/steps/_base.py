@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
-from secateur.masks import Masks
+from secateur.masks import Masks, require_masks
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 
@@ -23,7 +23,7 @@ _WEIGHTS = "the model's weights were changed outside the fused step; call read_b
 _STATE = "the optimizer's state was changed outside the fused step; call read_back() to take it up"
 _REPLACED = (
     "{name!r} of a layer of the model is another tensor than the step was compiled with (after "
-    "load_state_dict(assign=True), say); make the optimizer anew, of the parameters as they are now, and compile_step too"
+    "load_state_dict(assign=True), say); make the optimizer of the parameters as they are now, and compile_step anew"
 )
 
 
@@ -106,7 +106,7 @@ class CompiledStep(ABC):
             self.write_back()
 
     def __del__(self) -> None:
-        leave = self.__dict__.pop("_leave", None)
+        leave = getattr(self, "_leave", None)
         if leave is not None and not sys.is_finalizing():  # else `__init__` was not reached, or all is over
             leave()
             self.catch_up()
@@ -141,6 +141,7 @@ class CompiledStep(ABC):
         Raises:
             MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
         """
+        require_masks(masks, "step.replace(masks)")
         for name in self.masks.keys() ^ masks.keys():
             raise MaskError(
                 f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 
+from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import trainers
 from secateur._base.errors import SecateurError
-from secateur.masks import Masks
+from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.programs import is_recurrent_network
 from secateur.sparse.steps._base import CompiledStep
 from secateur.sparse.steps._network import NetworkStep, supported_network
@@ -44,6 +45,7 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     >>> why_no_fused_step(model, masks, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
+    _refuse_arguments(model, masks, optimizer)
     _refuse_ahead(model)
     if is_recurrent_network(model):
         classifier = supported_recurrent(model, masks, loss, optimizer)
@@ -52,6 +54,16 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     program = supported_network(model, masks, loss, optimizer)
     masks.apply_(model)
     return NetworkStep(model, masks, optimizer, program)
+
+
+def _refuse_arguments(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
+    call = "compile_step(model, masks, loss, optimizer)"
+    require_model(model, call)
+    require_masks(masks, call)
+    if not isinstance(optimizer, Optimizer):
+        raise SecateurError(f"`optimizer` must be one of torch.optim's, as in {call}, got {named(optimizer)}.")
+    refuse_sparsified(model, "compile_step")
+    refuse_shared_memory(dict(model.named_parameters()), dict(model.named_parameters()))
 
 
 def _refuse_ahead(model: nn.Module) -> None:
@@ -66,8 +78,10 @@ def _refuse_ahead(model: nn.Module) -> None:
 
 def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> str | None:
     """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
-    supported = supported_recurrent if is_recurrent_network(model) else supported_network
     try:
+        _refuse_arguments(model, masks, optimizer)
+        _refuse_ahead(model)
+        supported = supported_recurrent if is_recurrent_network(model) else supported_network
         supported(model, masks, loss, optimizer)
     except SecateurError as error:
         return str(error)
