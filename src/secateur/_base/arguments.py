@@ -18,7 +18,7 @@ def require_model(model: object, call: str) -> None:
     if isinstance(model, nn.Module):
         return
     if isinstance(model, Optimizer):
-        more = " The optimizer need not be passed: whichever steps the model's parameters is seen to."
+        more = " Pass the network; its optimizer is not needed here."
     elif isinstance(model, type) and issubclass(model, nn.Module):
         more = f" Make one of the class first: {model.__name__}(…)."
     else:

@@ -21,7 +21,7 @@ from secateur._base.behind import catch_up
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
 from secateur.holding._memory import clear_slots
-from secateur.holding._refusals import refuse_held, refuse_other_parameters
+from secateur.holding._refusals import refuse_arguments, refuse_held, refuse_other_parameters
 from secateur.holding._slot import Shelf, Slot, leak_text, slots_of
 from secateur.masks import Masks, require_masks, unwrap
 
@@ -58,8 +58,7 @@ def hold(model: nn.Module, masks: Masks, *, on_step: Callable[[int], None] | Non
     >>> model.weight[0, 1].item()
     0.0
     """
-    require_model(model, "hold(model, masks)")
-    require_masks(masks, "hold(model, masks)")
+    refuse_arguments(model, masks, on_step)
     _wrappers.refuse(model, ())
     root = unwrap(model)
     _wrappers.refuse(root, masks)
@@ -75,6 +74,7 @@ def held(model: nn.Module) -> tuple[Hold, ...]:
     >>> held(nn.Linear(2, 1))
     ()
     """
+    require_model(model, "held(model)")
     return tuple(dict.fromkeys(found for module in model.modules() for found in Shelf.seen(module)))
 
 

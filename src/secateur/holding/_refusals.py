@@ -7,10 +7,19 @@ from typing import Any
 
 from torch import nn
 
-from secateur._base.errors import MaskError
-from secateur.masks import Masks
+from secateur._base.arguments import require_model
+from secateur._base.errors import MaskError, SecateurError
+from secateur.masks import Masks, require_masks
 
-__all__ = ["refuse_held", "refuse_other_parameters"]
+__all__ = ["refuse_arguments", "refuse_held", "refuse_other_parameters"]
+
+
+def refuse_arguments(model: object, masks: object, on_step: object) -> None:
+    """Refuse what is no model, no masks, or no function."""
+    require_model(model, "hold(model, masks)")
+    require_masks(masks, "hold(model, masks)")
+    if on_step is not None and not callable(on_step):
+        raise SecateurError(f"`on_step` must be a function of the number of the step, got {on_step!r}.")
 
 
 def refuse_held(parameters: Mapping[str, nn.Parameter], holds: Iterable[Any]) -> None:

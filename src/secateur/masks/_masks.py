@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur._base import shards
-from secateur._base.arguments import if_sparsified
+from secateur._base.arguments import if_sparsified, require_model
 from secateur._base.errors import MaskError, nearest
 from secateur._base.zeros import zero_
 from secateur.masks import _file
@@ -148,6 +148,7 @@ class Masks(Mapping[str, Tensor]):
             MaskError: an unknown name, a wrong shape, an uninitialised parameter, or two different masks for
                 the same tied parameter.
         """
+        require_model(model, "masks.apply_(model)")
         known = dict(model.named_parameters(remove_duplicate=False))
         found: dict[str, nn.Parameter] = {}
         first: dict[int, str] = {}

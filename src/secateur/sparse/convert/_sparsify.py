@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -72,8 +73,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     """
     require_model(model, "sparsify(model, masks)")
     require_masks(masks, "sparsify(model, masks)")
-    if batch < 1:
-        raise ValueError(f"`batch` must be at least 1, got {batch}")
+    _refuse_options(batch, machine)
     refuse_sparsified(model, "sparsify")
     if hasattr(model, _REPORT):
         raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
@@ -129,6 +129,15 @@ def densify(model: nn.Module) -> nn.Module:
     if hasattr(dense, _REPORT):
         delattr(dense, _REPORT)
     return dense
+
+
+def _refuse_options(batch: object, machine: object) -> None:
+    if not isinstance(batch, Integral):
+        raise SecateurError(f"`batch` must be a number of samples, got {batch!r}")
+    if int(batch) < 1:
+        raise SecateurError(f"`batch` must be at least 1, got {batch}")
+    if machine is not None and not isinstance(machine, Machine):
+        raise SecateurError(f"`machine` must be a secateur.sparse.Machine, or None for this one, got {machine!r}")
 
 
 def _refuse_nan(masks: Masks, model: nn.Module) -> None:

@@ -40,6 +40,14 @@ class DenseState(nn.Module):
         """Return the dense module, with copies of the weights as they are now, bit for bit."""
         raise NotImplementedError
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("weight"):
+            raise SecateurError(
+                f"{type(self).__name__} has no {name!r} of its own to be set: it is built from the surviving values. Bring "
+                "a whole weight in by load_state_dict, or take secateur.densify(model)."
+            )
+        super().__setattr__(name, value)
+
     def __prepare_scriptable__(self) -> nn.Module:
         raise SecateurError(text_for_lookers())  # torch.jit.script asks before it compiles
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur._base.arguments import named
 from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
 from secateur.masks import Masks, require_masks
@@ -215,17 +216,24 @@ class CompiledStep(ABC):
 
 def refuse_inputs(x: Tensor) -> None:
     """Raise unless the kernels can read these inputs."""
-    if x.dtype is not torch.float32 or not x.is_cpu:
+    if getattr(x, "dtype", None) is not torch.float32 or not x.is_cpu:
+        _refuse_others("inputs", x)
         kind = str(x.dtype).removeprefix("torch.")
         raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}")
 
 
 def refuse_targets(targets: Tensor, samples: int) -> None:
     """Raise unless the kernels can read these class numbers, one per sample."""
-    if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
+    if getattr(targets, "dtype", None) is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
+        _refuse_others("targets", targets)
         raise SecateurError(
             f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
             f"{tuple(targets.shape)} on {targets.device.type}"
         )
     if not targets.is_contiguous():
         raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
+
+
+def _refuse_others(what: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise SecateurError(f"the {what} must be a torch tensor, got {named(value)}; torch.as_tensor(…) makes one")
