@@ -97,6 +97,4 @@ def test_sparsify_and_compile_step_refuse_it_as_well(sparse_machine: Machine) ->
 @pytest.fixture
 def sparse_machine() -> Machine:
     """A made-up machine, so that none is measured."""
-    from secateur.sparse import BreakEven
-
     return Machine("always sparse", False, (BreakEven(64, 128, 0.6),))

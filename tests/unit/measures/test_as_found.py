@@ -15,7 +15,7 @@ from secateur.measures._preserve import preserved
 
 
 class Restless(nn.Module):
-    """Puts other tensors in the place of its buffers, adds one, drops one, resizes one, and draws from all that draws."""
+    """Puts other tensors in the place of buffers, adds one, drops one, resizes one, and draws from all that draws."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ def as_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 LOOKS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
     "forward": lambda case: (case.model.eval()(case.x), case.numbers())[1],
-    "forward of a part": lambda case: ([*case.model.children()][0].eval()(case.x), case.numbers())[1],
+    "forward of a part": lambda case: (next(iter(case.model.children())).eval()(case.x), case.numbers())[1],
     "state_dict": lambda case: as_state(case.model.state_dict()),
     "the optimizer's state_dict": lambda case: (case.optimizer.state_dict(), case.numbers())[1],
     "deepcopy": lambda case: as_state(copy.deepcopy(case.model).state_dict()),

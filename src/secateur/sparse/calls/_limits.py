@@ -46,12 +46,7 @@ def looked_into(x: Any) -> bool:
     # This runs at every forward, between kernels that take microseconds.
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return False  # `torch.compile` breaks its graph at the kernels, and all is well
-    if (
-        forward_ad._current_level >= 0
-        or _transform() is not None
-        or _tracing() is not None
-        or _mode(_PROXY) is not None
-    ):
+    if forward_ad._current_level >= 0 or _transform() or _tracing() or _mode(_PROXY):
         return True
     return type(x) is not Tensor and (isinstance(x, fx.Proxy) or torch.compiler.is_exporting())
 

@@ -43,8 +43,8 @@ class DenseState(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("weight"):
             raise SecateurError(
-                f"{type(self).__name__} has no {name!r} of its own to be set: it is built from the surviving values. Bring "
-                "a whole weight in by load_state_dict, or take secateur.densify(model)."
+                f"{type(self).__name__} has no {name!r} of its own to be set: it is built from the surviving values. "
+                "Bring a whole weight in by load_state_dict, or take secateur.densify(model)."
             )
         super().__setattr__(name, value)
 
