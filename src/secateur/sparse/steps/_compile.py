@@ -46,7 +46,7 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
     _refuse_arguments(model, masks, optimizer)
-    _refuse_ahead(model)
+    _refuse_model(model)
     if is_recurrent_network(model):
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
@@ -56,18 +56,18 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     return NetworkStep(model, masks, optimizer, program)
 
 
-def _refuse_arguments(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
+def _refuse_arguments(model: object, masks: object, optimizer: object) -> None:
     call = "compile_step(model, masks, loss, optimizer)"
     require_model(model, call)
     require_masks(masks, call)
     if not isinstance(optimizer, Optimizer):
         raise SecateurError(f"`optimizer` must be one of torch.optim's, as in {call}, got {named(optimizer)}.")
+
+
+def _refuse_model(model: nn.Module) -> None:
+    """Raise if the weights are not all there, are not apart, or are older than another step's: which are meant?"""
     refuse_sparsified(model, "compile_step")
     refuse_shared_memory(dict(model.named_parameters()), dict(model.named_parameters()))
-
-
-def _refuse_ahead(model: nn.Module) -> None:
-    """Raise if another step has trained the model further than the model knows: which of the two is meant?"""
     for other in trainers(model):
         if isinstance(other, CompiledStep) and other.ahead:
             raise SecateurError(
@@ -80,7 +80,7 @@ def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
     """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
     try:
         _refuse_arguments(model, masks, optimizer)
-        _refuse_ahead(model)
+        _refuse_model(model)
         supported = supported_recurrent if is_recurrent_network(model) else supported_network
         supported(model, masks, loss, optimizer)
     except SecateurError as error:
