@@ -14,6 +14,7 @@ from __future__ import annotations
 from secateur import measures, methods, programs
 from secateur._base.errors import (
     CheckpointWarning,
+    DerivativeError,
     EarlyFinishWarning,
     EmptyLayerWarning,
     GateOptionsWarning,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointWarning",
+    "DerivativeError",
     "EarlyFinishWarning",
     "EmptyLayerWarning",
     "Gate",

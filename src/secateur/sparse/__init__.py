@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from secateur.sparse._bench import BenchRow, bench
 from secateur.sparse.calls import release_workspaces, workspace_bytes
-from secateur.sparse.convert import Choice, LayerReport, Report, densify, report_of, sparsify
+from secateur.sparse.convert import Choice, LayerReport, Report, dense_shapes, densify, report_of, sparsify
 from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
@@ -33,6 +33,7 @@ __all__ = [
     "UnsupportedError",
     "bench",
     "compile_step",
+    "dense_shapes",
     "densify",
     "release_workspaces",
     "report_of",

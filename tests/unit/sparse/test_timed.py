@@ -18,7 +18,7 @@ from secateur.sparse import Choice, SparseConv2d, SparseLinear, densify, report_
 from secateur.sparse.convert import _sparsify as convert
 from secateur.sparse.convert import _timed as layers_timed
 from secateur.sparse.convert import _whole as whole
-from secateur.sparse.convert._shapes import shapes_of
+from secateur.sparse.convert._inputs import shapes_of
 from secateur.sparse.layers import NetworkSequential, OneDnnLinear, SparseSequential
 from secateur.sparse.layers import _choosing as choosing
 from secateur.sparse.timing import Verdict

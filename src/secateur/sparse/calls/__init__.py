@@ -2,6 +2,7 @@
 
 from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
+from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
 from secateur.sparse.calls._network import run_network, slot_tensors
 from secateur.sparse.calls._recurrent import Pass, run_direction
 from secateur.sparse.calls._tensors import addresses, fits, plain
@@ -15,13 +16,16 @@ __all__ = [
     "addresses",
     "build_network",
     "fits",
+    "looked_into",
     "plain",
     "positions_of",
+    "refuse_lookers",
     "register",
     "release_workspaces",
     "run_direction",
     "run_network",
     "slot_tensors",
     "sparse_chain",
+    "text_for_lookers",
     "workspace_bytes",
 ]

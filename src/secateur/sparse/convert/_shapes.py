@@ -1,64 +1,38 @@
-"""Which shapes reach each layer: what `sparsify` times layers with."""
+"""The shapes that the parameters of a sparsified model had in the dense one."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secateur._base.errors import SecateurError
-
-#: What a model is called with: its only argument, several in a tuple, or arguments by name.
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-Shape = tuple[int, ...]
+from secateur._base.arguments import require_model
+from secateur.sparse.layers import DenseState
 
 
-def call(model: nn.Module, inputs: Inputs) -> Any:
-    """Call a model on its inputs."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+def dense_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape that each parameter of a sparsified model has in the dense one, by name.
 
+    Surviving values are stored as vectors. Rules that go by the number of dimensions, weight decay for `ndim >= 2`
+    above all, must look at the dense shape instead, or they take every sparse weight for a bias:
 
-def shapes_of(model: nn.Module, inputs: Inputs) -> dict[str, Shape]:
-    """Return the shape of the input that each leaf layer sees, the largest where it is called several times.
+        shapes = dense_shapes(model)
+        decayed = [p for name, p in model.named_parameters() if len(shapes[name]) >= 2]
+        others = [p for name, p in model.named_parameters() if len(shapes[name]) < 2]
+        torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
 
-    A copy of the model runs once, in evaluation mode and without gradients; the model itself does not.
+    Parameters that are stored densely have the shape that they have.
 
-    Raises:
-        SecateurError: the model does not run on these inputs.
+    >>> from secateur import Masks, sparsify
+    >>> from secateur.sparse import BreakEven, Machine
+    >>> example = Machine("example", onednn=False, break_evens=(BreakEven(size=64, batch=128, density=0.3),))
+    >>> fast = sparsify(nn.Linear(64, 8), Masks({"weight": torch.eye(8, 64) > 0}), machine=example)
+    >>> {name: (tuple(p.shape), tuple(dense_shapes(fast)[name])) for name, p in fast.named_parameters()}
+    {'values': ((8,), (8, 64)), 'bias': ((8,), (8,))}
     """
-    probe = copy.deepcopy(model).eval()
-    found: dict[str, Shape] = {}
-    for path, module in probe.named_modules():
-        if not any(True for _ in module.children()):
-            module.register_forward_pre_hook(partial(_note, found, path), with_kwargs=True)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            call(probe, inputs)
-    except Exception as problem:
-        raise SecateurError(
-            f"`example_inputs`: {type(model).__name__} does not run on them: {type(problem).__name__}: {problem}. Give "
-            "what you would call the model with: a tensor, a tuple of arguments, or a mapping of them by name."
-        ) from problem
+    require_model(model, "dense_shapes(model)")
+    found = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for path, module in model.named_modules():
+        if isinstance(module, DenseState):
+            own = {f"{path}.{name}" if path else name: shape for name, shape in module.dense_shapes().items()}
+            found |= {name: shape for name, shape in own.items() if name in found}
     return found
-
-
-def assumed(model: nn.Module, batch: int) -> Tensor | None:
-    """Return inputs of `batch` samples for a model that begins with a linear layer; None where they cannot be told."""
-    first: Any = model
-    while type(first) is nn.Sequential and len(first):
-        first = next(child for child in (*first, None) if not isinstance(child, nn.Flatten | nn.Identity))
-    if not isinstance(first, nn.Linear) or first.weight.dtype is not torch.float32 or not first.weight.is_cpu:
-        return None
-    return torch.rand(batch, first.in_features, generator=torch.Generator().manual_seed(0))
-
-
-def _note(found: dict[str, Shape], path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    x = args[0] if args else next(iter(kwargs.values()), None)
-    if isinstance(x, Tensor) and x.numel() >= torch.Size(found.get(path, (0,))).numel():
-        found[path] = tuple(x.shape)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from numbers import Integral
 
 import torch
 from torch import nn
 
-from secateur._base.errors import MaskError
+from secateur._base.arguments import refuse_sparsified, require_model
+from secateur._base.behind import catch_up
+from secateur._base.errors import MaskError, SecateurError
 from secateur.holding import held, hold
-from secateur.masks import Masks
+from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._choose import choose
+from secateur.sparse.convert._inputs import Inputs, assumed, shapes_of
 from secateur.sparse.convert._report import Choice, LayerReport, Report
-from secateur.sparse.convert._shapes import Inputs, assumed, shapes_of
 from secateur.sparse.convert._situation import Situation
 from secateur.sparse.convert._whole import whole_verdict
 from secateur.sparse.layers import (
@@ -74,7 +77,8 @@ def sparsify(
 
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
-        SecateurError: the model does not run on `example_inputs`.
+        SecateurError: a model that is sparsified already, or in which two parameters share memory, or one that does
+            not run on `example_inputs`.
 
     >>> from secateur.sparse import BreakEven
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
@@ -86,9 +90,16 @@ def sparsify(
     >>> print(report_of(fast))
     0.weight [64 × 64]: sparse: density 1.6 % is below break-even 30 %
     2.weight [8 × 64]: untouched: it has no mask
+    NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes
     """
-    if batch < 1:
-        raise ValueError(f"`batch` must be at least 1, got {batch}")
+    require_model(model, "sparsify(model, masks)")
+    require_masks(masks, "sparsify(model, masks)")
+    _refuse_options(batch, machine)
+    refuse_sparsified(model, "sparsify")
+    if hasattr(model, _REPORT):
+        raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
+    catch_up(model)
+    refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     _refuse_nan(masks, model)
     inputs = assumed(model, batch) if example_inputs is None and machine is None else example_inputs
     shapes = {} if inputs is None or machine is not None else shapes_of(model, inputs)
@@ -159,6 +170,7 @@ def densify(model: nn.Module) -> nn.Module:
     >>> torch.equal(back.weight, layer.weight)
     True
     """
+    require_model(model, "densify(model)")
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
         if isinstance(module, DenseState):
@@ -174,6 +186,15 @@ def densify(model: nn.Module) -> nn.Module:
     if hasattr(dense, _REPORT):
         delattr(dense, _REPORT)
     return dense
+
+
+def _refuse_options(batch: object, machine: object) -> None:
+    if not isinstance(batch, Integral):
+        raise SecateurError(f"`batch` must be a number of samples, got {batch!r}")
+    if int(batch) < 1:
+        raise SecateurError(f"`batch` must be at least 1, got {batch}")
+    if machine is not None and not isinstance(machine, Machine):
+        raise SecateurError(f"`machine` must be a secateur.sparse.Machine, or None for this one, got {machine!r}")
 
 
 def _refuse_nan(masks: Masks, model: nn.Module) -> None:

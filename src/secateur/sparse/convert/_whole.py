@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.sparse.convert._shapes import Inputs, call
+from secateur.sparse.convert._inputs import Inputs, call
 from secateur.sparse.timing import Verdict, decide
 
 

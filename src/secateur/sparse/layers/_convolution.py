@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateur._base import door
 from secateur._base.recent import remember
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, run_network
+from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, refuse_lookers, run_network
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
 from secateur.sparse.programs import Kind, Operation, Program
@@ -39,6 +39,7 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     def forward(self, x: Float[Tensor, "*image"]) -> Float[Tensor, "*result"]:
         """Convolve: [batch, input channels, (rows,) columns] → [batch, output channels, (rows,) columns]."""
+        refuse_lookers(x)
         geometry = self.plan.geometry
         if x.dim() not in (self.rank + 1, self.rank + 2) or x.shape[-self.rank - 1] != geometry.in_channels:
             raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Bool, Float
+from secateur.sparse.calls import looked_into
 from secateur.sparse.layers._state import fill
 
 _ROUNDS, _CALLS = 7, 20
@@ -54,7 +55,8 @@ class SemiStructuredLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         """Multiply: [..., columns] → [..., rows]."""
-        if self.training or torch.is_grad_enabled() or input.dtype is not self.weight.dtype or not input.numel():
+        dense = self.training or torch.is_grad_enabled() or looked_into(input)
+        if dense or input.dtype is not self.weight.dtype or not input.numel():
             return super().forward(input)
         return nn.functional.linear(input, self.compressed(), self.bias)
 

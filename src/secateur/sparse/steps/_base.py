@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur._base.arguments import named
+from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
-from secateur.masks import Masks
+from secateur.masks import Masks, require_masks
 from secateur.sparse.calls import register
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
@@ -25,6 +28,9 @@ class CompiledStep(ABC):
     """A training step in one native call. Made by `compile_step`; called with a batch, it returns the mean loss.
 
     One call runs at a time: a second thread that uses the same step waits for the first.
+
+    While it is ahead of its model, a forward, a `state_dict`, a copy or a pickle of the model (and of the optimizer its
+    `state_dict`) writes back first, and so does its end. What reads parameters directly calls `write_back` before.
     """
 
     def __init__(self, model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
@@ -34,9 +40,13 @@ class CompiledStep(ABC):
         self._options_of = options_reader(optimizer)
         self._engine: Any = None
         self._sent: list[tuple[Any, ...] | None] = [None] * len(optimizer.param_groups)
-        self._state: Any = None  # the optimizer's, as it was looked at last
+        self._state: Any = None  # the optimizer's, and the versions of its tensors, as they were looked at last
+        self._state_versions: list[tuple[Tensor, int]] = []
+        self._ahead = False
         self._watch = Watch(model, ())
         register(self)
+        owners = [module for module in model.modules() if module._parameters]
+        self._leave = stand_by(self, owners, optimizer)
 
     @abstractmethod
     def __call__(self, x: Tensor, targets: Tensor) -> float:
@@ -99,6 +109,34 @@ class CompiledStep(ABC):
             write_slices(self._trained, self.optimizer, self._slots, self.steps)
             self._note()
 
+    @property
+    def ahead(self) -> bool:
+        """Whether the step has trained weights that the model does not have, and nothing was loaded into it since."""
+        if not self._ahead:
+            return False
+        try:
+            self._refuse_outside_changes()
+        except SecateurError:
+            return False
+        return True
+
+    def catch_up(self) -> None:
+        """Write back if the step is ahead of the model: what is called before somebody looks at the model."""
+        if self.ahead:
+            self.write_back()
+
+    def __del__(self) -> None:
+        leave = getattr(self, "_leave", None)
+        if leave is not None and not sys.is_finalizing():  # else `__init__` was not reached, or all is over
+            leave()
+            self.catch_up()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise SecateurError(
+            "a compiled step lives in native memory, and is neither copied nor pickled. Save model.state_dict() and "
+            "optimizer.state_dict() after write_back(), and call compile_step for the copy"
+        )
+
     @torch.no_grad()
     def read_back(self) -> None:
         """Take up the model's parameters and the optimizer's state, after something was loaded into them.
@@ -129,6 +167,7 @@ class CompiledStep(ABC):
         Raises:
             MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
         """
+        require_masks(masks, "step.replace(masks)")
         for name in self.masks.keys() ^ masks.keys():
             raise MaskError(
                 f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "
@@ -141,6 +180,7 @@ class CompiledStep(ABC):
             self.masks = masks
             carry_slices(old, self._trained)
             self._take_up(steps)
+            self._ahead = True
 
     def _watched(self) -> list[Tensor]:
         """Return the tensors that nobody else may change without `read_back`."""
@@ -149,14 +189,21 @@ class CompiledStep(ABC):
     def _note(self) -> None:
         self._watch.note()
         self._state = self.optimizer.state
+        states = [self._state.get(piece.parameter, {}) for piece in self._trained]
+        found = [state.get(slot) for state in states for slot in self._slots]
+        self._state_versions = [(tensor, tensor._version) for tensor in found if tensor is not None]
+        self._ahead = False
 
     def _refuse_outside_changes(self) -> None:
+        """Raise if the model or the optimizer was changed since the last look; this runs at every step."""
         self._watch.refuse_changes()
         optimizer = self.optimizer
-        if optimizer.state is not self._state:
+        # Its `load_state_dict` puts another dictionary there; `state.clear()` leaves an empty one.
+        replaced = optimizer.state is not self._state or (self._state_versions and not self._state)
+        if replaced or any([tensor._version != version for tensor, version in self._state_versions]):
             raise SecateurError(
-                "the optimizer's state was replaced outside the fused step (load_state_dict); call read_back() to take "
-                "it up"
+                "the optimizer's state was changed outside the fused step (load_state_dict, say); call read_back() to "
+                "take it up"
             )
         if len(optimizer.param_groups) != len(self._sent):
             raise SecateurError(
@@ -169,7 +216,8 @@ class CompiledStep(ABC):
         send_changes(self._engine, self.optimizer, self._options_of, self._sent, self._slots)
 
     def _note_step(self) -> None:
-        """Schedulers ask whether the optimizer has stepped."""
+        """The model is behind from now on; and schedulers ask whether the optimizer has stepped."""
+        self._ahead = True
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
 
     def _group_of(self) -> dict[int, int]:
@@ -179,7 +227,8 @@ class CompiledStep(ABC):
 
 def refuse_inputs(x: Tensor) -> None:
     """Raise unless the kernels can read these inputs."""
-    if x.dtype is not torch.float32 or not x.is_cpu or x.layout is not torch.strided:
+    if getattr(x, "dtype", None) is not torch.float32 or not x.is_cpu or x.layout is not torch.strided:
+        _refuse_others("inputs", x)
         kind = str(x.dtype).removeprefix("torch.")
         layout = "" if x.layout is torch.strided else f", {x.layout}".replace("torch.", "")
         raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}{layout}")
@@ -187,10 +236,16 @@ def refuse_inputs(x: Tensor) -> None:
 
 def refuse_targets(targets: Tensor, samples: int) -> None:
     """Raise unless the kernels can read these class numbers, one per sample."""
-    if targets.dtype is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
+    if getattr(targets, "dtype", None) is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
+        _refuse_others("targets", targets)
         raise SecateurError(
             f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
             f"{tuple(targets.shape)} on {targets.device.type}"
         )
     if not targets.is_contiguous():
         raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
+
+
+def _refuse_others(what: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise SecateurError(f"the {what} must be a torch tensor, got {named(value)}; torch.as_tensor(…) makes one")
