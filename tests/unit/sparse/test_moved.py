@@ -233,7 +233,7 @@ def test_state_loaded_into_the_optimizer_is_taken_up_or_refused(name: str) -> No
     second.read_back()
     resumed.load_state_dict(saved[1])
     with pytest.raises(
-        SecateurError, match=r"state was replaced outside the fused step \(load_state_dict\); call read_"
+        SecateurError, match=r"state was changed outside the fused step \(load_state_dict, say\); call read_"
     ):
         second(x, y)
     second.read_back()

@@ -156,7 +156,9 @@ def test_a_step_dropped_after_something_was_loaded_overwrites_nothing() -> None:
     assert equal(case.numbers(), fresh)
 
 
-STATE = "the optimizer's state was changed outside the fused step; call read_back() to take it up"
+STATE = (
+    "the optimizer's state was changed outside the fused step (load_state_dict, say); call read_back() to take it up"
+)
 
 
 def restored(case: Case, saved: tuple[Any, Any]) -> None:
@@ -211,7 +213,7 @@ def test_parameters_put_in_the_place_of_others_are_refused(kind: str) -> None:
     case = Case(kind)
     state = {name: tensor.clone() for name, tensor in case.model.state_dict().items()}
     case.model.load_state_dict(state, assign=True)
-    message = r"is another tensor than the step was compiled with .* compile_step anew"
+    message = r"is another tensor than the one that this step was compiled with .*Compile a new step"
     for call in (lambda: case.train(1), case.step.write_back, case.step.read_back):
         with pytest.raises(SecateurError, match=message):
             call()
@@ -222,9 +224,9 @@ def test_a_layer_put_in_the_place_of_another_is_refused_at_the_next_look() -> No
     case.model[3] = nn.Linear(6, 3)
     case.model.eval()(case.x)
     case.model.train()
-    with pytest.raises(SecateurError, match="is another tensor than the step was compiled with"):
+    with pytest.raises(SecateurError, match="is another tensor than the one that this step was compiled with"):
         case.train(1)
-    with pytest.raises(SecateurError, match="is another tensor than the step was compiled with"):
+    with pytest.raises(SecateurError, match="is another tensor than the one that this step was compiled with"):
         case.step.read_back()
 
 

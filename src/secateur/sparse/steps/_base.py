@@ -102,10 +102,13 @@ class CompiledStep(ABC):
         Values are rounded where the model was moved to another type (`model.half()`), and go along to another device.
 
         Raises:
-            SecateurError: the model has another parameter now where the step knows one. Nothing is written then.
+            SecateurError: the model has another parameter now where the step knows one, or something was loaded into
+                the model or the optimizer meanwhile, which this would overwrite. Nothing is written then.
         """
         with self._lock:
             self._watch.refuse_replaced()
+            self._watch.refuse_written()
+            self._refuse_changed_state()
             write_slices(self._trained, self.optimizer, self._slots, self.steps)
             self._note()
 
@@ -146,6 +149,7 @@ class CompiledStep(ABC):
         """
         with self._lock:
             self._watch.refuse_replaced()
+            self._watch.refuse_lost()
             self._watch.refuse_moved()
             steps = steps_of(self.optimizer, [piece.parameter for piece in self._trained])
             self.masks.apply_(self.model)
@@ -197,6 +201,15 @@ class CompiledStep(ABC):
     def _refuse_outside_changes(self) -> None:
         """Raise if the model or the optimizer was changed since the last look; this runs at every step."""
         self._watch.refuse_changes()
+        self._refuse_changed_state()
+        groups = len(self.optimizer.param_groups)
+        if groups != len(self._sent):
+            raise SecateurError(
+                f"the optimizer has {groups} parameter groups, and had {len(self._sent)} when the step was compiled; "
+                "compile a new step"
+            )
+
+    def _refuse_changed_state(self) -> None:
         optimizer = self.optimizer
         # Its `load_state_dict` puts another dictionary there; `state.clear()` leaves an empty one.
         replaced = optimizer.state is not self._state or (self._state_versions and not self._state)
@@ -204,11 +217,6 @@ class CompiledStep(ABC):
             raise SecateurError(
                 "the optimizer's state was changed outside the fused step (load_state_dict, say); call read_back() to "
                 "take it up"
-            )
-        if len(optimizer.param_groups) != len(self._sent):
-            raise SecateurError(
-                f"the optimizer has {len(optimizer.param_groups)} parameter groups, and had {len(self._sent)} when the "
-                "step was compiled; compile a new step"
             )
 
     def _send_options(self) -> None:

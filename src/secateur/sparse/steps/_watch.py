@@ -33,17 +33,21 @@ class _Owned:
         """Return the tensor that is there now; raise if it cannot be followed."""
         tensor = self.owner.get(self.key)
         if tensor is None or (tensor is not self.tensor and not self.buffer):
-            raise SecateurError(
-                f"{self.name!r} of the model is another tensor than the one that this step was compiled with (set "
-                "anew, or by load_state_dict(assign=True)), which the step goes on to train. Compile a new step, "
-                "with an optimizer over the parameters that the model has now"
-            )
+            raise self.replaced()
         if tuple(tensor.shape) != self.shape:
             raise SecateurError(
                 f"{self.name!r} must have the shape {self.shape}, as when this step was compiled, got "
                 f"{tuple(tensor.shape)}. Compile a new step"
             )
         return tensor
+
+    def replaced(self) -> SecateurError:
+        """Return the error that says that the model has another tensor here."""
+        return SecateurError(
+            f"{self.name!r} of the model is another tensor than the one that this step was compiled with (set anew, "
+            "another layer in its place, or load_state_dict(assign=True)), which the step goes on to train. Compile a "
+            "new step, with an optimizer over the parameters that the model has now"
+        )
 
 
 class Watch:
@@ -55,6 +59,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, tensors: Iterable[Tensor]) -> None:
+        self._model = model
         wanted = {id(tensor) for tensor in tensors}
         self._owned: list[_Owned] = []
         for path, module in model.named_modules():
@@ -69,21 +74,46 @@ class Watch:
     def note(self) -> None:
         """Take the tensors as they are now for unchanged."""
         self._marks = []
+        lost = self._lost()
         for o in self._owned:
             tensor = o.now()
             place = tensor.data_ptr() if _fits(tensor) else _NOWHERE
-            self._marks.append((o.owner, o.key, tensor, tensor._version, place))
+            owner: Mapping[str, Tensor | None] = {} if o in lost else o.owner
+            self._marks.append((owner, o.key, tensor, tensor._version, place))
+
+    def _lost(self) -> set[_Owned]:
+        """Return what belongs to layers that are no longer in the model."""
+        modules = list(self._model.modules())
+        owners = {id(owner) for module in modules for owner in (module._parameters, module._buffers)}
+        return {o for o in self._owned if id(o.owner) not in owners}
 
     def refuse_changes(self) -> None:
         """Raise if a tensor was replaced, moved or written to since the last note; this runs at every step."""
         for index, (owner, key, tensor, version, place) in enumerate(self._marks):
             if owner.get(key) is not tensor or tensor._version != version or tensor.data_ptr() != place:
+                if not owner:
+                    raise self._owned[index].replaced()
                 self.refuse_replaced()
                 self.refuse_moved()
+                other = "" if tensor._version != version else ", or write_back() to put the trained ones over them"
                 raise SecateurError(
-                    "the model's weights were changed outside the fused step; call read_back() to take them up, or "
-                    f"write_back() to put the trained ones over them ({self._owned[index].name!r} was changed)"
+                    "the model's weights were changed outside the fused step; call read_back() to take them up"
+                    f"{other} ({self._owned[index].name!r} was changed)"
                 )
+
+    def refuse_written(self) -> None:
+        """Raise if something was written into a tensor since the last note, which writing back would destroy."""
+        for index, (_, _, tensor, version, _) in enumerate(self._marks):
+            if tensor._version != version:
+                raise SecateurError(
+                    "the model's weights were changed outside the fused step; call read_back() to take them up "
+                    f"({self._owned[index].name!r} was changed)"
+                )
+
+    def refuse_lost(self) -> None:
+        """Raise if a layer whose tensors the step knows is no longer in the model."""
+        for o in self._lost():
+            raise o.replaced()
 
     def refuse_other_parameters(self) -> None:
         """Raise if the model has another tensor where the step knows a parameter; its own values are at hand."""
