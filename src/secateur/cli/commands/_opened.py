@@ -12,7 +12,7 @@ import pickletools
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from io import BufferedReader
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -183,8 +183,9 @@ def _refuse_more_than_tensors(path: Path) -> None:
     with open(path, "rb") as file:
         try:
             if not _is_zip(path):
-                for _ in range(5):  # magic number, version, system, the content, the names of its storages
-                    _refuse_calls(path, file)
+                with mmap(file.fileno(), 0, access=ACCESS_READ) as pickles:  # which gives no more than there is
+                    for _ in range(5):  # magic number, version, system, the content, the names of its storages
+                        _refuse_calls(path, pickles)
                 return
             with ZipFile(file) as archive:
                 _refuse_bomb(path, archive)
@@ -192,12 +193,13 @@ def _refuse_more_than_tensors(path: Path) -> None:
                 _refuse_calls(path, archive.read(name))
         except SecateurError:
             raise
-        except (*_UNREADABLE, RuntimeError, NotImplementedError, EOFError) as problem:
+        except (*_UNREADABLE, EOFError, MemoryError, NotImplementedError, RuntimeError) as problem:
             raise _no_checkpoint(path, problem) from None
 
 
-def _refuse_calls(path: Path, content: BufferedReader | bytes) -> None:
-    for operation, argument, _ in pickletools.genops(content):
+def _refuse_calls(path: Path, content: mmap | bytes) -> None:
+    stream: Any = content  # a file to read from, or bytes
+    for operation, argument, _ in pickletools.genops(stream):
         name = str(argument)
         if operation.name in {"INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}:
             raise _more(path, f"pickle operation {operation.name}")
