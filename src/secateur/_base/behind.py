@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
@@ -42,11 +43,19 @@ class CatchUp:
         """What trains the weights, or None once it is gone."""
         return self._trainer()
 
-    @_disable_dynamo
     def __call__(self, *_: object) -> None:
-        trainer = self.trainer
-        if trainer is not None:
-            trainer.catch_up()
+        (_bring_uncompiled if torch.compiler.is_compiling() else _bring)(self)
+
+
+def _bring(notice: CatchUp) -> None:
+    trainer = notice.trainer
+    if trainer is not None:
+        trainer.catch_up()
+
+
+# A compiled model breaks its graph here: what it computes with must be up to date as well. (The decorator would import
+# the compiler at the first call.)
+_bring_uncompiled = _disable_dynamo(_bring)
 
 
 def stand_by(trainer: Trainer, modules: Iterable[nn.Module], optimizer: Optimizer) -> Callable[[], None]:

@@ -224,7 +224,7 @@ class Hold:
             owner = slot.owner()
             if owner is not None:
                 places.append((slot.name, owner, Shelf.of(owner), slot.attribute, slot.parameter()))
-        return {"masks": self._masks, "model": self._root(), "places": places}
+        return {"masks": self._masks, "model": self._model(), "places": places}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The copy is held like the original, but acts on nothing: an EMA model has no schedule to follow. Its

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, SecateurError
-from secateur.sparse import Machine, dense_shapes, sparsify
+from secateur.sparse import Machine, dense_shapes, densify, sparsify
 
 
 @pytest.fixture
@@ -113,6 +113,21 @@ def test_a_dense_model_loads_it_and_trains(assign: bool, fast: Any) -> None:
         assert type(twin[0].weight) is nn.Parameter and torch.equal(twin[0].weight, model[0].weight)
         nn.init.zeros_(twin[0].weight)
     assert torch.equal(fast[0].weight, before)
+
+
+def test_weights_written_through_data_are_folded_anew_by_eval(sparse_machine: Machine) -> None:
+    """As averages are kept: `average.data.mul_(decay).add_(…)`. No version tells of it."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.ReLU())
+    masks = Masks({"0.weight": torch.arange(24).view(3, 2, 2, 2) % 3 == 0})
+    fast = sparsify(model, masks, machine=sparse_machine).eval()
+    x = torch.randn(4, 2, 5, 5)
+    with torch.no_grad():
+        before = fast(x)
+        for parameter in fast.parameters():
+            parameter.data.mul_(1.5)
+        after = fast.eval()(x)
+        torch.testing.assert_close(after, densify(fast)(x))
+    assert not torch.allclose(after, before, rtol=1e-2)
 
 
 def test_dense_shapes_of_every_layer(sparse_machine: Machine) -> None:

@@ -119,6 +119,11 @@ def dual(model: nn.Module, x: Tensor) -> Tensor:
         return model(forward_ad.make_dual(x, torch.ones_like(x)))
 
 
+def batched(model: nn.Module, x: Tensor) -> object:
+    with torch.enable_grad():
+        return torch.autograd.functional.jacobian(model, x, vectorize=True)
+
+
 LOOKERS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "export": lambda model, x: torch.export.export(model, (x,)),
     "onnx": lambda model, x: torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False),
@@ -131,6 +136,7 @@ LOOKERS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "func.grad": lambda model, x: torch.func.grad(lambda x: model(x).sum())(x),
     "jvp": lambda model, x: torch.func.jvp(model, (x,), (x,)),
     "forward mode": dual,
+    "gradients in batches": batched,
 }
 
 

@@ -17,11 +17,12 @@ __all__ = ["first_order", "looked_into", "refuse_lookers", "text_for_lookers"]
 _transform: Callable[[], object | None] = torch._C._functorch.peek_interpreter_stack  # type: ignore[attr-defined]
 _tracing: Callable[[], object | None] = torch._C._get_tracing_state  # type: ignore[attr-defined]
 _mode: Callable[[Any], object | None] = torch._C._get_dispatch_mode  # type: ignore[attr-defined]
+_has_numbers: Callable[[Tensor], bool] = torch._C._has_storage  # type: ignore[attr-defined]
 _PROXY = torch._C._TorchDispatchModeKey.PROXY  # type: ignore[attr-defined]
 
 
 def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse a `backward` that is to be differentiated again: kernels leave no graph.
+    """Refuse a `backward` that is to be differentiated again, or to run in a transform: kernels leave no graph.
 
     Autograd records what backward does if, and only if, it was called with `create_graph=True`. The
     `once_differentiable` of torch is not enough: where the incoming gradient is a constant it returns tensors without
@@ -36,6 +37,8 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
                 "a gradient penalty or a Hessian). Train densely instead: model = secateur.densify(model), and "
                 "secateur.hold(model, masks) keeps its zeros"
             )
+        if not all(grad is None or _has_numbers(grad) for grad in grads):  # many at once: a vectorised Jacobian
+            raise SecateurError(text_for_lookers())
         return backward(ctx, *grads)
 
     return once

@@ -79,6 +79,12 @@ class NetworkSequential(SparseSequential):
             return one_by_one(between, x), end
         return self._through(run, x), end
 
+    def train(self, mode: bool = True) -> NetworkSequential:
+        """Set training or evaluation mode. What was folded is folded anew: `.data` is written without a trace."""
+        self.__dict__.pop("_folded", None)
+        super().train(mode)
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_arena")}
 

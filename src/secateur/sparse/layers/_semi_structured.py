@@ -60,6 +60,13 @@ class SemiStructuredLinear(nn.Linear):
             return super().forward(input)
         return nn.functional.linear(input, self.compressed(), self.bias)
 
+    def train(self, mode: bool = True) -> SemiStructuredLinear:
+        """Set training or evaluation mode. What was compressed is made anew: `.data` is written without a trace."""
+        if mode or not self.training:
+            self._packed = None
+        super().train(mode)
+        return self
+
     def compressed(self) -> Tensor:
         """Return the compressed weight, made anew if the weight has changed."""
         now = (id(self.weight), self.weight._version)
