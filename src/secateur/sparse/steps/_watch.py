@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class _Owned:
     name: str
     tensor: Tensor
     shape: tuple[int, ...]
-    owner: dict[str, Tensor | None]
+    owner: Mapping[str, Tensor | None]
     key: str
     buffer: bool
 
@@ -64,7 +64,7 @@ class Watch:
                         name = f"{path}.{key}" if path else key
                         shape, buffer = tuple(tensor.shape), owner is module._buffers
                         self._owned.append(_Owned(name, tensor, shape, owner, key, buffer))
-        self._marks: list[tuple[dict[str, Tensor | None], str, Tensor, int, int]] = []
+        self._marks: list[tuple[Mapping[str, Tensor | None], str, Tensor, int, int]] = []
 
     def note(self) -> None:
         """Take the tensors as they are now for unchanged."""
