@@ -13,10 +13,15 @@ void bind_sparse_recurrent(nanobind::module_& module);
 void bind_steps(nanobind::module_& module);
 }  // namespace secateur
 
+// What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
+// must not be called.
+constexpr int kInterface = 2;
+
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
   // Plans are kept until Python ends, on purpose.
   nanobind::set_leak_warnings(false);
+  module.attr("interface") = kInterface;
   secateur::bind_isa(module);
   secateur::bind_memory(module);
   secateur::bind_select(module);

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -47,6 +48,17 @@ def test_without_a_build_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) ->
     module, why_not = door._load()
     assert module is None
     assert why_not == "not built (secateur was not installed, or there was no C++ compiler)"
+
+
+def test_kernels_from_other_sources_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECATEUR_NATIVE", raising=False)
+    monkeypatch.setitem(
+        sys.modules, "secateur._native", ModuleType("secateur._native")
+    )  # says nothing of its interface
+    with pytest.warns(UserWarning, match="the compiled kernels are not used: they were built from other sources"):
+        module, why_not = door._load()
+    assert module is None
+    assert why_not == "built from other sources than these Python files; install again (make setup)"
 
 
 @needs_kernels

@@ -20,6 +20,9 @@ from types import ModuleType
 # First, so that the kernels find torch's OpenMP library already loaded: one thread pool for both.
 import torch as torch
 
+# What the native functions take: native/bindings/module.cpp has the same number.
+_INTERFACE = 2
+
 
 def _load() -> tuple[ModuleType | None, str | None]:
     if os.environ.get("SECATEUR_NATIVE", "1").strip().lower() in {"0", "off", "no", "false"}:
@@ -30,6 +33,10 @@ def _load() -> tuple[ModuleType | None, str | None]:
         return None, "not built (secateur was not installed, or there was no C++ compiler)"
     except ImportError as error:
         return None, f"built, but it does not load here: {error}"
+    if getattr(module, "interface", 1) != _INTERFACE:
+        why = "built from other sources than these Python files; install again (make setup)"
+        warnings.warn(f"the compiled kernels are not used: they were {why}", stacklevel=2)
+        return None, why
     wish = os.environ.get("SECATEUR_ISA", "").strip()
     if wish and wish not in module.supported_isas():
         known = ", ".join(module.supported_isas())

@@ -43,7 +43,7 @@ class SemiStructuredLinear(nn.Linear):
     """
 
     compress: Callable[[Tensor], Tensor]
-    _packed: tuple[int, int, Tensor] | None = None
+    _packed: tuple[Tensor, int, int, Tensor] | None = None  # of a weight, its version and address
 
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"], device: SparseDevice) -> SemiStructuredLinear:
@@ -68,16 +68,17 @@ class SemiStructuredLinear(nn.Linear):
         return self
 
     def compressed(self) -> Tensor:
-        """Return the compressed weight, made anew if the weight has changed."""
-        now = (id(self.weight), self.weight._version)
-        if self._packed is None or self._packed[:2] != now:
+        """Return the compressed weight, made anew if the weight was replaced, moved or written to."""
+        weight, packed = self.weight, self._packed
+        now = (weight._version, weight.data_ptr())
+        if packed is None or packed[0] is not weight or packed[1:3] != now:
             if not is_two_of_four(self.weight != 0):
                 raise ValueError(
                     "a weight that runs 2:4 has more than 2 of 4 neighbouring inputs different from zero. Hold the "
                     "masks while training (secateur.hold), or apply them again (masks.apply_)."
                 )
-            self._packed = (*now, self.compress(self.weight.detach()))
-        return self._packed[2]
+            packed = self._packed = (weight, *now, self.compress(weight.detach()))
+        return packed[3]
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_packed"}
