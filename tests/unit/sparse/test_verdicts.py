@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from secateur.cli import main
 from secateur.sparse.timing import Verdict, decide, remembered_verdict, verdicts_here
 
 DAY = "2026-01-01"
@@ -47,3 +49,21 @@ def test_verdicts_are_remembered_by_kind_and_open_ones_are_not(tmp_path: Path, m
     assert ask("a", SPARSE) == SPARSE == ask("a", DENSE) and ask("b", DENSE) == DENSE
     assert ask("open", OPEN) == OPEN and ask("open", SPARSE) == SPARSE
     assert calls == ["a", "b", "open", "open"] and verdicts_here() == {"a": SPARSE, "b": DENSE, "open": SPARSE}
+
+
+def test_doctor_counts_what_is_remembered_and_forgets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+    for kind, verdict in {"a": SPARSE, "b": DENSE}.items():
+        remembered_verdict(kind, lambda verdict=verdict: (verdict, "torch"))
+    other = {"another machine · kind": SPARSE.as_json() | {"dense": "torch"}}
+    file = tmp_path / "verdicts.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | other))
+    assert main(["doctor", "--json"]) == 0
+    timed = json.loads(capsys.readouterr().out)["timed"]
+    assert timed == {"layers": 2, "sparse": 1, "oldest": DAY, "spread": 0.1}
+    assert main(["doctor", "--json", "--measure"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["timed"]["layers"] == 0 and "forgot 2 timed layers" in told.err
+    assert json.loads(file.read_text()) == other and verdicts_here() == {}

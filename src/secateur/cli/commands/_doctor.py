@@ -10,7 +10,8 @@ from secateur.cli.text import Parser, Table, console
 
 ABOUT = """\
 Says what Secateur found on this machine: versions, whether the compiled kernels run and with which
-instruction set (and if not, why), threads, devices, and which data sets are where."""
+instruction set (and if not, why), threads, devices, what is remembered of layers timed here, and which data sets
+are where."""
 
 _PACKAGES = {
     "core": ("torch", "numpy", "safetensors"),
@@ -22,12 +23,17 @@ def add(commands: Any) -> None:
     """Declare the subcommand."""
     parser: Parser = commands.add_parser("doctor", help="versions, kernels, devices and data found", description=ABOUT)
     parser.add_argument("--data-dir", metavar="DIR", help="look for the data sets here too")
+    parser.add_argument("--measure", action="store_true", help="forget the layers timed here: they are timed anew")
     parser.add_argument("--json", action="store_true", help="write one JSON document to stdout")
     parser.set_defaults(execute=execute, parser=parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
+    if args.measure:
+        from secateur.sparse.timing import forget
+
+        console.remark(f"forgot {forget()} timed layers: the next sparsify times them anew")
     report = examine(args.data_dir)
     if args.json:
         console.emit(report)
@@ -54,6 +60,7 @@ def examine(data_dir: str | None = None) -> dict[str, Any]:
         "machine": {"system": machine()["system"], "cpu": cpu_name(), "cores": os.cpu_count()},
         "native": _native(),
         "threads": torch.get_num_threads(),
+        "timed": _timed(),
         "devices": _devices(),
         "data": _data(data_dir),
     }
@@ -66,6 +73,19 @@ def _native() -> dict[str, Any]:
         "active": door.native is not None,
         "isa": door.isa(),
         "why_not": door.why_not,
+    }
+
+
+def _timed() -> dict[str, Any]:
+    """What is remembered of layers timed on this machine at this number of threads."""
+    from secateur.sparse.timing import verdicts_here
+
+    found = list(verdicts_here().values())
+    return {
+        "layers": len(found),
+        "sparse": sum(verdict.second_is_faster for verdict in found),
+        "oldest": min((verdict.day for verdict in found), default=None),
+        "spread": max((verdict.spread for verdict in found), default=None),
     }
 
 
@@ -99,9 +119,19 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
             f"compiled, {native['isa']}" if native["active"] else f"torch fallback: {native['why_not']}",
         ),
         ("threads", str(report["threads"])),
+        ("timed layers", _timed_line(report["timed"])),
         *(("device", device) for device in report["devices"]),
         *((f"data {name}", place or "not found") for name, place in report["data"].items()),
     ]
     if missing["lab"]:
         lines.append(("missing", f"{', '.join(missing['lab'])}: pip install 'secateur[lab]'"))
     return lines
+
+
+def _timed_line(timed: dict[str, Any]) -> str:
+    if not timed["layers"]:
+        return "none yet: sparsify times them"
+    return (
+        f"{timed['layers']}, {timed['sparse']} of them faster sparse, since {timed['oldest']}, "
+        f"ratios within {timed['spread']:.0%}"
+    )

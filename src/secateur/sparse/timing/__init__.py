@@ -4,12 +4,13 @@ from secateur.sparse.timing._decide import Verdict, decide
 from secateur.sparse.timing._processor import processor
 from secateur.sparse.timing._store import cache_file, remembered
 from secateur.sparse.timing._timing import interleaved
-from secateur.sparse.timing._verdicts import remembered_verdict, verdicts_here
+from secateur.sparse.timing._verdicts import forget, remembered_verdict, verdicts_here
 
 __all__ = [
     "Verdict",
     "cache_file",
     "decide",
+    "forget",
     "interleaved",
     "processor",
     "remembered",

@@ -68,12 +68,17 @@ def remembered(
     if written is None:
         return found
     known = entries(path) | {key: written}  # read again: other processes write as well
+    replace_entries(path, known)
+    return found
+
+
+def replace_entries(path: Path, known: Mapping[str, Any]) -> None:
+    """Write these entries in place of what the file holds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(known, indent=1).encode())
     except (OSError, ValueError):
         pass  # a read-only home, or what is there cannot be kept: measured again by the next process
-    return found
 
 
 def _entries(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from secateur._base import door
 from secateur.sparse.timing._decide import Verdict
 from secateur.sparse.timing._processor import processor
-from secateur.sparse.timing._store import cache_file, entries, remembered
+from secateur.sparse.timing._store import cache_file, entries, remembered, replace_entries
 
 _FILE = "verdicts.json"
 _VERSION = 1  # of the measurement and of the kernels' speed; another one measures anew
@@ -47,6 +47,16 @@ def verdicts_here() -> dict[str, Verdict]:
             except (KeyError, TypeError, ValueError):
                 continue
     return found
+
+
+def forget() -> int:
+    """Forget what is remembered of this machine at this number of threads; return how many verdicts that were."""
+    known = entries(cache_file(_FILE))
+    start = f"{_here()} · "
+    kept = {key: entry for key, entry in known.items() if not key.startswith(start)}
+    if len(kept) < len(known):
+        replace_entries(cache_file(_FILE), kept)
+    return len(known) - len(kept)
 
 
 def _here() -> str:
