@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from secateur import measures, methods, programs
 from secateur._base.errors import (
+    DerivativeError,
     EarlyFinishWarning,
     EmptyLayerWarning,
     GateOptionsWarning,
@@ -35,6 +36,7 @@ from secateur.sparse import densify, sparsify
 __version__ = "0.1.0"
 
 __all__ = [
+    "DerivativeError",
     "EarlyFinishWarning",
     "EmptyLayerWarning",
     "Gate",

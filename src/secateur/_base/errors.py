@@ -22,6 +22,10 @@ class LeakError(SecateurError):
     """A weight that its mask says is pruned is not zero."""
 
 
+class DerivativeError(SecateurError, RuntimeError):
+    """A second derivative of what has only first ones; autograd's own errors are a `RuntimeError` too."""
+
+
 class EmptyLayerWarning(UserWarning):
     """A layer lost all of its weights: its output no longer depends on its input."""
 

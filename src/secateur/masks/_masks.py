@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from secateur._base import shards
+from secateur._base.arguments import if_sparsified, require_model
 from secateur._base.errors import MaskError, nearest
 from secateur._base.zeros import zero_
 from secateur.masks import _file
@@ -147,11 +148,12 @@ class Masks(Mapping[str, Tensor]):
             MaskError: an unknown name, a wrong shape, an uninitialised parameter, or two different masks for
                 the same tied parameter.
         """
+        require_model(model, "masks.apply_(model)")
         known = dict(model.named_parameters(remove_duplicate=False))
         found: dict[str, nn.Parameter] = {}
         first: dict[int, str] = {}
         for name, mask in self.items():
-            found[name] = _require_fit(name, mask, known[_find(name, known)])
+            found[name] = _require_fit(name, mask, known[_find(name, known, model)])
             twin = first.setdefault(id(found[name]), name)
             if twin != name and not torch.equal(mask, self[twin].to(mask.device)):
                 raise MaskError(
@@ -260,13 +262,13 @@ def density_text(density: float) -> str:
     return f"{kept:.{digits}f} % kept · {100 - kept:.{digits}f} % sparse · {ratio}×"
 
 
-def _find(name: str, known: Mapping[str, nn.Parameter]) -> str:
+def _find(name: str, known: Mapping[str, nn.Parameter], model: nn.Module) -> str:
     """Return the name under which the model knows `name`: itself, or the one differing by wrappers only."""
     if name in known:
         return name
     alike = [other for other in known if _bare(other) == _bare(name)]
     if len({id(known[other]) for other in alike}) != 1:
-        raise MaskError(f"the model has no parameter {name!r}.{nearest(name, known)}")
+        raise MaskError(f"the model has no parameter {name!r}.{nearest(name, known)}{if_sparsified(model)}")
     return alike[0]
 
 

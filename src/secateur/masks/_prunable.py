@@ -8,7 +8,10 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from secateur._base.arguments import refuse_sparsified, require_model
+from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, nearest
+from secateur.masks._memory import refuse_shared_memory
 
 Predicate = Callable[[str, nn.Parameter], bool]
 Only = Predicate | str | Sequence[str] | None
@@ -51,12 +54,16 @@ def prunable(model: nn.Module, only: Only = None, *, biases: bool = False) -> di
         biases: add the biases of those layers (SNIP's own protocol counts them).
 
     Raises:
-        SecateurError: nothing is left to prune, a name is unknown, or a layer is not initialised yet.
+        SecateurError: nothing is left to prune, a name is unknown, a layer is not initialised yet, the model is
+            sparsified, or two parameters share memory without being one.
 
     >>> list(prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))))
     ['0.weight', '2.weight']
     """
+    require_model(model, "prune(model, method)")
     model = unwrap(model)
+    refuse_sparsified(model, "pruning")
+    catch_up(model)
     named = dict(model.named_parameters())
     _refuse_lazy(named)
     default = _default_names(model, named, biases)
@@ -71,7 +78,9 @@ def prunable(model: nn.Module, only: Only = None, *, biases: bool = False) -> di
             f"Nothing to prune in {type(model).__name__} with only={only!r}: expected at least one weight of a Linear, "
             f"Conv*, RNN or MultiheadAttention layer. Prunable here: {', '.join(sorted(default)) or 'none'}."
         )
-    return {name: parameter for name, parameter in named.items() if name in chosen}
+    found = {name: parameter for name, parameter in named.items() if name in chosen}
+    refuse_shared_memory(found, named)
+    return found
 
 
 def _refuse_lazy(named: dict[str, nn.Parameter]) -> None:
