@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import re
 import warnings
 from collections.abc import Callable
@@ -188,4 +189,7 @@ def test_a_hold_whose_model_is_gone_says_so() -> None:
     gc.collect()
     with pytest.raises(MaskError, match="the model of this hold is gone; keep the model, not the hold alone"):
         handle.check()
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(MaskError, match="the model of this hold is gone"):
+            copied(handle)
     handle.release()

@@ -8,7 +8,7 @@ gradient alone leaks through warm momentum and Muon, zeros alone let pruned grad
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import torch
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur._base import shards
+from secateur._base.arguments import require_model
+from secateur._base.behind import catch_up
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
 from secateur.holding._memory import clear_slots
+from secateur.holding._refusals import refuse_arguments, refuse_held, refuse_other_parameters
 from secateur.holding._slot import Shelf, Slot, leak_text, slots_of
-from secateur.masks import Masks, unwrap
+from secateur.masks import Masks, require_masks, unwrap
 
 __all__ = ["Hold", "held", "hold"]
 
@@ -55,10 +58,12 @@ def hold(model: nn.Module, masks: Masks, *, on_step: Callable[[int], None] | Non
     >>> model.weight[0, 1].item()
     0.0
     """
+    refuse_arguments(model, masks, on_step)
     _wrappers.refuse(model, ())
     root = unwrap(model)
     _wrappers.refuse(root, masks)
-    _refuse_held(masks.parameters(root))
+    catch_up(root)
+    refuse_held(masks.parameters(root), [other for other in _steps.watching() if isinstance(other, Hold)])
     masks.apply_(root)
     return Hold(root, masks, on_step)
 
@@ -69,6 +74,7 @@ def held(model: nn.Module) -> tuple[Hold, ...]:
     >>> held(nn.Linear(2, 1))
     ()
     """
+    require_model(model, "held(model)")
     return tuple(dict.fromkeys(found for module in model.modules() for found in Shelf.seen(module)))
 
 
@@ -80,11 +86,7 @@ class Hold:
         self._on_step = on_step
         self._start(model, slots_of(model, masks))
         Shelf.of(model).own.append(self)
-        for slot in self._slots:
-            if (owner := slot.owner()) is not None and owner is not model:
-                Shelf.of(owner).kept.append(self)
-            if (parameter := slot.parameter()) is not None:
-                slot.hook(parameter)
+        self._attach(model)
 
     @property
     def masks(self) -> Masks:
@@ -117,6 +119,7 @@ class Hold:
 
         Also the way to hold under an optimizer that is no `torch.optim.Optimizer`: call it after each step.
         """
+        self._parameters()
         self._masks.apply_(self._model())
 
     def replace(self, masks: Masks, *, forget: bool = True) -> None:
@@ -132,12 +135,8 @@ class Hold:
         """
         if not self.active:
             raise MaskError("this hold was released; call hold(model, masks) for a new one")
-        if masks.keys() != self._masks.keys():
-            odd = sorted(masks.keys() ^ self._masks.keys())[0]
-            raise MaskError(
-                f"`masks` must name the parameters held already, but only one of the two has {odd!r}; "
-                "to hold others, release this hold and call hold(model, masks)"
-            )
+        require_masks(masks, "held.replace(masks)")
+        refuse_other_parameters(self._masks, masks, self._model())
         masks.apply_(self._model())
         before, self._masks = self._masks, masks
         for slot in self._slots:
@@ -183,6 +182,7 @@ class Hold:
     def _start(self, model: nn.Module, slots: list[Slot]) -> None:
         self._root = weakref.ref(model)
         self._slots = slots
+        self._moved = False  # whether layers with held parameters have been replaced by others
         self._steps = 0
         self._round: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # all that have stepped a held parameter
@@ -198,9 +198,25 @@ class Hold:
         return model
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        """Return the held parameters by name, looked up afresh: a module may have been replaced since."""
+        """Return the held parameters by name, looked up afresh: a module may have been replaced since. Hook them."""
+        self._attach(self._model())
         _wrappers.refuse(self._model(), self._masks)
-        return self._masks.parameters(self._model())
+        try:
+            return self._masks.parameters(self._model())
+        except MaskError as error:
+            raise MaskError(
+                f"{error} It is held, and its layer has been replaced since: `release()` this hold "
+                "(secateur.held(model) finds it), and hold(model, masks) with masks of the model as it is now"
+            ) from error
+
+    def _attach(self, model: nn.Module) -> None:
+        """Hook the held parameters, and let their modules keep this hold alive. Cheap where that is so already."""
+        for slot in self._slots:
+            owner, parameter = slot.owner(), slot.parameter()
+            if owner is not None and self not in Shelf.seen(owner) and owner is not model:
+                Shelf.of(owner).kept.append(self)
+            if parameter is not None:
+                slot.hook(parameter)
 
     def __getstate__(self) -> dict[str, Any]:
         places = []
@@ -208,7 +224,7 @@ class Hold:
             owner = slot.owner()
             if owner is not None:
                 places.append((slot.name, owner, Shelf.of(owner), slot.attribute, slot.parameter()))
-        return {"masks": self._masks, "model": self._root(), "places": places}
+        return {"masks": self._masks, "model": self._model(), "places": places}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The copy is held like the original, but acts on nothing: an EMA model has no schedule to follow. Its
@@ -227,7 +243,7 @@ class Hold:
     # What it does at each optimizer step
 
     def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None:
-        if any(slot.parameter() is None for slot in self._slots):
+        if self._moved or any(slot.parameter() is None for slot in self._slots):
             self._find_again(owned)
         mine = self._stepping(owned)
         with torch.no_grad():
@@ -266,31 +282,19 @@ class Hold:
     def _find_again(self, owned: Set[int]) -> None:
         """Look for parameters whose module is gone, if the stepping optimizer trains this model at all."""
         model = self._root()
-        if model is None or not any(id(parameter) in owned for parameter in model.parameters()):
+        present = set() if model is None else {id(parameter) for parameter in model.parameters()}
+        if model is None or not present & owned:
             return
-        self._parameters()
-        for slot in self._slots:
-            slot.unhook()
-        self._slots[:] = slots_of(model, self._masks)
+        if any(id(slot.parameter()) not in present for slot in self._slots):
+            self._parameters()
+            for slot in self._slots:
+                slot.unhook()
+            self._slots[:] = slots_of(model, self._masks)
+            self._attach(model)
+        self._moved = False
 
 
 def _let_go(slots: Iterable[Slot], number: int) -> None:
     for slot in slots:
         slot.unhook()
     _steps.unwatch(number)
-
-
-def _refuse_held(parameters: Mapping[str, nn.Parameter]) -> None:
-    taken = {
-        id(parameter): other
-        for other in _steps.watching()
-        if isinstance(other, Hold)
-        for slot in other._slots
-        if (parameter := slot.parameter()) is not None
-    }
-    for name, parameter in parameters.items():
-        if (other := taken.get(id(parameter))) is not None:
-            raise MaskError(
-                f"{name!r} is held already, by {other!r}; give that hold the new masks with its "
-                "`replace(masks)`, or `release()` it first (secateur.held(model) finds it)"
-            )

@@ -58,6 +58,10 @@ class Slot:
         """Return the module that the parameter is registered in; None once that module is gone."""
         return self._owner()
 
+    def move(self, owner: nn.Module) -> None:
+        """Look for the parameter in another module from now on."""
+        self._owner = weakref.ref(owner)
+
     def parameter(self) -> nn.Parameter | None:
         """Return the parameter as it is now; None if its module is gone or has no such parameter any more."""
         owner = self._owner()
@@ -127,11 +131,15 @@ class Slot:
 
     def _hook_gradient(self, parameter: Tensor) -> None:
         hooks: dict[int, Any] = parameter._post_accumulate_grad_hooks or {}
-        if not parameter.requires_grad or (self._grad_handle is not None and self._grad_handle.id in hooks):
+        floats = parameter.is_floating_point() or parameter.is_complex()
+        if not floats or parameter.is_inference() or (self._grad_handle is not None and self._grad_handle.id in hooks):
             return
         if self._grad_handle is not None:  # it sits on a parameter that has been replaced
             self._grad_handle.remove()
-        self._grad_handle = parameter.register_post_accumulate_grad_hook(self._on_gradient)
+        trains = parameter.requires_grad
+        # A frozen weight gets its hook too, which torch grants to none but those that train: it may be thawed.
+        self._grad_handle = parameter.requires_grad_(True).register_post_accumulate_grad_hook(self._on_gradient)
+        parameter.requires_grad_(trains)
 
     def _on_gradient(self, parameter: Tensor) -> None:
         self.fired = True

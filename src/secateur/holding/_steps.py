@@ -1,7 +1,8 @@
 """The optimizer's step, the one joint that every training loop has: one pair of global hooks for all holds.
 
 The hooks are there while a hold is, and see the steps of every torch optimizer in the process; each hold is
-shown the parameters the stepping optimizer owns and looks after its own.
+shown the parameters the stepping optimizer owns and looks after its own. As long, two more see what is put into a
+module in the place of a held parameter or of its layer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
+
+from secateur.holding import _places
 
 
 @runtime_checkable
@@ -40,6 +47,8 @@ def watch(watcher: Watcher) -> int:
     if not _handles:
         _handles.append(register_optimizer_step_pre_hook(_before))
         _handles.append(register_optimizer_step_post_hook(_after))
+        _handles.append(register_module_parameter_registration_hook(_places.on_parameter))
+        _handles.append(register_module_module_registration_hook(_places.on_module))
     number = next(_numbers)
     _watchers[number] = watcher
     return number
