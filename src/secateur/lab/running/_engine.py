@@ -195,7 +195,7 @@ class SparseStepper:
                 raise LeakError(f"{name!r} holds a weight that its mask says is pruned, after training.")
 
     def close(self) -> None:
-        """Do nothing: the engine hangs nothing on the model."""
+        """Do nothing: what the engine has hung on the model goes with it."""
 
 
 def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ import threading
 
 from torch import fx, nn
 
+from secateur._base.behind import CatchUp
 from secateur._base.errors import SecateurError
 
 __all__ = ["UnsupportedError", "hooked", "refuse_hooks", "traced"]
@@ -20,10 +21,11 @@ _TRACING = threading.Lock()
 
 
 def hooked(module: nn.Module) -> bool:
-    """Tell whether someone listens to the module's forward or backward."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    """Tell whether someone listens to the module's forward or backward; a compiled step's own hook does not count."""
+    if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return True
+    before = module._forward_pre_hooks
+    return bool(before) and not all(isinstance(hook, CatchUp) for hook in before.values())
 
 
 def refuse_hooks(model: nn.Module) -> None:

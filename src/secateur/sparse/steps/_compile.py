@@ -5,9 +5,12 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 
+from secateur._base.arguments import named, refuse_sparsified, require_model
+from secateur._base.behind import trainers
 from secateur._base.errors import SecateurError
-from secateur.masks import Masks
+from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.programs import is_recurrent_network
+from secateur.sparse.steps._base import CompiledStep
 from secateur.sparse.steps._network import NetworkStep, supported_network
 from secateur.sparse.steps._recurrent import RecurrentStep, supported_recurrent
 from secateur.sparse.steps._slices import Loss
@@ -42,6 +45,8 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     >>> why_no_fused_step(model, masks, nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=0.1))
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
+    _refuse_arguments(model, masks, optimizer)
+    _refuse_model(model)
     if is_recurrent_network(model):
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
@@ -51,10 +56,32 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     return NetworkStep(model, masks, optimizer, program)
 
 
+def _refuse_arguments(model: object, masks: object, optimizer: object) -> None:
+    call = "compile_step(model, masks, loss, optimizer)"
+    require_model(model, call)
+    require_masks(masks, call)
+    if not isinstance(optimizer, Optimizer):
+        raise SecateurError(f"`optimizer` must be one of torch.optim's, as in {call}, got {named(optimizer)}.")
+
+
+def _refuse_model(model: nn.Module) -> None:
+    """Raise if the weights are not all there, are not apart, or are older than another step's: which are meant?"""
+    refuse_sparsified(model, "compile_step")
+    refuse_shared_memory(dict(model.named_parameters()), dict(model.named_parameters()))
+    for other in trainers(model):
+        if isinstance(other, CompiledStep) and other.ahead:
+            raise SecateurError(
+                "another compiled step has trained this model, and is ahead of it; call that step's write_back() to go "
+                "on from there, or its read_back() to go on from the model's weights as they are"
+            )
+
+
 def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimizer) -> str | None:
     """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
-    supported = supported_recurrent if is_recurrent_network(model) else supported_network
     try:
+        _refuse_arguments(model, masks, optimizer)
+        _refuse_model(model)
+        supported = supported_recurrent if is_recurrent_network(model) else supported_network
         supported(model, masks, loss, optimizer)
     except SecateurError as error:
         return str(error)
