@@ -10,7 +10,7 @@ Rooms, each standing on those before it: `plans` (where weights are) and `progra
 from __future__ import annotations
 
 from secateur.sparse._bench import BenchRow, bench
-from secateur.sparse.convert import Choice, LayerReport, Report, densify, report_of, sparsify
+from secateur.sparse.convert import Choice, LayerReport, Report, dense_shapes, densify, report_of, sparsify
 from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
@@ -32,6 +32,7 @@ __all__ = [
     "UnsupportedError",
     "bench",
     "compile_step",
+    "dense_shapes",
     "densify",
     "report_of",
     "sparsify",

@@ -75,6 +75,17 @@ def test_what_is_not_clearly_faster_stays_dense(dense: float, sparse: float, tex
     assert line.reason == f"2:4 takes {text} of the dense time at batch 7; keep its zeros with secateur.hold"
 
 
+def test_a_weight_written_through_data_is_compressed_anew_by_eval() -> None:
+    linear = nn.Linear(8, 4)
+    layer = SemiStructuredLinear.from_dense(linear, two_of_four(4, 8), fake()).eval()
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        layer(x)
+        layer.weight.data.mul_(3)  # no version tells of it
+        want = nn.functional.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer.eval()(x), want)
+
+
 def test_other_masks_stay_dense_and_are_not_measured() -> None:
     asked: list[tuple[int, int]] = []
     for mask in (torch.rand(4, 8) < 0.9, torch.ones(4, 8, dtype=torch.bool)):

@@ -235,6 +235,7 @@ def test_report_says_what_was_chosen_and_why() -> None:
         "0.weight [100 × 100]: dense kept: density 31 % is above break-even 27 %",
         "2.weight [100 × 100]: sparse: density 5 % is below break-even 27 %",
         "4.weight [100 × 100]: untouched: it has no mask",
+        "NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes",
     ]
     # Above the break-even as well only the surviving weights are stored, and so held.
     assert [layer.held for layer in report_of(fast).layers] == [True, True, False]

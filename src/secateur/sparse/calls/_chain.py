@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
-from torch.autograd.function import once_differentiable
 
 from secateur._base import door
+from secateur.sparse.calls._limits import first_order
 from secateur.sparse.calls._tensors import addresses
 from secateur.sparse.plans import LayerPlan, native_chain
 
@@ -92,7 +92,7 @@ class _NativeChain(torch.autograd.Function):
         return _forward(x, plans, values, tensors[count:], work)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         plans: Plans = ctx.plans
         work, *values = ctx.saved_tensors
@@ -142,7 +142,7 @@ class _TorchCsr(torch.autograd.Function):
         return (_csr(plan.positions, values.detach(), plan.rows, plan.columns) @ x.t()).t().contiguous()
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         plan: LayerPlan = ctx.plan
         x, values = ctx.saved_tensors

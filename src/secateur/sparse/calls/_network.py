@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from secateur.sparse.calls._build import Network
+from secateur.sparse.calls._limits import first_order
 from secateur.sparse.calls._tensors import addresses, contiguous
 
 _SPARE = 2  # workspaces kept for each batch size
@@ -78,7 +78,7 @@ class _Run(torch.autograd.Function):
         return _forward(x, network, training, tensors, ctx.lease.work)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         saved: tuple[Tensor | None, ...] = ctx.saved_tensors
         need_x, _, _, *needs = ctx.needs_input_grad

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
-from torch.autograd.function import once_differentiable
 
 from secateur._base import door
+from secateur.sparse.calls._limits import first_order
 from secateur.sparse.calls._tensors import addresses, contiguous
 from secateur.sparse.plans import RecurrentPlan
 
@@ -108,7 +108,7 @@ class _Direction(torch.autograd.Function):
         return _forward(x, (h0, c0), how, weights, work, ctx.chunks)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *grads: Any) -> Tensors:  # type: ignore[override]
         how: Pass = ctx.how
         plan, (steps, samples, features) = how.plan, ctx.shape

@@ -7,6 +7,8 @@ from enum import Enum
 
 from torch import Tensor
 
+_NOTE = "NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes"
+
 
 class Choice(Enum):
     """How a layer runs."""
@@ -57,4 +59,7 @@ class Report:
         return tuple(layer.name for layer in self.layers if not layer.held and layer.kept < layer.numel)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.layers))
+        lines = list(map(str, self.layers))
+        if any(layer.held and len(layer.shape) > 1 for layer in self.layers):
+            lines.append(_NOTE)
+        return "\n".join(lines)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from numbers import Integral
 
 import torch
 from torch import nn
 
-from secateur._base.errors import MaskError
+from secateur._base.arguments import refuse_sparsified, require_model
+from secateur._base.behind import catch_up
+from secateur._base.errors import MaskError, SecateurError
 from secateur.holding import held, hold
-from secateur.masks import Masks
+from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._report import Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
@@ -54,6 +57,7 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
 
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
+        SecateurError: a model that is sparsified already, or in which two parameters share memory.
 
     >>> from secateur.sparse import BreakEven
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
@@ -65,9 +69,16 @@ def sparsify(model: nn.Module, masks: Masks, *, batch: int = 128, machine: Machi
     >>> print(report_of(fast))
     0.weight [64 × 64]: sparse: density 1.6 % is below break-even 30 %
     2.weight [8 × 64]: untouched: it has no mask
+    NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes
     """
-    if batch < 1:
-        raise ValueError(f"`batch` must be at least 1, got {batch}")
+    require_model(model, "sparsify(model, masks)")
+    require_masks(masks, "sparsify(model, masks)")
+    _refuse_options(batch, machine)
+    refuse_sparsified(model, "sparsify")
+    if hasattr(model, _REPORT):
+        raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
+    catch_up(model)
+    refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     _refuse_nan(masks, model)
     situation = Situation.of(model, masks, this_machine() if machine is None else machine, batch)
     lines: list[LayerReport] = []
@@ -102,6 +113,7 @@ def densify(model: nn.Module) -> nn.Module:
     >>> torch.equal(back.weight, layer.weight)
     True
     """
+    require_model(model, "densify(model)")
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
         if isinstance(module, DenseState):
@@ -117,6 +129,15 @@ def densify(model: nn.Module) -> nn.Module:
     if hasattr(dense, _REPORT):
         delattr(dense, _REPORT)
     return dense
+
+
+def _refuse_options(batch: object, machine: object) -> None:
+    if not isinstance(batch, Integral):
+        raise SecateurError(f"`batch` must be a number of samples, got {batch!r}")
+    if int(batch) < 1:
+        raise SecateurError(f"`batch` must be at least 1, got {batch}")
+    if machine is not None and not isinstance(machine, Machine):
+        raise SecateurError(f"`machine` must be a secateur.sparse.Machine, or None for this one, got {machine!r}")
 
 
 def _refuse_nan(masks: Masks, model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import Network, build_network, fits, refuse_lookers, run_network, slot_tensors
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
 from secateur.sparse.programs import Kind, Operation, Program
@@ -38,6 +38,7 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     def forward(self, x: Float[Tensor, "*image"]) -> Float[Tensor, "*result"]:
         """Convolve: [batch, input channels, (rows,) columns] → [batch, output channels, (rows,) columns]."""
+        refuse_lookers(x)
         geometry = self.plan.geometry
         if x.dim() not in (self.rank + 1, self.rank + 2) or x.shape[-self.rank - 1] != geometry.in_channels:
             raise ValueError(
@@ -66,7 +67,7 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
             self._warn_dense(x, self.values, stacklevel=5)
         g = self.plan.geometry
         convolve: Any = nn.functional.conv2d if self.rank == 2 else nn.functional.conv1d
-        return convolve(x, self.weight, self.bias, g.stride, g.padding, g.dilation, g.groups)
+        return convolve(x, self.plan.scatter(self.values), self.bias, g.stride, g.padding, g.dilation, g.groups)
 
     def dense(self) -> nn.Conv1d | nn.Conv2d:
         """Return the dense convolution, with copies of the weights as they are now, bit for bit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import fits, sparse_chain
+from secateur.sparse.calls import fits, refuse_lookers, sparse_chain
 from secateur.sparse.layers._onednn import dense_linear
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import LayerPlan, plan_layer
@@ -57,15 +57,16 @@ class SparseLinear(WeightState[LayerPlan]):
 
     def forward(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         """Multiply: [..., columns] → [..., rows]."""
+        refuse_lookers(x)
         if x.shape[-1] != self.plan.columns:
             raise ValueError(f"the input of SparseLinear must have {self.plan.columns} features, got {x.shape[-1]}")
         if self.compute_dense:
-            return dense_linear(x, self.weight, self.bias, onednn=self.onednn)
+            return dense_linear(x, self.plan.scatter(self.values), self.bias, onednn=self.onednn)
         if fits(x, self.values, self.bias):
             return sparse_chain(x, (self.plan,), (self.values,), (self.bias,))
         if x.numel():
             self._warn_dense(x, self.values, stacklevel=4)
-        return nn.functional.linear(x, self.weight, self.bias)
+        return nn.functional.linear(x, self.plan.scatter(self.values), self.bias)
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

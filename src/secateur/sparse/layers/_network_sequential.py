@@ -61,6 +61,12 @@ class NetworkSequential(SparseSequential):
         run = self._run_from(children, begin, x) if isinstance(children[begin], SparseConvolution) else None
         return None if run is None else (self._through(run, x), run.end)
 
+    def train(self, mode: bool = True) -> NetworkSequential:
+        """Set training or evaluation mode. What was folded is folded anew: `.data` is written without a trace."""
+        self.__dict__.pop("_folded", None)
+        super().train(mode)
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_folded")}
 

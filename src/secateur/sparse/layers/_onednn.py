@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from secateur._base.types import Float
-from secateur.sparse.calls import fits
+from secateur.sparse.calls import fits, looked_into
 
 
 def onednn_available() -> bool:
@@ -32,13 +31,14 @@ class _OneDnn(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
+        # With create_graph=True the gradients are differentiated again: torch's own products leave a graph.
+        product: Any = nn.functional.linear if torch.is_grad_enabled() else _product
         flat = grads[0].reshape(-1, weight.shape[0])
-        dx = _product(flat, weight.t()).view(x.shape) if need_x else None
-        dw = _product(flat.t(), x.reshape(-1, weight.shape[1]).t()) if need_weight else None
+        dx = product(flat, weight.t()).view(x.shape) if need_x else None
+        dw = product(flat.t(), x.reshape(-1, weight.shape[1]).t()) if need_weight else None
         return dx, dw, flat.sum(0) if need_bias and ctx.has_bias else None
 
 
@@ -50,7 +50,8 @@ def dense_linear(
     onednn: bool,
 ) -> Float[Tensor, "*batch rows"]:
     """Compute x Wᵀ + b, through oneDNN if `onednn` and if the tensors are what it takes, else through torch."""
-    if onednn and fits(x, weight, bias) and x.dim() >= 1 and not torch.is_autocast_enabled("cpu"):
+    plain = onednn and not looked_into(x) and fits(x, weight, bias) and x.dim() >= 1
+    if plain and not torch.is_autocast_enabled("cpu"):
         return _OneDnn.apply(x, weight, bias)  # type: ignore[return-value]
     return nn.functional.linear(x, weight, bias)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from secateur._base import door
-from secateur.sparse.calls import Pass, fits, run_direction
+from secateur.sparse.calls import Pass, fits, refuse_lookers, run_direction
 from secateur.sparse.layers._state import DenseState, take_survivors
 from secateur.sparse.plans import RecurrentPlan, plan_recurrent
 
@@ -104,6 +104,7 @@ class SparseRecurrent(DenseState):
                 through all steps.
             ValueError: an input or a first state of the wrong shape.
         """
+        refuse_lookers(input)
         if isinstance(input, PackedSequence):
             raise TypeError(
                 f"{type(self).__name__} does not take a PackedSequence: its kernels run every sample through every "
@@ -188,6 +189,12 @@ class SparseRecurrent(DenseState):
             weights = [part.scatter(values) for part, values in zip(plan.parts, tensors, strict=False)]
             found |= zip(self.options.names(suffix), weights + tensors[len(weights) :], strict=True)
         return found
+
+    def dense_shapes(self) -> dict[str, torch.Size]:
+        """Return the shapes of the dense weights."""
+        kinds = ("values_ih", "values_hh")
+        pairs = zip(self.options.suffixes, self.plans, strict=True)
+        return {f"{n}_{end}": part.shape for end, plan in pairs for n, part in zip(kinds, plan.parts, strict=True)}
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:

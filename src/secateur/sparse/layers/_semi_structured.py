@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Bool, Float
+from secateur.sparse.calls import looked_into
 from secateur.sparse.layers._state import fill
 
 _ROUNDS, _CALLS = 7, 20
@@ -54,9 +55,17 @@ class SemiStructuredLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         """Multiply: [..., columns] → [..., rows]."""
-        if self.training or torch.is_grad_enabled() or input.dtype is not self.weight.dtype or not input.numel():
+        dense = self.training or torch.is_grad_enabled() or looked_into(input)
+        if dense or input.dtype is not self.weight.dtype or not input.numel():
             return super().forward(input)
         return nn.functional.linear(input, self.compressed(), self.bias)
+
+    def train(self, mode: bool = True) -> SemiStructuredLinear:
+        """Set training or evaluation mode. What was compressed is made anew: `.data` is written without a trace."""
+        if mode or not self.training:
+            self._packed = None
+        super().train(mode)
+        return self
 
     def compressed(self) -> Tensor:
         """Return the compressed weight, made anew if the weight has changed."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.sparse.calls import fits, sparse_chain
+from secateur._base.errors import SecateurError
+from secateur.sparse.calls import fits, refuse_lookers, sparse_chain, text_for_lookers
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.programs import hooked
 
@@ -21,11 +22,15 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the children in order."""
+        refuse_lookers(input)
         children: list[Any] = list(self._modules.values())
         x, i = input, 0
         while i < len(children):
             x, i = self._run_at(children, i, x) or (children[i](x), i + 1)
         return x
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise SecateurError(text_for_lookers())  # torch.jit.script asks before it compiles
 
     def _run_at(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> tuple[Tensor, int] | None:
         """Run as many layers as one call takes, from `begin` on; return the output and which layer comes next."""

@@ -8,7 +8,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from secateur._base.errors import SecateurError
 from secateur._base.types import Float
+from secateur.sparse.calls import text_for_lookers
+from secateur.sparse.layers._built import built
 from secateur.sparse.plans import Survivors
 
 Plan = TypeVar("Plan", bound=Survivors)
@@ -19,9 +22,14 @@ class DenseState(nn.Module):
     """A module that stands for a dense one: it gives and takes its state_dict, and can become it again."""
 
     compute_dense: bool
+    stores_survivors = True  # `secateur._base.arguments` asks for it: floors below do not know these layers
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense tensors by name, connected to the parameters by autograd."""
+        raise NotImplementedError
+
+    def dense_shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of the dense tensor behind each parameter of surviving values, by the parameter's name."""
         raise NotImplementedError
 
     def take(self, name: str, found: Tensor) -> str | None:
@@ -31,6 +39,17 @@ class DenseState(nn.Module):
     def dense(self) -> nn.Module:
         """Return the dense module, with copies of the weights as they are now, bit for bit."""
         raise NotImplementedError
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("weight"):
+            raise SecateurError(
+                f"{type(self).__name__} has no {name!r} of its own to be set: it is built from the surviving values. "
+                "Bring a whole weight in by load_state_dict, or take secateur.densify(model)."
+            )
+        super().__setattr__(name, value)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise SecateurError(text_for_lookers())  # torch.jit.script asks before it compiles
 
     def _warn_dense(self, x: Tensor, values: Tensor, *, stacklevel: int) -> None:
         """Say why the kernels do not compute this input; `stacklevel` leads to the caller of the layer."""
@@ -44,7 +63,10 @@ class DenseState(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.dense_state().items():
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
+            own = tensor is self._parameters.get(name) or tensor is self._buffers.get(name)
+            value = tensor if keep_vars else tensor.detach()
+            whose = f"{type(self).__name__}.{name}"
+            destination[prefix + name] = value if own else built(value, whose, live=keep_vars)
 
     @torch.no_grad()
     def _load_from_state_dict(
@@ -91,12 +113,16 @@ class WeightState(DenseState, Generic[Plan]):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, built when asked for. Gradients flow through it into `values`."""
-        return self.plan.scatter(self.values)
+        """The dense weight, built when asked for, to be read. Gradients flow through it into `values`."""
+        return built(self.plan.scatter(self.values), f"{type(self).__name__}.weight", live=True)
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense weight and the bias."""
-        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        return {"weight": self.plan.scatter(self.values)} | ({} if self.bias is None else {"bias": self.bias})
+
+    def dense_shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of the dense weight."""
+        return {"values": self.plan.shape}
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:
