@@ -15,7 +15,7 @@ from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
-from secateur.pruning._refusals import refuse_offline, refuse_other_than_method, refuse_unscorable, report_left_out
+from secateur.pruning._refusals import refuse_offline, refuse_other_arguments, refuse_unscorable, report_left_out
 from secateur.selection import kept_count
 
 
@@ -58,8 +58,8 @@ def prune(
     >>> prune(model, methods.magnitude(density=0.25)).kept
     10
     """
+    refuse_other_arguments(model, method, "prune(model, method)")
     network = unwrap(model)
-    refuse_other_than_method(method)
     refuse_offline(method)
     params = prunable(network, only, biases=method.structure.biases)
     refuse_unscorable(params)
@@ -96,8 +96,8 @@ def scores(
     number per unit. With `normalise` they are divided by the sum of their magnitudes over all tensors: SNIP's
     s_j = |g_j| / Σ_k |g_k| (arXiv 1810.02340, eq. 6), which adds up to 1.
     """
+    refuse_other_arguments(model, method, "scores(model, method)")
     network = unwrap(model)
-    refuse_other_than_method(method)
     if method.score is None:
         raise SecateurError(f"{method.name} has gates and no score: what stays is learned while the network trains.")
     params = prunable(network, only, biases=method.structure.biases)

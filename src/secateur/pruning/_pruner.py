@@ -25,7 +25,7 @@ from secateur.pruning._prune import reusable
 from secateur.pruning._refusals import (
     refuse_closure,
     refuse_in_training,
-    refuse_other_than_method,
+    refuse_other_arguments,
     refuse_unscorable,
     report_left_out,
 )
@@ -75,7 +75,7 @@ class Pruner:
         generator: torch.Generator | None = None,
         allow_empty: bool = True,
     ) -> None:
-        refuse_other_than_method(method)
+        refuse_other_arguments(model, method, "Pruner(model, method)")
         self.method = method
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)

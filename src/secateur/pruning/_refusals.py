@@ -6,6 +6,7 @@ import warnings
 
 from torch import nn
 
+from secateur._base.arguments import require_model
 from secateur._base.errors import LeftOutWarning, ScoreError, SecateurError
 from secateur.axes import Method
 from secateur.masks import coverage
@@ -14,8 +15,11 @@ from secateur.measures import Needs, Params, check_online
 _NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
 
 
-def refuse_other_than_method(method: object) -> None:
-    """Refuse what is no method: its name, or the function that makes it."""
+def refuse_other_arguments(model: object, method: object, call: str) -> None:
+    """Refuse what is no model, and what is no method: its name, or the function that makes it."""
+    if isinstance(model, Method) and isinstance(method, nn.Module):
+        raise SecateurError(f"The model comes first: {call}.")
+    require_model(model, call)
     if isinstance(method, Method):
         return
     if isinstance(method, str):
