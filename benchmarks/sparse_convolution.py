@@ -122,7 +122,7 @@ def measure_whole(
     dense = {"stock": (make(net), x), "channels last": (make(net).to(memory_format=torch.channels_last), turned)}
     if compiled:
         dense["torch.compile"] = (torch.compile(make(net)), x)  # type: ignore[assignment]
-    fast = sparsify(base, masks, batch=batch)
+    fast = sparsify(base, masks, example_inputs=x)
     training = {name: loop(model, inputs, y) for name, (model, inputs) in dense.items()}
     training["module"] = loop(fast, x, y)
     if door.native is not None:

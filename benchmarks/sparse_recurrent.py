@@ -81,7 +81,7 @@ def measure(name: str, density: float, seconds: float, compiled: bool, clock: Ca
     }
     if compiled:
         dense["torch.compile"] = torch.compile(copy.deepcopy(base))  # type: ignore[assignment]
-    models = dense | {"module": sparsify(base, masks, batch=BATCH)}
+    models = dense | {"module": sparsify(base, masks, example_inputs=x)}
     training: dict[str, Callable[[], object]] = {n: loop(m, x, y) for n, m in models.items()}
     inference: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x)) for n, m in models.items()}
     one: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x[:1])) for n, m in models.items()}

@@ -144,7 +144,7 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
     dense = {"stock": net.build(), "oneDNN": through_onednn(net.build())}
     if compiled:
         dense["torch.compile"] = torch.compile(net.build())  # type: ignore[assignment]
-    fast = sparsify(base, masks, batch=net.batch)
+    fast = sparsify(base, masks, example_inputs=x)
     peer = sparseprop_model(copy.deepcopy(base))
     training = {name: loop(model, x, y) for name, model in dense.items()} | {"module": loop(fast, x, y)}
     if peer is not None:

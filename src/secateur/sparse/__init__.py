@@ -4,7 +4,8 @@
     step = compile_step(model, masks, loss, optimizer)  # a whole training step in one native call
 
 Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
-(the doors to the kernels); `layers`, `measured` (what is faster here) and `convert` on one side, `steps` on the other.
+(the doors to the kernels) and `timing` (what is faster here); `layers`, `measured` (break-evens) and `convert` on one
+side, `steps` on the other.
 """
 
 from __future__ import annotations

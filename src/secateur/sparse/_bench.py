@@ -85,7 +85,7 @@ def bench(
         compiled: also measure `torch.compile`, which may take minutes to compile.
         machine: measurements for `sparsify`; this machine's by default.
     """
-    models = _models(model, masks, max(1, len(inputs)), compiled, machine)
+    models = _models(model, masks, inputs, compiled, machine)
     subjects = [_eager(name, one, inputs, targets, optimizer(one.parameters())) for name, one in models.items()]
     fused = copy.deepcopy(model)
     updates = optimizer(fused.parameters())
@@ -103,7 +103,7 @@ def bench(
 
 
 def _models(
-    model: nn.Module, masks: Masks, batch: int, compiled: bool, machine: Machine | None
+    model: nn.Module, masks: Masks, inputs: Tensor, compiled: bool, machine: Machine | None
 ) -> dict[str, nn.Module]:
     """Copy the model in each way that runs in an ordinary loop."""
     models = {"dense, torch": copy.deepcopy(model)}
@@ -113,7 +113,7 @@ def _models(
         models["dense, torch.compile"] = torch.compile(copy.deepcopy(model))  # type: ignore[assignment]
     models["masked"] = copy.deepcopy(model)
     hold(models["masked"], masks)
-    models["sparsified"] = sparsify(model, masks, batch=batch, machine=machine)
+    models["sparsified"] = sparsify(model, masks, example_inputs=inputs, machine=machine)
     return models
 
 
