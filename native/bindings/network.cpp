@@ -69,8 +69,8 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
               int64_t dy_length, int64_t samples, bool training, uintptr_t work, int64_t work_length, uintptr_t dx,
               int64_t dx_length, int threads) {
   const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots(), true);
-  const float* from = batch_of(net.output(), dy, dy_length, samples, "the output's gradient");
   const NetLayout layout = net.layout(samples);
+  const float* from = batch_of(net.output(), dy, dy_length, samples, "the output's gradient");
   float* room = room_at(work, work_length, layout.floats, "the workspace");
   if (dx) room_at(dx, dx_length, samples * net.input().features(), "the input's gradient");
   Barrier barrier;
@@ -87,6 +87,7 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
 
 void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples, bool,
                     uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
+  if (!net.finished()) throw std::invalid_argument("the network is not finished");
   if (samples != 1) throw std::invalid_argument("it takes one sample, got " + std::to_string(samples));
   const auto values = floats(slots, net.slots());
   const float* input = batch_of(net.image(0), x, x_length, 1, "the input");

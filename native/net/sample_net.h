@@ -36,6 +36,7 @@ class SampleNet {
   const std::vector<Slot>& slots() const { return slots_; }
   const Image& output() const { return images_.back(); }
   int64_t floats() const { return floats_; }
+  bool finished() const { return finished_; }
   // How many of the threads offered one sample is worth.
   int threads_worth(int threads) const;
 

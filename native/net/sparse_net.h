@@ -143,7 +143,7 @@ class SparseNet {
   void finish(int output, bool flat);
 
   const NetBuffer& input() const { return buffers_.front(); }
-  const NetBuffer& output() const { return buffers_[size_t(output_)]; }
+  const NetBuffer& output() const { return buffers_.at(size_t(output_)); }
   const NetBuffer& image(int index) const { return buffers_.at(size_t(index)); }
   int output_index() const { return output_; }
   const std::vector<Slot>& slots() const { return slots_; }

@@ -3,6 +3,7 @@
 namespace secateur {
 
 NetStep::NetStep(std::shared_ptr<SparseNet> net) : net_(std::move(net)), trained_(net_->slots().size()) {
+  net_->layout(1);  // throws unless it is finished
   slots_.assign(net_->slots().size(), nullptr);
   gradients_.assign(net_->slots().size(), nullptr);
 }

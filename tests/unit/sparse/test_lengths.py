@@ -184,6 +184,25 @@ def test_calls_of_a_network(single: bool) -> None:
         torch.testing.assert_close(found[3], out.sum(0))
 
 
+@pytest.mark.parametrize("kind", ["SparseNet", "SampleNet"])
+def test_networks_that_are_not_finished_compute_nothing(kind: str) -> None:
+    native: Any = door.native
+    net = getattr(native, kind)(2, 3, 3)
+    x, out, work = torch.ones(1, 18), torch.ones(1, 18), torch.zeros(4000)
+    net.copy(0, False)
+    call = [[], *addresses(x), 1, False, *addresses(work, out), 1]
+    with pytest.raises(ValueError, match="the network is not finished"):
+        net.forward(*call)
+    if kind == "SparseNet":
+        with pytest.raises(ValueError, match="the network is not finished"):
+            net.backward([], [], *addresses(out), 1, False, *addresses(work, x), 1)
+        with pytest.raises(ValueError, match="the network is not finished"):
+            native.NetStep(net)
+    net.finish(1, False)
+    net.forward(*call)
+    assert torch.equal(out, x)
+
+
 @pytest.mark.parametrize("gru", [False, True])
 def test_calls_of_a_recurrent_layer(gru: bool) -> None:
     gates, units = (3 if gru else 4), 4
