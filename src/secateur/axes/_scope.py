@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
-from secateur.selection import kept_count, topk_mask
+from secateur.selection import Chosen, kept_count, topk_mask
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -68,7 +68,7 @@ def living(scores: Tensor) -> Tensor:
 
 def best_of_each(scores: Scores, counts: Mapping[str, int]) -> Keep:
     """The `counts` highest scores of each layer."""
-    return {name: topk_mask({name: tensor}, counts[name])[name] for name, tensor in scores.items()}
+    return Chosen.joined(topk_mask({name: tensor}, counts[name]) for name, tensor in scores.items())
 
 
 def kappa(density: float, size: int) -> int:
