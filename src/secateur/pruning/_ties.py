@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, TiedScoresWarning
-from secateur._base.zeros import all_true
+from secateur._base.zeros import all_true, count_true
 from secateur.axes import Score
 from secateur.measures import Needs
 from secateur.selection import Chosen
@@ -97,8 +97,8 @@ def _lowest(scores: Tensor, keep: Tensor) -> _Ties:
     if scores.dim() > 1:
         low = scores.flatten(1).amin(1)
         here = low == low.amin()
-        if 2 * int(here.count_nonzero()) < len(here):
+        if 2 * count_true(here) < len(here):
             scores, keep = scores[here], keep[here]
     value = low.amin()
     tied = scores == value
-    return _Ties(int((tied & keep).count_nonzero()), int(tied.count_nonzero()), float(value))
+    return _Ties(count_true(tied & keep), count_true(tied), float(value))
