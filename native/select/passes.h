@@ -51,8 +51,9 @@ inline void ask_for_huge_pages([[maybe_unused]] uint8_t* begin, [[maybe_unused]]
 // Fills the masks, keeps the first `keep_ties` of the scores equal to the threshold, and returns how many
 // such scores there are.
 template <class Bits>
-int64_t fill_masks(const SelectKernels<Bits>& kernels, const Addresses& scores, const std::vector<int64_t>& sizes,
-                   Bits threshold, int64_t keep_ties, const Addresses& masks, int threads) {
+int64_t fill_masks(const SelectKernels<Bits>& kernels, const std::vector<uintptr_t>& scores,
+                   const std::vector<int64_t>& sizes, Bits threshold, int64_t keep_ties,
+                   const std::vector<uintptr_t>& masks, int threads) {
   for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
     ask_for_huge_pages(at<uint8_t>(masks[tensor]), sizes[tensor]);
   }

@@ -42,7 +42,8 @@ struct Bracket {
 
 // The keys of a short run of scores from a random place in each of `runs` equal stretches of all scores.
 template <class Bits>
-std::vector<Bits> sample(const Addresses& scores, const std::vector<int64_t>& sizes, int64_t total, int64_t runs) {
+std::vector<Bits> sample(const std::vector<uintptr_t>& scores, const std::vector<int64_t>& sizes, int64_t total,
+                         int64_t runs) {
   std::vector<Bits> keys;
   keys.reserve(size_t(runs * run_length));
   const auto stretch = static_cast<uint32_t>(std::min<int64_t>(total / runs, UINT32_MAX));
@@ -62,7 +63,7 @@ std::vector<Bits> sample(const Addresses& scores, const std::vector<int64_t>& si
 
 // False: too many scores would be candidates.
 template <class Bits>
-bool find_bracket(const Addresses& scores, const std::vector<int64_t>& sizes, int64_t total, int64_t keep,
+bool find_bracket(const std::vector<uintptr_t>& scores, const std::vector<int64_t>& sizes, int64_t total, int64_t keep,
                   Bracket<Bits>& bracket) {
   bracket = {0, static_cast<Bits>(~Bits{0})};
   if (total <= few_scores) return true;
@@ -138,7 +139,7 @@ std::pair<Bits, int64_t> last_kept(const std::vector<Found<Bits>>& found, Bracke
 // Sets the mask of the `need` largest candidates, the first of equal ones; returns the key of the last one.
 template <class Bits>
 Bits keep_best(const std::vector<Found<Bits>>& found, Bracket<Bits> bracket, int64_t need,
-               const std::vector<Slice>& slices, const Addresses& masks) {
+               const std::vector<Slice>& slices, const std::vector<uintptr_t>& masks) {
   auto [threshold, ties] = last_kept(found, bracket, need);
   for (size_t i = 0; i < slices.size(); ++i) {
     uint8_t* mask = at<uint8_t>(masks[slices[i].tensor]) + slices[i].begin;
@@ -154,13 +155,15 @@ Bits keep_best(const std::vector<Found<Bits>>& found, Bracket<Bits> bracket, int
 }
 
 template <class Bits>
-Outcome topk(const SelectKernels<Bits>& kernels, const Addresses& scores,
-                              const std::vector<int64_t>& sizes, int64_t keep, const Addresses& masks, int threads) {
+Outcome topk(const SelectKernels<Bits>& kernels, const std::vector<uintptr_t>& scores,
+             const std::vector<int64_t>& sizes, int64_t keep, const std::vector<uintptr_t>& masks, int threads) {
   int64_t total = 0;
   for (int64_t size : sizes) total += size;
   Bracket<Bits> bracket;
   if (keep < 1 || keep > total || !find_bracket(scores, sizes, total, keep, bracket)) return undecided;
-  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) ask_for_huge_pages(at<uint8_t>(masks[tensor]), sizes[tensor]);
+  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
+    ask_for_huge_pages(at<uint8_t>(masks[tensor]), sizes[tensor]);
+  }
 
   const std::vector<Slice> slices = slices_of(sizes);
   const auto count = static_cast<int64_t>(slices.size());
@@ -182,8 +185,7 @@ Outcome topk(const SelectKernels<Bits>& kernels, const Addresses& scores,
     above += one.counts.above;
     largest = std::max(largest, one.counts.largest);
   }
-  if (candidates > most_candidates || largest >= infinity) return undecided;
-  if (above >= keep) return undecided;
+  if (candidates > most_candidates || largest >= infinity || above >= keep) return undecided;
   if (const int64_t need = keep - above - candidates; need > 0) {
     const int64_t equal = fill_masks(kernels, scores, sizes, bracket.low, need, masks, threads);
     return equal >= need ? Outcome{true, bracket.low} : undecided;
@@ -191,11 +193,18 @@ Outcome topk(const SelectKernels<Bits>& kernels, const Addresses& scores,
   return {true, keep_best(found, bracket, keep - above, slices, masks)};
 }
 
-Outcome topk_at(const Addresses& scores, const std::vector<int64_t>& sizes, int bytes, int64_t keep,
-                                 const Addresses& masks, int threads) {
-  if (bytes != 4 && bytes != 8) throw std::invalid_argument("scores must be float32 (4 bytes) or float64 (8 bytes)");
-  if (scores.size() != sizes.size() || masks.size() != sizes.size()) {
-    throw std::invalid_argument("every tensor needs an address, a size and a mask");
+void require(bool condition, const char* sentence) {
+  if (!condition) throw std::invalid_argument(sentence);
+}
+
+Outcome topk_at(const std::vector<uintptr_t>& scores, const std::vector<int64_t>& sizes, int bytes, int64_t keep,
+                const std::vector<uintptr_t>& masks, const std::vector<int64_t>& mask_sizes, int threads) {
+  require(bytes == 4 || bytes == 8, "scores must be float32 (4 bytes) or float64 (8 bytes)");
+  require(scores.size() == sizes.size(), "every tensor needs an address and a size");
+  require(masks.size() == sizes.size() && mask_sizes == sizes, "every tensor needs a mask of its size");
+  require(threads >= 1, "a pass needs at least one thread");
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    require(sizes[i] >= 0 && ((scores[i] && masks[i]) || !sizes[i]), "every tensor needs memory of its size");
   }
   if (bytes == 4) return topk(SECATEUR_TABLE(select_float32), scores, sizes, keep, masks, threads);
   return topk(SECATEUR_TABLE(select_float64), scores, sizes, keep, masks, threads);
@@ -206,9 +215,9 @@ Outcome topk_at(const Addresses& scores, const std::vector<int64_t>& sizes, int 
 void bind_topk(nanobind::module_& module) {
   using nanobind::arg;
   module.def("topk", &topk_at, nanobind::call_guard<nanobind::gil_scoped_release>(), arg("scores"), arg("sizes"),
-             arg("bytes"), arg("keep"), arg("masks"), arg("threads"),
-             "Write the masks of the `keep` largest scores and return (True, key of the last one kept), or (False, 0) if "
-             "nothing is decided: many scores tie, or one is NaN or infinite.");
+             arg("bytes"), arg("keep"), arg("masks"), arg("mask_sizes"), arg("threads"),
+             "Write the masks of the `keep` largest scores and return (True, key of the last one kept), or (False, 0) "
+             "if nothing is decided: many scores tie, or one is NaN or infinite.");
 }
 
 }  // namespace secateur

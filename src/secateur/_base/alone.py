@@ -32,5 +32,6 @@ _OF_ONE = _holders({"": torch.empty(1)}, "")  # counted in the same way for a te
 def _is_all_of_its_memory(tensor: Tensor) -> bool:
     plain = type(tensor) is Tensor and tensor.is_contiguous() and not tensor.requires_grad and not tensor.is_neg()
     storage = tensor.untyped_storage()
-    # What cannot be resized is memory of somebody else's: an array, a file, another process.
-    return plain and storage.nbytes() == tensor.numel() * tensor.itemsize and storage.resizable()
+    # What cannot be resized is memory of somebody else's: an array, a file.
+    own = storage.resizable() and not tensor.is_shared()
+    return plain and own and storage.nbytes() == tensor.numel() * tensor.itemsize

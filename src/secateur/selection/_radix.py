@@ -129,7 +129,7 @@ def topk(scores: Sequence[Tensor], keep: int, masks: Sequence[Tensor]) -> int | 
     """
     assert door.native is not None
     bytes_each, threads = scores[0].dtype.itemsize, _threads_for(scores)
-    decided, key = door.native.topk(*_where(scores), bytes_each, keep, _where(masks)[0], threads)
+    decided, key = door.native.topk(*_where(scores), bytes_each, keep, *_where(masks), threads)
     return key if decided else None
 
 
