@@ -67,7 +67,7 @@ bool find_bracket(const std::vector<uintptr_t>& scores, const std::vector<int64_
                   Bracket<Bits>& bracket) {
   bracket = {0, static_cast<Bits>(~Bits{0})};
   if (total <= few_scores) return true;
-  const int64_t runs = std::clamp<int64_t>(total / 256, few_scores / run_length, 1 << 14);
+  const int64_t runs = std::clamp<int64_t>(total / 512, few_scores / run_length, 1 << 14);
   std::vector<Bits> keys = sample<Bits>(scores, sizes, total, runs);
   const auto count = static_cast<int64_t>(keys.size());
   const double share = double(keep) / double(total);

@@ -14,7 +14,7 @@ def held_alone(holder: dict[str, Tensor], name: str) -> bool:
 
     False for a view or whatever has one, an expanded tensor, a buffer that autograd gave to two parameters, anything
     that a hook, a collector, an optimizer or a variable holds as well, memory of numpy's or of another process, and
-    wherever it cannot be told.
+    on an accelerator, where torch does not say whether other processes see it.
     """
     return _holders(holder, name) == _OF_ONE and _is_all_of_its_memory(holder[name])
 
