@@ -66,7 +66,8 @@ def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = N
     """
     given = dict(measures or {})
     bound: list[tuple[str, Measure]] = []
-    for argument, parameter in inspect.signature(function).parameters.items():
+    parameters = inspect.signature(function).parameters
+    for argument, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"`{_name(function)}`: a score names its evidence one by one; *{argument} is not possible.")
         if argument == _OUT and parameter.default is None:
@@ -84,7 +85,7 @@ def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = N
         raise TypeError(f"`{_name(function)}` has no argument {', '.join(map(repr, given))} to bind a measure to.")
     if not bound:
         raise TypeError(f"`{_name(function)}` asks for no evidence. Known: {', '.join(KNOWN)}.")
-    return Score(function, tuple(bound), takes_out=_OUT in inspect.signature(function).parameters)
+    return Score(function, tuple(bound), takes_out=_OUT in parameters)
 
 
 def _name(function: Any) -> str:
