@@ -15,14 +15,14 @@ import gc
 import json
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
-from selection import machine, peak_bytes
+from _common import add_own_time, clock_of
+from selection import Clock, machine, peak_bytes
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -76,7 +76,7 @@ def make(network: str) -> tuple[nn.Module, Batch]:
     return model.train(), (x, torch.randint(10, (size,), generator=generator))
 
 
-def time_all(network: str, rounds: int) -> dict[str, list[float]]:
+def time_all(network: str, rounds: int, clock: Clock) -> dict[str, list[float]]:
     model, batch = make(network)
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     seconds: dict[str, list[float]] = {name: [] for name in CANDIDATES}
@@ -84,10 +84,10 @@ def time_all(network: str, rounds: int) -> dict[str, list[float]]:
         for name, candidate in CANDIDATES.items():
             model.load_state_dict(initial)
             gc.collect()
-            start = time.perf_counter()
+            start = clock()
             candidate(model, batch)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
@@ -97,8 +97,8 @@ def peak_elsewhere(network: str, candidate: str, threads: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(network: str, rounds: int, threads: int) -> list[dict[str, str | float]]:
-    seconds = time_all(network, rounds)
+def measure(network: str, rounds: int, threads: int, clock: Clock) -> list[dict[str, str | float]]:
+    seconds = time_all(network, rounds, clock)
     reference = seconds["bare forward + backward"]
     peaks = {name: peak_elsewhere(network, name, threads) for name in CANDIDATES}
     base = peaks["bare forward + backward"]
@@ -130,9 +130,11 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by commas")
     parser.add_argument("--rounds", type=int, default=11, help="how often each candidate runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_own_time(parser)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--peak-of", choices=list(CANDIDATES), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    clock = clock_of(parser, chosen)
     torch.set_num_threads(chosen.threads)
     warnings.simplefilter("ignore")  # the textbook form and a random batch may empty a layer: no matter here
     networks = chosen.networks.split(",")
@@ -143,7 +145,7 @@ def main() -> None:
     print(" · ".join(f"{name} {value}" for name, value in machine(chosen.threads).items()))
     results = []
     for network in networks:
-        rows = measure(network, chosen.rounds, chosen.threads)
+        rows = measure(network, chosen.rounds, chosen.threads, clock)
         show(rows)
         results += rows
     if chosen.json:

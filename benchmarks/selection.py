@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +25,12 @@ from statistics import median
 
 import numpy as np
 import torch
+from _common import add_own_time, clock_of
 from torch import Tensor
 
 from secateur._base import door
 from secateur.selection import kept_count, topk_mask
+from secateur.sparse.measured import processor
 
 DENSITY = 0.05
 TENSORS = 8
@@ -38,6 +38,7 @@ RIVAL = "torch.topk"
 
 Scores = Mapping[str, Tensor]
 Candidate = Callable[[Scores, Tensor, int], object]
+Clock = Callable[[], float]
 
 
 def _native(scores: Scores, flat: Tensor, keep: int) -> object:
@@ -102,7 +103,7 @@ def available() -> dict[str, Candidate]:
     return {name: candidate for name, candidate in CANDIDATES.items() if name not in skipped}
 
 
-def time_all(size: int, rounds: int) -> dict[str, list[float]]:
+def time_all(size: int, rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Seconds of every candidate in every round, interleaved; one more round before them warms up."""
     scores, flat = make_scores(size)
     keep = kept_count(DENSITY, size)
@@ -110,10 +111,10 @@ def time_all(size: int, rounds: int) -> dict[str, list[float]]:
     for turn in range(rounds + 1):
         for name, candidate in available().items():
             gc.collect()
-            start = time.perf_counter()
+            start = clock()
             candidate(scores, flat, keep)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
@@ -143,8 +144,8 @@ def extra_memory_elsewhere(name: str, size: int, threads: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure(size: int, rounds: int, threads: int) -> list[Row]:
-    seconds = time_all(size, rounds)
+def measure(size: int, rounds: int, threads: int, clock: Clock) -> list[Row]:
+    seconds = time_all(size, rounds, clock)
     rival = median(seconds[RIVAL])
     return [
         Row(
@@ -174,7 +175,7 @@ def machine(threads: int) -> dict[str, str | int]:
     return {
         "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__,
-        "processor": platform.machine(),
+        "processor": processor(),
         "instruction_set": door.isa(),
         "threads": threads,
     }
@@ -185,9 +186,11 @@ def main() -> None:
     parser.add_argument("--sizes", default="1e6,1e7,1e8", help="numbers of scores, separated by commas")
     parser.add_argument("--rounds", type=int, default=5, help="how often each candidate runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    add_own_time(parser)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--memory-of", choices=list(CANDIDATES), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    clock = clock_of(parser, chosen)
     torch.set_num_threads(chosen.threads)
     sizes = [int(float(size)) for size in chosen.sizes.split(",")]
     if chosen.memory_of:
@@ -196,7 +199,7 @@ def main() -> None:
     print(" · ".join(f"{name} {value}" for name, value in machine(chosen.threads).items()))
     results = []
     for size in sizes:
-        rows = measure(size, chosen.rounds, chosen.threads)
+        rows = measure(size, chosen.rounds, chosen.threads, clock)
         show(rows)
         results += rows
     if chosen.json:

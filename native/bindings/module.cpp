@@ -6,6 +6,7 @@ namespace secateur {
 void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
+void bind_topk(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
 void bind_sparse_net(nanobind::module_& module);
@@ -25,6 +26,7 @@ NB_MODULE(_native, module) {
   secateur::bind_isa(module);
   secateur::bind_memory(module);
   secateur::bind_select(module);
+  secateur::bind_topk(module);
   secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);
   secateur::bind_sparse_net(module);

@@ -4,6 +4,7 @@
 // types, devices and layout before; that there is memory for everything is checked here.
 
 #include "select/select.h"
+#include "select/passes.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -13,36 +14,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
+#include "base/addresses.h"
+
 #ifdef _OPENMP
 #include <omp.h>
-#endif
-#ifdef __linux__
-#include <sys/mman.h>
 #endif
 
 namespace secateur {
 namespace {
-
-// Threads take slices of this many scores (1 MiB of float32) as they get free: on a busy machine one thread
-// may be much slower than another. One parallel loop runs over the slices of all tensors, because at the end of
-// each loop the threads wait for the slowest.
-constexpr int64_t slice_size = int64_t{1} << 18;
-
-struct Slice {
-  size_t tensor;
-  int64_t begin;
-  int64_t size;
-};
-
-std::vector<Slice> slices_of(const std::vector<int64_t>& sizes) {
-  std::vector<Slice> slices;
-  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
-    for (int64_t begin = 0; begin < sizes[tensor]; begin += slice_size) {
-      slices.push_back({tensor, begin, std::min(slice_size, sizes[tensor] - begin)});
-    }
-  }
-  return slices;
-}
 
 int this_thread() {
 #ifdef _OPENMP
@@ -50,11 +29,6 @@ int this_thread() {
 #else
   return 0;
 #endif
-}
-
-template <class Element>
-Element* at(uintptr_t address) {
-  return reinterpret_cast<Element*>(address);
 }
 
 // counts: one row of `digit_values` per thread, added to. The prefix does not matter for the top digit.
@@ -75,53 +49,6 @@ void count_digits(const SelectKernels<Bits>& kernels, const std::vector<uintptr_
       kernels.count_next_digit(first, slice.size, shift, prefix, row);
     }
   }
-}
-
-// A large mask is fresh memory, and its page faults would take twice as long as the selection itself.
-void ask_for_huge_pages([[maybe_unused]] uint8_t* begin, [[maybe_unused]] int64_t size) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t huge_page = uintptr_t{1} << 21;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + huge_page - 1) / huge_page * huge_page;
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(size)) / huge_page * huge_page;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // a hint: may fail
-#endif
-}
-
-// Fills the masks, keeps the first `keep_ties` of the scores equal to the threshold, and returns how many
-// such scores there are.
-template <class Bits>
-int64_t fill_masks(const SelectKernels<Bits>& kernels, const std::vector<uintptr_t>& scores,
-                   const std::vector<int64_t>& sizes, Bits threshold, int64_t keep_ties,
-                   const std::vector<uintptr_t>& masks, int threads) {
-  for (size_t tensor = 0; tensor < sizes.size(); ++tensor) {
-    ask_for_huge_pages(at<uint8_t>(masks[tensor]), sizes[tensor]);
-  }
-  const std::vector<Slice> slices = slices_of(sizes);
-  const int64_t count = static_cast<int64_t>(slices.size());
-  std::vector<int64_t> ties(slices.size());
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t i = 0; i < count; ++i) {
-    const Slice slice = slices[i];
-    ties[i] = kernels.fill_mask(at<const Bits>(scores[slice.tensor]) + slice.begin, slice.size, threshold,
-                                at<uint8_t>(masks[slice.tensor]) + slice.begin);
-  }
-
-  // Lower index first: every slice gets what the slices before it have left of the quota.
-  std::vector<int64_t> quota(slices.size());
-  int64_t total = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    quota[i] = std::max<int64_t>(0, std::min(ties[i], keep_ties - total));
-    total += ties[i];
-  }
-  if (total <= keep_ties) return total;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t i = 0; i < count; ++i) {
-    if (quota[i] == ties[i]) continue;
-    const Slice slice = slices[i];
-    kernels.trim_ties(at<const Bits>(scores[slice.tensor]) + slice.begin, slice.size, threshold, quota[i],
-                      at<uint8_t>(masks[slice.tensor]) + slice.begin);
-  }
-  return total;
 }
 
 void require(bool condition, const char* sentence) {

@@ -10,16 +10,6 @@ namespace {
 
 constexpr int block_size = 64;
 
-// The key of a score: unsigned, in the order of the numbers. Negative numbers are stored as sign and
-// magnitude, so their order is turned round by flipping all bits; positive ones only move above them.
-template <class Bits>
-inline Bits key_of(Bits bits) {
-  constexpr Bits sign = Bits{1} << (sizeof(Bits) * 8 - 1);
-  const Bits canonical = bits == sign ? Bits{0} : bits;  // -0.0 ties with +0.0
-  const Bits flip = (canonical & sign) != 0 ? ~Bits{0} : sign;
-  return canonical ^ flip;
-}
-
 template <class Bits>
 void count_first_digit(const Bits* scores, int64_t size, int64_t* counts) {
   constexpr int shift = sizeof(Bits) * 8 - digit_bits;
@@ -89,11 +79,60 @@ void trim_ties(const Bits* scores, int64_t size, Bits threshold, int64_t keep, u
   }
 }
 
+inline uint64_t eight(const uint8_t* bytes) {
+  uint64_t word;
+  __builtin_memcpy(&word, bytes, 8);
+  return word;
+}
+
+// First without branches, in vectors: 0 below the bracket, 1 in it, 2 above. Then eight of these bytes at a time.
+template <class Bits>
+int64_t split(const Bits* scores, int64_t size, Bits low, Bits high, uint8_t* mask, Candidate<Bits>* found,
+              SplitCounts<Bits>* counts) {
+  constexpr Bits magnitude = ~Bits{0} >> 1;
+  constexpr uint64_t ones = 0x0101010101010101u;
+  alignas(64) uint8_t grade[split_size];
+  Bits largest = counts->largest;
+  for (int64_t i = 0; i < size; ++i) {
+    const Bits key = key_of(scores[i]), length = scores[i] & magnitude;
+    grade[i] = static_cast<uint8_t>((key > low) + (key > high));
+    largest = length > largest ? length : largest;
+  }
+  counts->largest = largest;
+
+  // Where a group of eight has candidates is noted without a branch: it could not be predicted.
+  uint16_t groups[split_size / 8];
+  int64_t noted = 0, above = 0, i = 0;
+  for (; i + 8 <= size; i += 8) {
+    const uint64_t grades = eight(grade + i), kept = grades >> 1 & ones;
+    __builtin_memcpy(mask + i, &kept, 8);
+    above += __builtin_popcountll(kept);
+    groups[noted] = static_cast<uint16_t>(i);
+    noted += (grades & ones) != 0;
+  }
+  int64_t candidates = 0;
+  for (int64_t group = 0; group < noted; ++group) {
+    for (uint64_t inside = eight(grade + groups[group]) & ones; inside != 0; inside &= inside - 1) {
+      const int64_t j = groups[group] + (__builtin_ctzll(inside) >> 3);
+      found[candidates++] = {static_cast<Bits>(j), key_of(scores[j])};
+    }
+  }
+  for (; i < size; ++i) {
+    mask[i] = grade[i] >> 1;
+    above += grade[i] >> 1;
+    if (grade[i] == 1) found[candidates++] = {static_cast<Bits>(i), key_of(scores[i])};
+  }
+  counts->above += above;
+  return candidates;
+}
+
 }  // namespace
 
 const SelectKernels<uint32_t> select_float32 = {
-    count_first_digit<uint32_t>, count_next_digit<uint32_t>, fill_mask<uint32_t>, trim_ties<uint32_t>};
+    count_first_digit<uint32_t>, count_next_digit<uint32_t>, fill_mask<uint32_t>, trim_ties<uint32_t>,
+    split<uint32_t>};
 const SelectKernels<uint64_t> select_float64 = {
-    count_first_digit<uint64_t>, count_next_digit<uint64_t>, fill_mask<uint64_t>, trim_ties<uint64_t>};
+    count_first_digit<uint64_t>, count_next_digit<uint64_t>, fill_mask<uint64_t>, trim_ties<uint64_t>,
+    split<uint64_t>};
 
 }  // namespace secateur::SECATEUR_ISA

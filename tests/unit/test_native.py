@@ -80,13 +80,15 @@ def test_every_instruction_set_selects_the_same() -> None:
     supported = native.supported_isas()
     assert supported[0] == "portable"
     values = torch.randn(100_003, generator=torch.Generator().manual_seed(1))
-    scores = {"a": values, "b": (values * 4).round().double(), "c": values[:63].bfloat16()}
+    mixed = {"a": values, "b": (values * 4).round().double(), "c": values[:63].bfloat16()}
+    floats, doubles = {"d": values, "e": values[:63] * 2}, {"f": values.double()}
+    scores = mixed | floats | doubles
     found = {}
     try:
         for isa in supported:
             native.use_isa(isa)
             assert door.isa() == isa
-            found[isa] = topk_mask(scores, 70_001)
+            found[isa] = topk_mask(mixed, 70_001) | topk_mask(floats, 5001) | topk_mask(doubles, 5001)
     finally:
         native.use_isa(best)
     for isa in supported[1:]:

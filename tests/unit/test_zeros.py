@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateur._base import door
-from secateur._base.zeros import zero_
+from secateur._base.zeros import all_true, count_true, zero_
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
@@ -49,3 +49,18 @@ def test_autograd_notices_a_write_between_forward_and_backward() -> None:
         zero_(weight, torch.tensor([True, False, False]))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 255 * 64, 256 * 64 + 1, 70_001, 200_000])
+def test_flags_are_counted(size: int, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr(door, "native", None)
+    for flags in (torch.rand(size) < 0.3, torch.ones(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)):
+        assert count_true(flags) == sum(flags.tolist())
+    assert all_true(flags) == (size == 0)
+
+
+def test_flags_are_counted_however_they_lie() -> None:
+    flags = torch.tensor([[True, False, True], [False, False, True]])
+    assert count_true(flags.T) == 3 and count_true(flags[:, ::2]) == 3 and count_true(flags[:1].expand(5, 3)) == 10

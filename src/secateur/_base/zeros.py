@@ -1,4 +1,4 @@
-"""Write zeros over the pruned entries of a tensor, at the speed of memory where the compiled kernels fit."""
+"""Zeros over the pruned entries of a tensor, and counts of flags, at the speed of memory where the kernels fit."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ def zero_(tensor: Tensor, flags: Bool[Tensor, "..."], *, when: bool = True) -> N
         tensor.masked_fill_(flags if when else ~flags, 0)
         return
     size = tensor.numel()
-    threads = min(torch.get_num_threads(), 1 + size // _ENTRIES_PER_THREAD)
-    native.zero(tensor.data_ptr(), size, flags.data_ptr(), flags.numel(), when, tensor.itemsize, threads)
+    native.zero(tensor.data_ptr(), size, flags.data_ptr(), flags.numel(), when, tensor.itemsize, _threads_for(size))
     torch.autograd.graph.increment_version(tensor)  # autograd must notice, as after any write in place
+
+
+def _threads_for(size: int) -> int:
+    return min(torch.get_num_threads(), 1 + size // _ENTRIES_PER_THREAD)
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -41,4 +44,12 @@ def all_true(bits: Tensor) -> bool:
     """Whether every entry of a boolean tensor is True: at once for one value expanded, else in one quick pass."""
     if bits.numel() and not any(bits.stride()):
         return bool(bits[(0,) * bits.dim()])
-    return int(bits.count_nonzero()) == bits.numel()
+    return count_true(bits) == bits.numel()
+
+
+def count_true(bits: Bool[Tensor, "..."]) -> int:
+    """How many entries of a boolean tensor are True, at the speed of memory where the compiled kernels fit."""
+    native = door.native
+    if native is None or not _plain(bits):
+        return int(bits.count_nonzero())
+    return native.count(bits.data_ptr(), bits.numel(), _threads_for(bits.numel()))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
-from secateur.selection import kept_count, topk_mask
+from secateur._base.zeros import count_true
+from secateur.selection import Chosen, kept_count, topk_mask
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -68,7 +69,7 @@ def living(scores: Tensor) -> Tensor:
 
 def best_of_each(scores: Scores, counts: Mapping[str, int]) -> Keep:
     """The `counts` highest scores of each layer."""
-    return {name: topk_mask({name: tensor}, counts[name])[name] for name, tensor in scores.items()}
+    return Chosen.joined(topk_mask({name: tensor}, counts[name]) for name, tensor in scores.items())
 
 
 def kappa(density: float, size: int) -> int:
@@ -123,7 +124,7 @@ class _Inverted:
             keep = self.scope.choose(turned, shapes, density)
         else:
             own = self.scope.choose(scores, shapes, density)
-            keep = best_of_each(turned, {name: int(bits.count_nonzero()) for name, bits in own.items()})
+            keep = best_of_each(turned, {name: count_true(bits) for name, bits in own.items()})
         return {name: _reverse(keep[name]) for name in scores}
 
 
@@ -170,12 +171,12 @@ class _Floored:
     at_least: int
 
     def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
-        floors = {name: min(self.at_least, int(living(tensor).count_nonzero())) for name, tensor in scores.items()}
+        floors = {name: min(self.at_least, count_true(living(tensor))) for name, tensor in scores.items()}
         rich, keep = dict(scores), self.scope.choose(scores, shapes, density)
         left = _count(keep)
         if self.scope.counted and left < sum(floors.values()):
             self._refuse(sum(floors.values()), sum(tensor.numel() for tensor in scores.values()), density, left)
-        while poor := [name for name in rich if int(keep[name].count_nonzero()) < floors[name]]:
+        while poor := [name for name in rich if count_true(keep[name]) < floors[name]]:
             keep |= best_of_each({name: rich.pop(name) for name in poor}, floors)
             left -= sum(floors[name] for name in poor)
             if left == 0:  # nothing alive in the others
@@ -194,4 +195,4 @@ class _Floored:
 
 
 def _count(keep: Keep) -> int:
-    return sum(int(bits.count_nonzero()) for bits in keep.values())
+    return sum(count_true(bits) for bits in keep.values())

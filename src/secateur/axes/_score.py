@@ -14,6 +14,8 @@ from secateur.measures import KNOWN, Measure, Needs, at_least_float32
 
 ScoreFunction = Callable[..., Tensor]
 
+_OUT = "out"
+
 
 @dataclass(frozen=True)
 class Score:
@@ -22,19 +24,28 @@ class Score:
     `function` is called once per parameter with that parameter's evidence and returns one number per weight (the
     parameter's shape), or one per unit of the method's structure; a higher score means keep. Its arguments are
     float32 at least, whatever the model's dtype, and read-only: other scores may ask for the same evidence.
+
+    A function may have one more argument, `out`, None by default: a tensor like the result to make it in, as torch's
+    own `out`. It is given where nobody reads some evidence afterwards, and is then that argument's own memory: for one
+    operation entry by entry, the first.
     """
 
     function: ScoreFunction
     measures: tuple[tuple[str, Measure], ...] = field(repr=False)
+    takes_out: bool = field(default=False, repr=False)
 
     @property
     def needs(self) -> Needs:
         """What a user must bring: the most that any of the measures needs."""
         return max((measure.needs for _, measure in self.measures), default=Needs.NOTHING)
 
-    def __call__(self, evidence: Mapping[str, Mapping[str, Tensor]], name: str) -> Tensor:
-        """Score one parameter."""
-        arguments = {argument: at_least_float32(evidence[measure.name][name]) for argument, measure in self.measures}
+    def __call__(self, evidence: Mapping[str, Mapping[str, Tensor]], name: str, *, out: Tensor | None = None) -> Tensor:
+        """Score one parameter; in `out`, where the function takes it."""
+        arguments: dict[str, Tensor | None] = {
+            argument: at_least_float32(evidence[measure.name][name]) for argument, measure in self.measures
+        }
+        if self.takes_out:
+            arguments[_OUT] = out
         scores = self.function(**arguments)
         if not isinstance(scores, Tensor):
             raise ScoreError(
@@ -55,9 +66,12 @@ def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = N
     """
     given = dict(measures or {})
     bound: list[tuple[str, Measure]] = []
-    for argument, parameter in inspect.signature(function).parameters.items():
+    parameters = inspect.signature(function).parameters
+    for argument, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"`{_name(function)}`: a score names its evidence one by one; *{argument} is not possible.")
+        if argument == _OUT and parameter.default is None:
+            continue
         if argument in given:
             bound.append((argument, given.pop(argument)))
         elif argument in KNOWN:
@@ -71,7 +85,7 @@ def measured(function: ScoreFunction, measures: Mapping[str, Measure] | None = N
         raise TypeError(f"`{_name(function)}` has no argument {', '.join(map(repr, given))} to bind a measure to.")
     if not bound:
         raise TypeError(f"`{_name(function)}` asks for no evidence. Known: {', '.join(KNOWN)}.")
-    return Score(function, tuple(bound))
+    return Score(function, tuple(bound), takes_out=_OUT in parameters)
 
 
 def _name(function: Any) -> str:

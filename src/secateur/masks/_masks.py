@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from secateur._base import shards
 from secateur._base.arguments import if_sparsified, require_model
 from secateur._base.errors import MaskError, nearest
-from secateur._base.zeros import zero_
+from secateur._base.zeros import count_true, zero_
 from secateur.masks import _file
 from secateur.masks._prunable import Only, prunable
 
@@ -113,8 +113,7 @@ class Masks(Mapping[str, Tensor]):
         """List name, shape, kept and total count of each parameter, in order."""
         if self._layers is None:
             self._layers = tuple(
-                LayerDensity(name, tuple(mask.shape), int(mask.count_nonzero()), mask.numel())
-                for name, mask in self.items()
+                LayerDensity(name, tuple(mask.shape), count_true(mask), mask.numel()) for name, mask in self.items()
             )
         return list(self._layers)
 

@@ -73,7 +73,8 @@ class Collector(Protocol):
         """Return one tensor per parameter of which anything is known.
 
         It may be called again and again, with updates between. The tensors are never written by the collector again,
-        nor by who asked for them: several scores read the same ones.
+        nor by who asked for them: several scores read the same ones. What nobody but the last reader holds may be
+        written over.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from secateur.axes import Method, measured, method
@@ -11,8 +12,8 @@ from secateur.axes.structure import weights
 from secateur.measures import grad
 
 
-def score(weight: Tensor, grad: Tensor) -> Tensor:
-    return (weight * grad).abs_()
+def score(weight: Tensor, grad: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.mul(weight, grad, out=out).abs_()
 
 
 def snip_it(density: float, *, halvings: int = 5) -> Method:

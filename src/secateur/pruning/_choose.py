@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from secateur._base.alone import held_alone
 from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, Score, Structure
@@ -15,6 +16,8 @@ from secateur.masks import Masks
 from secateur.pruning._ties import report_ties
 
 Scores = Mapping[str, Tensor]
+
+_AS_SCORED = (torch.float32, torch.float64)  # evidence of these types is not converted before it is scored
 
 
 def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Tensor]:
@@ -46,13 +49,13 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
 def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bool = False) -> dict[str, Tensor]:
     """Score every parameter's units: per weight and reduced by the structure, or given per unit.
 
-    With `spend` the evidence of a parameter is let go of once it is scored, so that scores never need the memory of a
-    second network: for whoever is the last to read it.
+    With `spend` the evidence of a parameter is let go of once it is scored, or the scores are made in its memory, so
+    that they never need that of a second network: for whoever is the last to read it.
     """
     found = {}
     with torch.no_grad():
         for name, parameter in moment.params.items():
-            scores = score(moment.evidence, name)
+            scores = score(moment.evidence, name, out=_to_spend(score, moment, name) if spend else None)
             if scores.shape == parameter.shape:
                 found[name] = structure.scores(name, moment.canonical(name, scores))
             else:
@@ -60,6 +63,17 @@ def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bo
             for _, measure in score.measures if spend else ():
                 moment.evidence[measure.name].pop(name, None)
     return found
+
+
+def _to_spend(score: Score, moment: Moment, name: str) -> Tensor | None:
+    """Evidence of this parameter that nobody else holds and that is like its scores; most often autograd's gradient."""
+    if not score.takes_out:
+        return None
+    parts = [moment.evidence[measure.name] for _, measure in score.measures]
+    kinds = {(part[name].shape, torch.promote_types(part[name].dtype, torch.float32)) for part in parts}
+    if len(kinds) > 1:  # the result would be like none of them, or like one by rounding
+        return None
+    return next((part[name] for part in parts if held_alone(part, name) and part[name].dtype in _AS_SCORED), None)
 
 
 def _per_unit(scores: Tensor, structure: Structure, name: str, moment: Moment) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur._base.zeros import all_true
+from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
@@ -161,7 +161,7 @@ def _present(network: nn.Module, method: Method, masks: Masks | None, params: Pa
     alive |= {name: bits.to(alive[name].device) for name, bits in masks.items()}
     revives = method.regrow is not None and method.regrow.revives
     wanted, total = method.schedule.final, sum(bits.numel() for bits in alive.values())
-    kept = sum(int(bits.count_nonzero()) for bits in alive.values())
+    kept = sum(count_true(bits) for bits in alive.values())
     if not revives and wanted is not None and kept_count(wanted, total) > kept:
         raise SecateurError(
             f"`masks` keep {kept} of {total} weights, fewer than density={wanted:g} asks for, and {method.name} brings "

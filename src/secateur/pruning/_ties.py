@@ -9,11 +9,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, TiedScoresWarning
-from secateur._base.zeros import all_true
+from secateur._base.zeros import all_true, count_true
 from secateur.axes import Score
 from secateur.measures import Needs
+from secateur.selection import Chosen
 
 Bits = Mapping[str, Tensor]
+
+_PROBES = 1 << 12
 
 
 class _Ties(NamedTuple):
@@ -34,10 +37,17 @@ def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, sc
         score: what made the scores; the weights' own values may all be equal, a measurement may not.
         warn: whether what is chosen here is the result; before that, a later round sees the weights again.
     """
-    living = {name: _living(scores[name], keep[name], None if alive is None else alive[name]) for name in scores}
+    clear = {name for name in scores if alive is None and _reaches_below(scores[name], _least_kept(keep, name, scores))}
+    living = {
+        name: _living(tensor, keep[name], None if alive is None else alive[name])
+        for name, tensor in scores.items()
+        if name not in clear
+    }
     found = {name: _lowest(*both) for name, both in living.items() if both[0].numel()}
     equal = {ties.score for ties in found.values()}
-    all_equal = len(equal) == 1 and all(ties.all == living[name][0].numel() for name, ties in found.items())
+    all_equal = (
+        not clear and len(equal) == 1 and all(ties.all == living[name][0].numel() for name, ties in found.items())
+    )
     some_go = any(not all_true(bits) for _, bits in living.values()) if all_equal else True
     if all_equal and some_go and score.needs is not Needs.NOTHING:
         raise ScoreError(
@@ -67,13 +77,28 @@ def _living(scores: Tensor, keep: Tensor, alive: Tensor | None) -> tuple[Tensor,
     return (scores, keep) if alive is None else (scores[alive], keep[alive])
 
 
+def _least_kept(keep: Bits, name: str, scores: Bits) -> float | None:
+    return keep.lower_bound(name, scores[name]) if isinstance(keep, Chosen) else None
+
+
+def _reaches_below(scores: Tensor, least: float | None) -> bool:
+    """Whether some of these scores is seen to be lower than all that are kept: then no lowest one is, equal or not.
+
+    A few of them are looked at, and nearly always that is enough.
+    """
+    if least is None:
+        return False
+    return bool((scores.reshape(-1)[:: max(1, scores.numel() // _PROBES)] < least).any())
+
+
 def _lowest(scores: Tensor, keep: Tensor) -> _Ties:
-    """Count the units that share the lowest score. Rows without any are not looked at twice."""
+    """Count the units that share the lowest score. Where few rows have any, only those are looked at again."""
     low = scores
     if scores.dim() > 1:
         low = scores.flatten(1).amin(1)
         here = low == low.amin()
-        scores, keep = scores[here], keep[here]
+        if 2 * count_true(here) < len(here):
+            scores, keep = scores[here], keep[here]
     value = low.amin()
     tied = scores == value
-    return _Ties(int((tied & keep).count_nonzero()), int(tied.count_nonzero()), float(value))
+    return _Ties(count_true(tied & keep), count_true(tied), float(value))

@@ -16,6 +16,7 @@ from torch import Tensor
 from secateur._base.errors import SecateurError, density_refusal
 from secateur._base.types import Bool, Shaped
 from secateur.selection import _cut, _radix
+from secateur.selection._chosen import Chosen
 from secateur.selection._rankable import require_costs, require_finite, require_rankable
 
 __all__ = ["at_least", "best_prefix", "check_density", "kept_count", "topk_mask", "topk_rows"]
@@ -50,21 +51,22 @@ def kept_count(density: float, total: int) -> int:
     return min(total, math.floor(density * total + 0.5))
 
 
-def topk_mask(scores: Mapping[str, Tensor], keep: int) -> dict[str, Bool[Tensor, "..."]]:
+def topk_mask(scores: Mapping[str, Tensor], keep: int) -> Chosen:
     """Keep the `keep` highest scores over all tensors together; True is kept.
 
     Exactly `keep` entries are True. Of equal scores (-0.0 equals +0.0) the one with the lower index is
     kept: the order of the mapping first, then the flat index. So a larger `keep` only adds entries. Tensors
     may differ in dtype and device; values are compared exactly, as float32 or float64. Time is linear in
-    the number of scores N, and besides the masks (one byte per score) the memory used does not grow with N:
-    nothing is copied, sorted or concatenated.
+    the number of scores N, and besides the masks (one byte per score) the memory used is bounded, however large
+    N is: nothing is copied or concatenated, and only the few scores near the cut are sorted out by themselves.
 
     Args:
         scores: name → scores of any shape, real and finite; higher means keep.
         keep: how many stay, in [0, N]; see `kept_count`.
 
     Returns:
-        name → boolean mask of the scores' shape, on their device.
+        name → boolean mask of the scores' shape, on their device; a dictionary that also knows the
+        `lower_bound` of what is kept.
 
     Raises:
         ScoreError: NaN or infinite scores (the tensor is named), or a tensor that cannot be ranked.
@@ -82,7 +84,7 @@ def topk_mask(scores: Mapping[str, Tensor], keep: int) -> dict[str, Bool[Tensor,
             "`kept_count(density, total)` turns a density into a count."
         )
     with torch.no_grad():
-        return _cut.masks_of(scores, _cut.by_count(scores, keep))
+        return _cut.best(scores, keep)
 
 
 def best_prefix(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.selection import _radix
+from secateur.selection._chosen import Chosen
 from secateur.selection._radix import DIGIT_BITS, DIGITS, Counts
 from secateur.selection._rankable import require_finite
 
@@ -55,18 +56,33 @@ def by_count(scores: Mapping[str, Tensor], keep: int) -> Cut:
     return Cut(prefix, need, dtype)
 
 
-def masks_of(scores: Mapping[str, Tensor], cut: Cut) -> dict[str, Tensor]:
-    """The masks of a cut; ties are kept in the order of the mapping, then of the flat index."""
+def best(scores: Mapping[str, Tensor], keep: int) -> Chosen:
+    """The masks of the `keep` highest scores; ScoreError if some are NaN or infinite."""
     masks = {name: _empty_mask(tensor) for name, tensor in scores.items()}
-    if scores and all(_radix.in_place(tensor, cut.dtype) for tensor in scores.values()):
+    dtype, threshold = _radix.key_dtype(scores.values()), None
+    if keep and _in_place(scores, dtype):
+        threshold = _radix.topk(list(scores.values()), keep, list(masks.values()))
+    if threshold is None:
+        cut = by_count(scores, keep)
+        _fill(scores, cut, masks)
+        threshold = cut.threshold
+    return Chosen(masks, of=scores, at_least=_radix.value_of(threshold, dtype)) if keep else Chosen(masks)
+
+
+def _in_place(scores: Mapping[str, Tensor], dtype: torch.dtype) -> bool:
+    return bool(scores) and all(_radix.in_place(tensor, dtype) for tensor in scores.values())
+
+
+def _fill(scores: Mapping[str, Tensor], cut: Cut, masks: Mapping[str, Tensor]) -> None:
+    """Write the masks of a cut; ties are kept in the order of the mapping, then of the flat index."""
+    if _in_place(scores, cut.dtype):
         _radix.fill_masks(list(scores.values()), cut.threshold, cut.ties, list(masks.values()))
-        return masks
+        return
     left = cut.ties
     for name, tensor in scores.items():
         for part, here in _parts_with_place(tensor, cut.dtype):
             found = _radix.fill_masks([part], cut.threshold, left, [masks[name].view(-1)[here]])
             left = max(0, left - found)
-    return masks
 
 
 def masks_within(scores: Mapping[str, Tensor], cost: Mapping[str, Cost], budget: float) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 Scores are compared by an unsigned integer key in the order of the numbers (-0.0 and +0.0 share one key),
 read in digits of 16 bits: two for float32, four for float64. Each pass reads the scores where they lie: in
 the compiled kernels for tensors on the CPU, in torch operations over parts of fixed size elsewhere. Both
-give the same bits.
+give the same bits. Where all scores lie in the CPU's memory and few tie, the kernels do it in one pass.
 """
 
 from __future__ import annotations
 
+import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -32,6 +34,7 @@ _ACCELERATOR_PARTS = 16
 # A thread for fewer scores than this costs more (its own row of counts) than it saves.
 _SCORES_PER_THREAD = 1 << 20
 
+_FORMATS = {torch.float32: "=f", torch.float64: "=d"}
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 _NARROW_INTEGERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16}
 
@@ -114,6 +117,22 @@ def fill_masks(scores: Sequence[Tensor], threshold: int, keep_ties: int, masks: 
     return found
 
 
+def topk(scores: Sequence[Tensor], keep: int, masks: Sequence[Tensor]) -> int | None:
+    """Write the masks of the `keep` highest scores in one pass; return the key of the last one kept.
+
+    None: nothing is decided, since many scores tie or one is not finite, and the masks hold anything.
+
+    Args:
+        scores: tensors that lie `in_place`.
+        keep: how many stay, at least one.
+        masks: the result: contiguous boolean tensors of the same sizes, written.
+    """
+    assert door.native is not None
+    bytes_each, threads = scores[0].dtype.itemsize, _threads_for(scores)
+    decided, key = door.native.topk(*_where(scores), bytes_each, keep, *_where(masks), threads)
+    return key if decided else None
+
+
 def in_place(scores: Tensor, dtype: torch.dtype) -> bool:
     """Whether the compiled kernels can read this tensor where it lies, as scores of `dtype`."""
     on_cpu = door.native is not None and scores.device.type == "cpu"
@@ -153,6 +172,14 @@ def signed_keys(scores: Tensor) -> Tensor:
 def signed(key: int, dtype: torch.dtype) -> int:
     """The unsigned key as it stands among `signed_keys`."""
     return key - (1 << (key_bits(dtype) - 1))
+
+
+def value_of(key: int, dtype: torch.dtype) -> float:
+    """The score of this key."""
+    bits = key_bits(dtype)
+    sign = 1 << (bits - 1)
+    stored = key ^ sign if key & sign else key ^ ((1 << bits) - 1)
+    return struct.unpack(_FORMATS[dtype], stored.to_bytes(bits // 8, sys.byteorder))[0]
 
 
 def matching_digits(scores: Tensor, shift: int, prefix: int) -> tuple[Tensor, Tensor | None]:
