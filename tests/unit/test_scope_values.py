@@ -73,3 +73,10 @@ def test_the_smallest_density_keeps_so_many_and_a_smaller_one_fewer(size: int, f
     density = density_of(keep, size)
     assert 0 < density <= 1 and kept_count(density, size) >= keep
     assert keep == 1 or kept_count(density * 0.985, size) < keep
+
+
+def test_a_floor_of_units_does_not_go_with_a_budget_of_costs() -> None:
+    with pytest.raises(SecateurError, match=r"A floor counts units, and everywhere\(cost=…\) spends a budget"):
+        scopes.floored(scopes.everywhere(cost={"a": 2.0}), at_least=1)
+    with pytest.raises(SecateurError, match="A floor counts units"):
+        scopes.floored(scopes.inverted(scopes.everywhere(cost={"a": 2.0})), at_least=1)

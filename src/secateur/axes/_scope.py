@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,12 +31,14 @@ class Scope:
             equal. Units that are no longer alive arrive with the lowest finite score.
         rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
         counted: the density says how many stay; False where the scope alone does, and the density may be None.
+        budgeted: the density is of costs, not of units.
     """
 
     name: str
     choose: Callable[[Scores, Shapes, float], Keep] = field(repr=False)
     rank: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     counted: bool = True
+    budgeted: bool = False
 
     def __call__(
         self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
@@ -110,7 +112,7 @@ def inverted(scope: Scope) -> Scope:
     """
     if isinstance(scope.choose, _Inverted):
         return scope.choose.scope
-    return Scope(f"inverted({scope.name})", _Inverted(scope), rank=scope.rank, counted=scope.counted)
+    return replace(scope, name=f"inverted({scope.name})", choose=_Inverted(scope))
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,11 @@ def floored(scope: Scope, *, at_least: int) -> Scope:
     """
     if at_least < 1:
         raise SecateurError(f"`at_least` must be at least 1 unit per layer, got {at_least}.")
+    if scope.budgeted:
+        raise SecateurError(
+            f"A floor counts units, and {scope.name} spends a budget of costs: the two do not go together. "
+            "Take `everywhere()` without `cost`, or a scope with a quota for each layer (`erk`, `layerwise`)."
+        )
     return Scope(
         f"floored({scope.name}, at_least={at_least})",
         _Floored(scope, at_least),

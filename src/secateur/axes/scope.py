@@ -54,7 +54,9 @@ def everywhere(*, cost: Cost | None = None) -> Scope:
     """
     if cost is None:
         return Scope("everywhere", _everywhere)
-    return Scope("everywhere(cost=…)", _Affordable(cost if callable(cost) else tuple(sorted(cost.items()))))
+    return Scope(
+        "everywhere(cost=…)", _Affordable(cost if callable(cost) else tuple(sorted(cost.items()))), budgeted=True
+    )
 
 
 @dataclass(frozen=True)
