@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 # How many tensors and others hold a storage; torch has it for CUDA graphs and does not promise it.
 _uses: Any = getattr(torch._C, "_storage_Use_Count", None)
 
