@@ -269,8 +269,9 @@ void SparseNet::pack(const NetCall& call, const float* x, const NetBuffer& b, co
 }
 
 void SparseNet::unpack(const NetCall& call, const NetBuffer& b, const Planes& from, float* out) const {
-  const Range mine = share(b.features(), call.thread, call.threads, 16);
-  for (int32_t t = 0; t < call.layout.tiles; ++t)
+  // In a chain a thread has computed its tiles itself, and has not waited for those of the others.
+  const Range mine = share(b.features(), call.row_part(), call.grid.row_parts, 16), tiles = call.tiles();
+  for (int64_t t = tiles.begin; t < tiles.end; ++t)
     call.linear.unpack(from.at + t * from.tile + mine.begin * from.step, from.step, int32_t(mine.end - mine.begin),
                        call.layout.samples - t * 16, 0, 1, out + t * 16 * b.features() + mine.begin, b.features());
 }

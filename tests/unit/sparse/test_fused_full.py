@@ -142,3 +142,22 @@ def test_the_full_matrices_are_counted() -> None:
         kept = int(masks["0.weight"].sum())
         sizes.append(step.training_bytes - kept * (4 + 8 + 24))  # values, their places in the model, the indices
     assert sizes[1] - sizes[0] == 4 * 64 * 50 + 4 * kept
+
+
+@pytest.mark.parametrize("density", [0.1, 0.8])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_compute_this_batch_and_not_the_last(density: float, threads: int) -> None:
+    """Threads that have their own samples do not wait for one another: nobody may read what another has not written."""
+    model = chain((1500, 13, 5))
+    step = compile_step(model, most_of(model, density), cross_entropy, SGD(model.parameters(), lr=0.0))
+    for seed in range(20):
+        x, y = batch_of(model, 150, seed)
+        with computing(step_isa(), threads):
+            found, loss = step.predict(x), step(x, y)
+        torch.testing.assert_close(found, step.predict(x), rtol=1e-3, atol=1e-4)
+        assert loss == pytest.approx(step(x, y), rel=1e-4)
+
+
+def step_isa() -> str:
+    assert door.native is not None
+    return door.native.isa()
