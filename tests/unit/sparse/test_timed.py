@@ -284,3 +284,14 @@ def test_real_timing_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with torch.no_grad():
             torch.testing.assert_close(fast(x), model(x))
         assert report_of(fast).layers[0].reason.endswith("inference at 64 × 512") or "too close" in str(report_of(fast))
+
+
+def test_a_built_weight_is_built_anew_after_eval(clock: Clock) -> None:
+    """As averages are kept, `average.data.mul_(decay)`: no version tells of it."""
+    fast: Any = sparsify(nn.Linear(12, 16, bias=False), masks_of(nn.Linear(12, 16)), example_inputs=torch.rand(4, 12))
+    clock.first_calls = [SPARSE]  # dense without gradients
+    x = torch.rand(4, 12)
+    with torch.no_grad():
+        before = fast(x)
+        fast.values.data.mul_(2)
+        torch.testing.assert_close(fast.eval()(x), 2 * before)

@@ -173,7 +173,8 @@ class Experiment:
             content = dict(data) | {
                 name: member(name, kind, data[name]) for name, kind in words.items() if name in data
             }
-            content["options"] = [[str(name), value] for name, value in content.get("options", ())]
+            if "options" in content:
+                content["options"] = [[str(name), value] for name, value in content["options"]]
             built = unplain(content, (Experiment, Recipe, Sgd, Adam, Stairs, Constant, Ramp))
         except SecateurError:
             raise

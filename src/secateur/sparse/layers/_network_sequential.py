@@ -81,7 +81,9 @@ class NetworkSequential(SparseSequential):
 
     def train(self, mode: bool = True) -> NetworkSequential:
         """Set training or evaluation mode. What was folded is folded anew: `.data` is written without a trace."""
-        self.__dict__.pop("_folded", None)
+        for run in self.__dict__.get("_runs", {}).values():
+            if run is not None:
+                run.folded.clear()
         super().train(mode)
         return self
 

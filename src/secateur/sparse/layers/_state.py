@@ -55,6 +55,11 @@ class DenseState(Choosing, nn.Module):
             built = self.__dict__["_built"] = (key, [t.detach().contiguous() for t in self.dense_state().values()])
         return built[1]
 
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode. What was built is built anew: `.data` is written without a trace."""
+        self.__dict__.pop("_built", None)
+        return super().train(mode)
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_built"}  # it can be built again
 
