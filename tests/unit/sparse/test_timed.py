@@ -127,7 +127,7 @@ def test_layers_are_timed_on_their_own_shapes_density_and_mode(clock: Clock) -> 
 @pytest.mark.parametrize("verdict", [DENSE, OPEN])
 def test_a_layer_that_is_not_faster_stays_a_dense_layer_with_its_zeros_held(clock: Clock, verdict: Verdict) -> None:
     clock.layers = lambda kind: verdict
-    clock.models = [DENSE]
+    clock.models = [DENSE, DENSE]
     model = mlp()
     masks = masks_of(model)
     fast = sparsify(model, masks, example_inputs=torch.rand(3, 12))
@@ -180,7 +180,7 @@ def test_timing_leaves_no_trace_in_the_model_that_is_returned(clock: Clock) -> N
 
 def test_a_held_model_stays_held(clock: Clock) -> None:
     clock.layers = lambda kind: DENSE
-    clock.models = [DENSE]
+    clock.models = [DENSE, DENSE]
     model = mlp()
     masks = masks_of(model)
     hold(model, masks)

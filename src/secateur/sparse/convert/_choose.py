@@ -58,6 +58,8 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
 
 def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | None:
     """Return a layer without a mask in the way that is faster here, if it is not as it is."""
+    if situation.as_is:
+        return None
     if situation.given is None and path in situation.shapes:
         return dense_way(module, situation.shapes[path], training=situation.model.training)
     faster = min(module.weight.shape) >= 64 and situation.machine.onednn
@@ -70,7 +72,7 @@ def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: s
     wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
     if wins:
         return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
-    new = ways_of(module).get(found.dense)
+    new = None if situation.as_is else ways_of(module).get(found.dense)
     return new, [LayerReport.of(name, module.weight, mask, Choice.DENSE, str(found), held=True)]
 
 

@@ -27,6 +27,7 @@ class Situation:
         batch: samples of a step.
         shapes: of the input of each layer, by its path; empty where nobody told them.
         wanted: how every layer is to run that can, for comparing whole models; None: as is faster.
+        as_is: whether layers that stay dense stay as they are, not in the dense way that is faster one by one.
         channels_last: whether images are to lie with their channels last.
     """
 
@@ -38,6 +39,7 @@ class Situation:
     batch: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted: Choice | None = None
+    as_is: bool = False
     channels_last: bool = False
 
     @staticmethod

@@ -131,11 +131,8 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
     leaves = [m for m in situation.model.modules() if m is not situation.model and not any(True for _ in m.children())]
     if not choices or not leaves:
         return chosen
-    others = {
-        "all sparse": replace(situation, wanted=Choice.SPARSE),
-        "all dense": replace(situation, wanted=Choice.DENSE),
-    }
-    others = {name: other for name, other in others.items() if choices != {other.wanted}}
+    others = {} if choices == {Choice.SPARSE} else {"all sparse": replace(situation, wanted=Choice.SPARSE)}
+    others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)
     if any(isinstance(leaf, nn.Conv2d) for leaf in leaves):
         others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
     best, name, told, training = chosen, "as its layers chose", [], situation.model.training
