@@ -18,7 +18,7 @@ from secateur.sparse import Choice, SparseConv2d, SparseLinear, densify, report_
 from secateur.sparse.convert import _sparsify as convert
 from secateur.sparse.convert import _timed as layers_timed
 from secateur.sparse.convert import _whole as whole
-from secateur.sparse.convert._inputs import shapes_of
+from secateur.sparse.convert._inputs import Use, uses_of
 from secateur.sparse.layers import NetworkSequential, OneDnnLinear, SparseSequential
 from secateur.sparse.layers import _choosing as choosing
 from secateur.sparse.timing import Verdict
@@ -82,7 +82,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
 # --- what each layer sees ---------------------------------------------------------------------------------------------
 
 
-def test_shapes_are_those_of_a_real_call_and_the_model_is_left_alone() -> None:
+def test_uses_are_those_of_a_real_call_and_the_model_is_left_alone() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -94,9 +94,11 @@ def test_shapes_are_those_of_a_real_call_and_the_model_is_left_alone() -> None:
     model = Twice()
     before = copy.deepcopy(model.state_dict())
     x, state = torch.rand(5, 4), torch.get_rng_state()
-    assert shapes_of(model, x) == {"inner": (5, 4), "norm": (5, 4)} and torch.equal(state, torch.get_rng_state())
-    assert shapes_of(model, (torch.rand(6, 4),))["inner"] == (6, 4)
-    assert shapes_of(model, {"x": torch.rand(7, 4), "scale": 2.0})["inner"] == (7, 4)
+    assert uses_of(model, x) == {"inner": Use((5, 4), True, first=True), "norm": Use((5, 4), True)}
+    assert torch.equal(state, torch.get_rng_state())
+    assert uses_of(model, (torch.rand(6, 4),))["inner"].shape == (6, 4)
+    assert uses_of(model.eval(), {"x": torch.rand(7, 4), "scale": 2.0})["inner"] == Use((7, 4), False)
+    model.train()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model.training and not model.inner._forward_pre_hooks
 
@@ -118,7 +120,7 @@ def test_layers_are_timed_on_their_own_shapes_density_and_mode(clock: Clock) -> 
     clock.asked.clear()
     clock.models = [DENSE]
     sparsify(mlp(), masks_of(mlp()), batch=9)  # a chain of linear layers: the shapes follow
-    assert clock.asked[0].endswith("training at 9 × 12")
+    assert clock.asked[0].endswith("training at 9 × 12, first layer")
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = SparseLinear.from_dense(module, mask)
-    if path in situation.shapes:
+    if path in situation.uses_by_path:
         return _as_timed(path, module, sparse, situation, name, mask)
     machine = situation.machine
     density, limit = sparse.plan.density, machine.break_even(weight.shape[0], weight.shape[1], situation.batch)
@@ -60,15 +60,15 @@ def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | 
     """Return a layer without a mask in the way that is faster here, if it is not as it is."""
     if situation.as_is:
         return None
-    if situation.given is None and path in situation.shapes:
-        return dense_way(module, situation.shapes[path], training=situation.model.training)
+    if situation.given is None and path in situation.uses_by_path:
+        return dense_way(module, situation.uses_by_path[path])
     faster = min(module.weight.shape) >= 64 and situation.machine.onednn
     return OneDnnLinear.from_dense(module) if faster else None
 
 
 def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: str, mask: Tensor) -> Chosen:
     """Choose by the layer's own time; a dense layer stays one, at dense speed, and its zeros are held."""
-    found = timed(module, sparse, situation.shapes[path], training=situation.model.training)
+    found = timed(module, sparse, situation.uses_by_path[path])
     wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
     if wins:
         return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
@@ -92,7 +92,7 @@ def _convolution(path: str, module: nn.Conv1d | nn.Conv2d, situation: Situation)
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = sparse_convolution(module, mask)
-    if path in situation.shapes:
+    if path in situation.uses_by_path:
         return _as_timed(path, module, sparse, situation, name, mask)
     limit = situation.machine.convolution
     dense, reason = sparse.plan.density >= limit, beside(sparse.plan.density, limit, limit_of=" of convolutions")
@@ -126,9 +126,9 @@ def _recurrent(path: str, module: nn.LSTM | nn.GRU, situation: Situation) -> Cho
     reason = situation.why_not(module, nn.LSTM, nn.GRU) or _why_no_recurrent(module, own)
     reason = reason or refused_by_kernels(module) or (None if own.keys() & weights.keys() else "it has no mask")
     new, choice = None, Choice.UNTOUCHED
-    if reason is None and path in situation.shapes:
+    if reason is None and path in situation.uses_by_path:
         new = sparse_recurrent(module, own)
-        found = timed(module, new, situation.shapes[path], training=situation.model.training)
+        found = timed(module, new, situation.uses_by_path[path])
         wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
         choice, reason = (Choice.SPARSE if wins else Choice.DENSE), str(found)
         new = new if wins else None

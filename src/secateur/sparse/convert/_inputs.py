@@ -1,9 +1,10 @@
-"""Which shapes reach each layer: what `sparsify` times layers with."""
+"""How each layer is used: what `sparsify` times layers with."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,23 @@ from secateur._base.errors import SecateurError
 
 #: What a model is called with: its only argument, several in a tuple, or arguments by name.
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a layer is used: the shape of its input, whether it trains, and whether its input takes a gradient.
+
+    >>> str(Use((8, 4), training=True)), str(Use((8, 4), training=True, first=True))
+    ('training at 8 × 4', 'training at 8 × 4, first layer')
+    """
+
+    shape: tuple[int, ...]
+    training: bool
+    first: bool = False
+
+    def __str__(self) -> str:
+        mode = "training" if self.training else "inference"
+        return f"{mode} at {' × '.join(map(str, self.shape))}{', first layer' if self.first else ''}"
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -24,21 +41,21 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def shapes_of(model: nn.Module, inputs: Inputs) -> dict[str, Shape]:
-    """Return the shape of the input that each leaf layer sees, the largest where it is called several times.
+def uses_of(model: nn.Module, inputs: Inputs) -> dict[str, Use]:
+    """Return how each leaf layer is used, by its largest input where it is called several times.
 
-    A copy of the model runs once, in evaluation mode and without gradients; the model itself does not.
+    A copy of the model runs once, in evaluation mode; the model itself does not.
 
     Raises:
         SecateurError: the model does not run on these inputs.
     """
     probe = copy.deepcopy(model).eval()
-    found: dict[str, Shape] = {}
+    found: dict[str, Use] = {}
     for path, module in probe.named_modules():
         if not any(True for _ in module.children()):
-            module.register_forward_pre_hook(partial(_note, found, path), with_kwargs=True)
+            module.register_forward_pre_hook(partial(_note, found, path, model.training), with_kwargs=True)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.set_grad_enabled(model.training), torch.random.fork_rng(devices=[]):
             call(probe, inputs)
     except Exception as problem:
         raise SecateurError(
@@ -58,7 +75,9 @@ def assumed(model: nn.Module, batch: int) -> Tensor | None:
     return torch.rand(batch, first.in_features, generator=torch.Generator().manual_seed(0))
 
 
-def _note(found: dict[str, Shape], path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _note(
+    found: dict[str, Use], path: str, training: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     x = args[0] if args else next(iter(kwargs.values()), None)
-    if isinstance(x, Tensor) and x.numel() >= torch.Size(found.get(path, (0,))).numel():
-        found[path] = tuple(x.shape)
+    if isinstance(x, Tensor) and (path not in found or x.numel() >= torch.Size(found[path].shape).numel()):
+        found[path] = Use(tuple(x.shape), training, first=training and not x.requires_grad)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.masks import Masks
+from secateur.sparse.convert._inputs import Use
 from secateur.sparse.convert._report import Choice
 from secateur.sparse.measured import Machine, this_machine
 
@@ -25,7 +26,7 @@ class Situation:
         uses: how many modules use a parameter, by its id.
         given: what a user says was measured of the machine; None: this machine's own measurements.
         batch: samples of a step.
-        shapes: of the input of each layer, by its path; empty where nobody told them.
+        uses_by_path: how each layer is used, by its path; empty where nobody told.
         wanted: how every layer is to run that can, for comparing whole models; None: as is faster.
         as_is: whether layers that stay dense stay as they are, not in the dense way that is faster one by one.
         channels_last: whether images are to lie with their channels last.
@@ -37,7 +38,7 @@ class Situation:
     uses: Counter[int]
     given: Machine | None
     batch: int
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    uses_by_path: Mapping[str, Use] = field(default_factory=dict)
     wanted: Choice | None = None
     as_is: bool = False
     channels_last: bool = False
@@ -48,12 +49,12 @@ class Situation:
         masks: Masks,
         machine: Machine | None,
         batch: int,
-        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        uses_by_path: Mapping[str, Use] | None = None,
     ) -> Situation:
         """Look at a model whose parameters the masks fit."""
         names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
         uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-        return Situation(model, masks, names, uses, machine, batch, shapes or {})
+        return Situation(model, masks, names, uses, machine, batch, uses_by_path or {})
 
     @property
     def machine(self) -> Machine:

@@ -15,7 +15,7 @@ from secateur._base.errors import MaskError, SecateurError
 from secateur.holding import held, hold
 from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._choose import choose
-from secateur.sparse.convert._inputs import Inputs, assumed, shapes_of
+from secateur.sparse.convert._inputs import Inputs, assumed, uses_of
 from secateur.sparse.convert._report import Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
 from secateur.sparse.convert._whole import whole_verdict
@@ -102,8 +102,8 @@ def sparsify(
     refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     _refuse_nan(masks, model)
     inputs = assumed(model, batch) if example_inputs is None and machine is None else example_inputs
-    shapes = {} if inputs is None or machine is not None else shapes_of(model, inputs)
-    situation = Situation.of(model, masks, machine, batch, shapes)
+    uses = {} if inputs is None or machine is not None else uses_of(model, inputs)
+    situation = Situation.of(model, masks, machine, batch, uses)
     chosen = _converted(situation)
     if inputs is None or machine is not None:
         return chosen
@@ -234,7 +234,9 @@ def _let_choose(new: nn.Module, situation: Situation) -> None:
     """Let layers choose at first calls, in the modes in which they were not timed."""
     for path, module in new.named_modules():
         if isinstance(module, Choosing):
-            known = path in situation.shapes or (isinstance(module, SparseSequential) and bool(situation.shapes))
+            known = path in situation.uses_by_path or (
+                isinstance(module, SparseSequential) and bool(situation.uses_by_path)
+            )
             module.let_choose(settled=situation.model.training if known else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.sparse.convert._inputs import Use
 from secateur.sparse.layers import OneDnnLinear, onednn_available
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 
@@ -34,34 +35,28 @@ class Timed:
         return text if self.verdict.certain else f"{text}; too close to tell apart"
 
 
-def timed(dense: nn.Module, sparse: Any, shape: tuple[int, ...], *, training: bool) -> Timed:
+def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
     """Time a dense layer, in the best way that torch has for it, against its sparse form.
 
     Args:
         dense: the layer.
         sparse: what would stand in its place.
-        shape: of its input.
-        training: forward and backward, or the forward pass alone.
+        use: at what it is timed.
     """
-    mode = "training" if training else "inference"
-    where = f"{mode} at {' × '.join(map(str, shape))}"
     density = sparse.plan.density if hasattr(sparse, "plan") else sparse.density
     blocks = ", blocks" if getattr(getattr(sparse, "plan", None), "blocks", False) else ""
-    kind = f"{dense}, density {density:.3g}{blocks}, {where}"
-    verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, shape, training))
-    return Timed(verdict, best, where)
+    kind = f"{dense}, density {density:.3g}{blocks}, {use}"
+    verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
+    return Timed(verdict, best, str(use))
 
 
-def dense_way(dense: nn.Module, shape: tuple[int, ...], *, training: bool) -> nn.Module | None:
+def dense_way(dense: nn.Module, use: Use) -> nn.Module | None:
     """Return a copy of a layer that computes as fast as torch can here; None where that is as it is."""
-    where = f"{'training' if training else 'inference'} at {' × '.join(map(str, shape))}"
     ways = ways_of(dense)
     found: nn.Module | None = None
     for name, way in ways.items():
-        kind = f"{dense}, {name} for torch, {where}"
-        verdict, _ = remembered_verdict(
-            kind, partial(_compare, dense if found is None else found, way, shape, training)
-        )
+        kind = f"{dense}, {name} for torch, {use}"
+        verdict, _ = remembered_verdict(kind, partial(_compare, dense if found is None else found, way, use))
         found = way if verdict.second_is_faster else found
     return found
 
@@ -75,17 +70,17 @@ def ways_of(dense: nn.Module) -> dict[str, nn.Module]:
     return {}
 
 
-def _measure(dense: nn.Module, sparse: nn.Module, shape: tuple[int, ...], training: bool) -> tuple[Verdict, str]:
+def _measure(dense: nn.Module, sparse: nn.Module, use: Use) -> tuple[Verdict, str]:
     best, layer = "torch", dense
     for name, way in ways_of(dense).items():
-        if _compare(layer, way, shape, training)[0].second_is_faster:
+        if _compare(layer, way, use)[0].second_is_faster:
             best, layer = name, way
-    return _compare(layer, sparse, shape, training)[0], best
+    return _compare(layer, sparse, use)[0], best
 
 
-def _compare(first: nn.Module, second: nn.Module, shape: tuple[int, ...], training: bool) -> tuple[Verdict, str]:
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    return decide(runner(first, x, training), runner(second, x, training)), "torch"
+def _compare(first: nn.Module, second: nn.Module, use: Use) -> tuple[Verdict, str]:
+    x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0))
+    return decide(runner(first, x, use), runner(second, x, use)), "torch"
 
 
 def _time(seconds: float) -> str:
@@ -97,18 +92,20 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.3g} µs"
 
 
-def runner(module: nn.Module, x: Tensor, training: bool) -> Callable[[], object]:
+def runner(module: nn.Module, x: Tensor, use: Use) -> Callable[[], object]:
     """Return a call of one pass of a module on a tensor: forward, and backward too in training."""
-    return partial(_train, module, [x]) if training else partial(_infer, module, [x])
+    return partial(_train, module, x, not use.first) if use.training else partial(_infer, module, x)
 
 
-def _infer(module: Any, inputs: Sequence[Tensor]) -> None:
+def _infer(module: Any, x: Tensor) -> None:
     with torch.no_grad():
-        module(*inputs)
+        module(x)
 
 
-def _train(module: Any, inputs: Sequence[Tensor]) -> None:
-    x = [i.detach().requires_grad_() for i in inputs]
-    y = module(*x)
+def _train(module: Any, x: Tensor, differentiated: bool) -> None:
+    inside = x.detach().requires_grad_(differentiated)
+    y = module(inside)
     y = y if isinstance(y, Tensor) else y[0]
-    torch.autograd.grad(y, [*x, *(p for p in module.parameters() if p.requires_grad)], torch.ones_like(y))
+    wanted = [*([inside] if differentiated else []), *(p for p in module.parameters() if p.requires_grad)]
+    if wanted:
+        torch.autograd.grad(y, wanted, torch.ones_like(y))
