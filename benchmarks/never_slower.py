@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from secateur import Masks, hold, sparsify
 from secateur._base import door
 from secateur.sparse import report_of
+from secateur.sparse.convert._timed import crashes_channels_last
 from secateur.sparse.timing import decide, processor
 
 LIMIT = 1.05
@@ -123,7 +124,7 @@ def run(rng: random.Random, seconds: float) -> Case:
 
 def _dense(model: nn.Module, masks: Masks, x: Tensor) -> list[nn.Module]:
     ways = [copy.deepcopy(model), through_onednn(copy.deepcopy(model))]
-    if x.dim() == 4:
+    if x.dim() == 4 and not (model.training and any(map(crashes_channels_last, model.modules()))):
         ways.append(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     for way in ways:
         masks.apply_(way)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from secateur.cli import main
+from secateur.sparse.convert._inputs import Use
+from secateur.sparse.convert._timed import ways_of
 from secateur.sparse.timing import Verdict, decide, remembered_verdict, verdicts_here
 
 DAY = "2026-01-01"
@@ -67,3 +70,12 @@ def test_doctor_counts_what_is_remembered_and_forgets_it(
     told = capsys.readouterr()
     assert json.loads(told.out)["timed"]["layers"] == 0 and "forgot 2 timed layers" in told.err
     assert json.loads(file.read_text()) == other and verdicts_here() == {}
+
+
+def test_channels_last_is_not_tried_where_torch_would_write_past_its_memory() -> None:
+    strided, plain = nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(8, 16, 3, stride=2)
+    assert [list(ways_of(layer, Use((1, 8, 9, 9), training=True))) for layer in (strided, plain)] == [
+        [],
+        ["channels-last"],
+    ]
+    assert list(ways_of(strided, Use((1, 8, 9, 9), training=False))) == ["channels-last"]

@@ -18,6 +18,7 @@ from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._inputs import Inputs, assumed, uses_of
 from secateur.sparse.convert._report import Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
+from secateur.sparse.convert._timed import crashes_channels_last
 from secateur.sparse.convert._whole import whole_verdict
 from secateur.sparse.layers import (
     Choosing,
@@ -133,7 +134,8 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
         return chosen
     others = {} if choices == {Choice.SPARSE} else {"all sparse": replace(situation, wanted=Choice.SPARSE)}
     others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)
-    if any(isinstance(leaf, nn.Conv2d) for leaf in leaves):
+    risky = situation.model.training and any(crashes_channels_last(leaf) for leaf in leaves)
+    if any(isinstance(leaf, nn.Conv2d) for leaf in leaves) and not risky:
         others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
     best, name, told, training = chosen, "as its layers chose", [], situation.model.training
     for other, wanted in others.items():
