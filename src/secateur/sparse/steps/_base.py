@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -128,9 +128,9 @@ class CompiledStep(ABC):
         if self.ahead:
             self.write_back()
 
-    def __del__(self) -> None:
+    def __del__(self, _over: Callable[[], bool] = sys.is_finalizing) -> None:  # at the end modules are gone
         leave = getattr(self, "_leave", None)
-        if leave is not None and not sys.is_finalizing():  # else `__init__` was not reached, or all is over
+        if leave is not None and not _over():  # else `__init__` was not reached, or all is over
             leave()
             self.catch_up()
 
