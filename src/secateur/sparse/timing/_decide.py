@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 _GROUPS = 4  # of turns, each with a ratio of its own, whose range says how far the ratio can be trusted
-_FEWEST, _MOST = 2 * _GROUPS, 200  # turns
+_MOST = 200  # turns
+_LONG, _CLEAR = 0.3, 3.0  # seconds of one call; times as long
 _SAMPLE = 0.002  # seconds of a turn: a short call is repeated, with its own data in the caches as in a loop of its own
 
 
@@ -64,17 +65,27 @@ def decide(first: Callable[[], object], second: Callable[[], object], *, seconds
     Each is called twice before, untimed.
     """
     ways = (first, second)
-    repeats = [_repeats(way) for way in ways]
+    once = [_once(way) for way in ways]
+    if max(once) > _LONG and max(once) > _CLEAR * min(once):  # nobody waits for what one look has told
+        return Verdict(once[0], once[1], once[1] / once[0], 0.5, date.today().isoformat())
+    repeats = [max(1, min(1000, int(_SAMPLE / spent))) for spent in once]
     times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
+    begin = time.perf_counter()
     while True:
         turn = len(times[0])
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
             times[which].append(_turn(ways[which], repeats[which]))
-        verdict = _verdict(times)
-        enough = turn + 1 >= _FEWEST and verdict.certain
-        if enough or turn + 1 >= _MOST or (time.perf_counter() > end and turn + 1 >= _FEWEST):
+        verdict, spent = _verdict(times), time.perf_counter() - begin
+        fewest = _fewest(spent / (turn + 1))
+        if turn + 1 >= fewest and (verdict.certain or turn + 1 >= _MOST or spent > seconds):
             return verdict
+
+
+def _fewest(turn: float) -> int:
+    """How many turns there must be at least: the longer one takes, the less it is disturbed by a moment's noise."""
+    if turn > 1:
+        return 2
+    return _GROUPS if turn > 0.1 else 2 * _GROUPS
 
 
 def _verdict(times: tuple[list[float], list[float]]) -> Verdict:
@@ -94,6 +105,6 @@ def _turn(way: Callable[[], object], repeats: int) -> float:
     return max(clock() - start, 1e-9) / repeats
 
 
-def _repeats(way: Callable[[], object]) -> int:
+def _once(way: Callable[[], object]) -> float:
     way()
-    return max(1, min(1000, int(_SAMPLE / _turn(way, 1))))
+    return _turn(way, 1)
