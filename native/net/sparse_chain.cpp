@@ -13,7 +13,7 @@ constexpr int64_t kWorkPerThread = 6000;
 
 Part::Part(const SparseKernels& kernels, Barrier& barrier, int thread, int threads, int32_t tiles)
     : kernels(kernels), barrier(barrier), thread(thread), threads(threads), tiles(tiles) {
-  const Grid grid = Grid::of(threads, tiles);
+  const Grid grid = Grid::of(threads);
   row_parts = grid.row_parts;
   row_part = thread / grid.tile_parts;
   my_tiles = share(tiles, thread % grid.tile_parts, grid.tile_parts);

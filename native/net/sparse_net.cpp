@@ -240,9 +240,7 @@ int SparseNet::threads_worth(int threads, int64_t samples) const {
   return int(std::clamp<int64_t>(total * tiles / worth, 1, std::max(threads, 1)));
 }
 
-Grid SparseNet::grid(int threads, const NetLayout& layout) const {
-  return chain_ ? Grid::of(threads, layout.tiles) : Grid{1, threads};
-}
+Grid SparseNet::grid(int threads, const NetLayout&) const { return Grid::of(threads); }
 
 bool SparseNet::streams(int slot) const {
   const NetNode* owner = nullptr;
