@@ -71,6 +71,8 @@ def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: s
     found = timed(module, sparse, situation.uses_by_path[path])
     wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
     if wins:
+        if isinstance(sparse, SparseLinear):
+            sparse.onednn = found.dense == "oneDNN"  # for calls in which it turns out faster dense
         return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
     new = None if situation.as_is else ways_of(module, situation.uses_by_path[path]).get(found.dense)
     return new, [LayerReport.of(name, module.weight, mask, Choice.DENSE, str(found), held=True)]
