@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from secateur._base.alone import held_alone
 from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
+from secateur._base.warn import warn
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, Score, Structure
 from secateur.masks import Masks
@@ -39,7 +39,7 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     free = untouched or (regrow is not None and regrow.revives)
     alive = None if free else _living_units(structure, moment, scores)
     keep = method.scope(scores, moment.shapes, moment.density, alive=alive)
-    report_ties(scores, keep, alive, ranking, warn=last)
+    report_ties(scores, keep, alive, ranking, last=last)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
     masks = structure.expand(keep, moment.shapes)
@@ -114,4 +114,4 @@ def report_empty(masks: Masks, *, allow_empty: bool) -> None:
             f"allow_empty=False: {what} Keep more (a higher density), or choose per-layer quotas "
             "(scope.erk(), scope.layerwise()) or synflow, which empties no layer."
         )
-    warnings.warn(what, EmptyLayerWarning, stacklevel=3)
+    warn(what, EmptyLayerWarning)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import nn
 
 from secateur._base.arguments import require_model
 from secateur._base.errors import LeftOutWarning, ScoreError, SecateurError
+from secateur._base.warn import warn
 from secateur.axes import Method
 from secateur.masks import coverage
 from secateur.measures import Needs, Params, check_online
@@ -70,13 +69,12 @@ def report_left_out(model: nn.Module, params: Params) -> None:
     if sum(one.numel for one in weights) < _NOTICEABLE * found.total:
         return
     named = ", ".join(f"{one.name} ({one.numel:,}; {one.why})" for one in weights[:3])
-    warnings.warn(
+    warn(
         f"{sum(one.numel for one in weights):,} weights in {len(weights)} tensors are left out and stay dense: "
         f"{named}{', …' if len(weights) > 3 else ''}; the masks cover {found.share:.1%} of the model's parameters. "
         "Bake reparametrisations in (torch.nn.utils.parametrize.remove_parametrizations, prune.remove, "
-        "remove_weight_norm), name own parameters with `only`, or leave them out on purpose: only=the rest.",
+        "remove_weight_norm), name own parameters with `only`, or leave them out on purpose with `only`.",
         LeftOutWarning,
-        stacklevel=3,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, TiedScoresWarning
+from secateur._base.warn import warn
 from secateur._base.zeros import all_true, count_true
 from secateur.axes import Score
 from secateur.measures import Needs
@@ -27,7 +27,7 @@ class _Ties(NamedTuple):
     score: float
 
 
-def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, score: Score, *, warn: bool) -> None:
+def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, score: Score, *, last: bool) -> None:
     """Refuse scores that tell nothing apart, and warn where the cut runs through equal lowest ones.
 
     Args:
@@ -35,7 +35,7 @@ def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, sc
         keep: which units stay.
         alive: which units could have stayed; None: all.
         score: what made the scores; the weights' own values may all be equal, a measurement may not.
-        warn: whether what is chosen here is the result; before that, a later round sees the weights again.
+        last: whether what is chosen here is the result; before that, a later round sees the weights again.
     """
     clear = {name for name in scores if alive is None and _reaches_below(scores[name], _least_kept(keep, name, scores))}
     living = {
@@ -56,7 +56,7 @@ def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, sc
             "an output layer of zeros."
         )
     tied = {name: ties for name, ties in found.items() if 0 < ties.kept < ties.all}
-    if warn and tied:
+    if last and tied:
         _warn(tied)
 
 
@@ -64,12 +64,11 @@ def _warn(tied: Mapping[str, _Ties]) -> None:
     kept, all_ = sum(ties.kept for ties in tied.values()), sum(ties.all for ties in tied.values())
     where = ", ".join(f"{name} ({ties.kept} of {ties.all})" for name, ties in list(tied.items())[:3])
     values = ", ".join(sorted({f"{ties.score:.3g}" for ties in tied.values()})[:3])
-    warnings.warn(
+    warn(
         f"{kept} of {all_} units that share the lowest score of their layer ({values}) were kept, by their index and "
         f"not by the method: {where}{', …' if len(tied) > 3 else ''}. The density is higher than the scores can "
         "tell apart: lower it, or score on more batches.",
         TiedScoresWarning,
-        stacklevel=2,
     )
 
 

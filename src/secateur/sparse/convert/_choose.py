@@ -69,8 +69,7 @@ def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | 
 def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: str, mask: Tensor) -> Chosen:
     """Choose by the layer's own time; a dense layer stays one, at dense speed, and its zeros are held."""
     found = timed(module, sparse, situation.uses_by_path[path])
-    wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
-    if wins:
+    if situation.takes_sparse(found.sparse_wins):
         if isinstance(sparse, SparseLinear):
             sparse.onednn = found.dense == "oneDNN"  # for calls in which it turns out faster dense
         return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
@@ -127,15 +126,12 @@ def _recurrent(path: str, module: nn.LSTM | nn.GRU, situation: Situation) -> Cho
     weights = {name: p for name, p in parameters.items() if name.startswith("weight")}
     reason = situation.why_not(module, nn.LSTM, nn.GRU) or _why_no_recurrent(module, own)
     reason = reason or refused_by_kernels(module) or (None if own.keys() & weights.keys() else "it has no mask")
-    new, choice = None, Choice.UNTOUCHED
-    if reason is None and path in situation.uses_by_path:
-        new = sparse_recurrent(module, own)
+    new, choice = (sparse_recurrent(module, own) if reason is None else None), Choice.UNTOUCHED
+    if new is not None and path in situation.uses_by_path:
         found = timed(module, new, situation.uses_by_path[path])
-        wins = found.sparse_wins if situation.wanted is None else situation.wanted is Choice.SPARSE
-        choice, reason = (Choice.SPARSE if wins else Choice.DENSE), str(found)
-        new = new if wins else None
-    elif reason is None:
-        new = sparse_recurrent(module, own)
+        wins, reason = situation.takes_sparse(found.sparse_wins), str(found)
+        new, choice = (new, Choice.SPARSE) if wins else (None, Choice.DENSE)
+    elif new is not None:
         limit = recurrent_break_even(situation.machine, module.hidden_size, situation.batch, gru=new.gru)
         new.compute_dense = new.density >= limit
         choice = Choice.DENSE if new.compute_dense else Choice.SPARSE
@@ -147,7 +143,7 @@ def _recurrent(path: str, module: nn.LSTM | nn.GRU, situation: Situation) -> Cho
             why = "kept whole" if mask is None or bool(mask.any()) else "pruned whole: a constant zero"
         if name in weights or mask is not None:
             held = choice is not Choice.UNTOUCHED
-            lines.append(LayerReport.of(situation.name(path, name, p), p, mask, choice, why, held=held))
+            lines.append(LayerReport.of(situation.name(path, name, p), p, mask, choice, why or "", held=held))
     return new, lines
 
 

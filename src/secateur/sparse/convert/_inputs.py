@@ -57,7 +57,7 @@ def uses_of(model: nn.Module, inputs: Inputs) -> dict[str, Use]:
     try:
         with torch.set_grad_enabled(model.training), torch.random.fork_rng(devices=[]):
             call(probe, inputs)
-    except Exception as problem:
+    except Exception as problem:  # whatever a user's forward raises: the inputs are what it was given
         raise SecateurError(
             f"`example_inputs`: {type(model).__name__} does not run on them: {type(problem).__name__}: {problem}. Give "
             "what you would call the model with: a tensor, a tuple of arguments, or a mapping of them by name."

@@ -61,6 +61,10 @@ class Situation:
         """What decides where layers are not timed themselves; measured when it is first asked for."""
         return this_machine() if self.given is None else self.given
 
+    def takes_sparse(self, faster: bool) -> bool:
+        """Tell whether a layer that was timed runs sparse: as is wanted, or if it is faster."""
+        return faster if self.wanted is None else self.wanted is Choice.SPARSE
+
     def mask(self, parameter: Tensor | None) -> Tensor | None:
         """Return the parameter's mask, if it has one."""
         name = self.names.get(id(parameter))

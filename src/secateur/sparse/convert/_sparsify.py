@@ -130,7 +130,8 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
     """Return the fastest of several models: as the layers chose one by one, all sparse, and dense in two layouts."""
     choices = {line.choice for line in report_of(chosen).layers} - {Choice.UNTOUCHED}
     leaves = [m for m in situation.model.modules() if m is not situation.model and not any(True for _ in m.children())]
-    if not choices or not leaves:
+    on_cpu = all(parameter.is_cpu for parameter in situation.model.parameters())
+    if not choices or not leaves or not on_cpu:  # a call on an accelerator returns before it is done
         return chosen
     others = {} if choices == {Choice.SPARSE} else {"all sparse": replace(situation, wanted=Choice.SPARSE)}
     others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)
@@ -182,9 +183,18 @@ def densify(model: nn.Module) -> nn.Module:
     for module in list(dense.modules()):
         if type(module) in (SparseSequential, NetworkSequential):
             module.__class__ = nn.Sequential  # type: ignore[assignment]
-    if hasattr(dense, _REPORT):
+    report = getattr(dense, _REPORT, None)
+    if isinstance(report, Report):
+        for ours in held(dense):
+            if ours.masks.keys() <= _kept_dense(report):
+                ours.release()
         delattr(dense, _REPORT)
     return dense
+
+
+def _kept_dense(report: Report) -> set[str]:
+    """Names of weights that stay dense, and whose zeros `sparsify` has held."""
+    return {line.name for line in report.layers if line.choice is Choice.DENSE and line.held}
 
 
 def _refuse_options(batch: object, machine: object) -> None:
@@ -212,7 +222,7 @@ def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report)
     if situation.channels_last:
         new.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _hold_the_rest(new, report)
-    stays = {line.name for line in report.layers if line.choice is Choice.DENSE and line.held}
+    stays = _kept_dense(report)
     if stay := {name: masks[name] for name, _ in new.named_parameters() if name in stays and name in masks}:
         hold(new, Masks(stay))
     remaining = dict(new.named_parameters(remove_duplicate=False))

@@ -43,11 +43,20 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         sparse: what would stand in its place.
         use: at what it is timed.
     """
-    density = sparse.plan.density if hasattr(sparse, "plan") else sparse.density
-    blocks = ", blocks" if getattr(getattr(sparse, "plan", None), "blocks", False) else ""
-    kind = f"{dense}, density {density:.3g}{blocks}, {use}"
+    kind = f"{dense}, {_pattern(sparse)}, {use}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
     return Timed(verdict, best, str(use))
+
+
+def _pattern(sparse: Any) -> str:
+    """Say how much a mask keeps, and in how many rows and columns: what decides about the kernels' time."""
+    plans = [sparse.plan] if hasattr(sparse, "plan") else [part for plan in sparse.plans for part in plan.parts]
+    said = []
+    for plan in plans:
+        columns = plan.shape[1:].numel()
+        alive = [len((plan.positions // columns).unique()), len((plan.positions % columns).unique())]
+        said.append(f"{plan.density:.3g} in {alive[0]} rows and {alive[1]} columns")
+    return "density " + "; ".join(said) + (", blocks" if getattr(plans[0], "blocks", False) else "")
 
 
 def dense_way(dense: nn.Module, use: Use) -> nn.Module | None:
@@ -56,7 +65,8 @@ def dense_way(dense: nn.Module, use: Use) -> nn.Module | None:
     found: nn.Module | None = None
     for name, way in ways.items():
         kind = f"{dense}, {name} for torch, {use}"
-        verdict, _ = remembered_verdict(kind, partial(_compare, dense if found is None else found, way, use))
+        compare = partial(_compare, dense if found is None else found, way, use)
+        verdict, _ = remembered_verdict(kind, lambda compare=compare, name=name: (compare(), name))
         found = way if verdict.second_is_faster else found
     return found
 
@@ -81,14 +91,14 @@ def ways_of(dense: nn.Module, use: Use) -> dict[str, nn.Module]:
 def _measure(dense: nn.Module, sparse: nn.Module, use: Use) -> tuple[Verdict, str]:
     best, layer = "torch", dense
     for name, way in ways_of(dense, use).items():
-        if _compare(layer, way, use)[0].second_is_faster:
+        if _compare(layer, way, use).second_is_faster:
             best, layer = name, way
-    return _compare(layer, sparse, use)[0], best
+    return _compare(layer, sparse, use), best
 
 
-def _compare(first: nn.Module, second: nn.Module, use: Use) -> tuple[Verdict, str]:
+def _compare(first: nn.Module, second: nn.Module, use: Use) -> Verdict:
     x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0))
-    return decide(runner(first, x, use), runner(second, x, use)), "torch"
+    return decide(runner(first, x, use), runner(second, x, use))
 
 
 def _time(seconds: float) -> str:

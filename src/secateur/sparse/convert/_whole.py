@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._inputs import Inputs, call
-from secateur.sparse.timing import Verdict, decide
+from secateur.sparse.timing import Verdict, decide, undisturbed
 
 
 def whole_verdict(first: nn.Module, second: nn.Module, inputs: Inputs, *, training: bool) -> Verdict:
@@ -22,7 +21,7 @@ def whole_verdict(first: nn.Module, second: nn.Module, inputs: Inputs, *, traini
         inputs: what they are called with.
         training: forward and backward, or the forward pass alone.
     """
-    with _restored(first), _restored(second), torch.random.fork_rng(devices=[]):
+    with undisturbed([first, second]):
         return decide(_runner(first, inputs, training), _runner(second, inputs, training), seconds=1.0)
 
 
@@ -36,9 +35,11 @@ def _infer(model: nn.Module, inputs: Inputs) -> None:
 
 
 def _train(model: nn.Module, inputs: Inputs) -> None:
+    # Where nothing is to be trained, a forward pass is all that training does.
     parts = [part for part in _tensors(call(model, inputs)) if part.requires_grad]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    torch.autograd.grad(parts, parameters, [torch.ones_like(part) for part in parts], allow_unused=True)
+    if parts and parameters:
+        torch.autograd.grad(parts, parameters, [torch.ones_like(part) for part in parts], allow_unused=True)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
@@ -51,15 +52,3 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, tuple | list):
         for value in output:
             yield from _tensors(value)
-
-
-@contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Give buffers their values back: normalisations in training mode count what they see."""
-    before = {buffer: buffer.clone() for buffer in model.buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before.items():
-                buffer.copy_(value)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.sparse.timing import decide
+from secateur.sparse.timing import decide, undisturbed
 
 _SECONDS = 0.2  # at most, for a choice that is close; one that is not takes a few calls
 
@@ -58,7 +58,6 @@ def _second_is_faster(
     first: Callable[[Tensor], Any], second: Callable[[Tensor], Any], x: Tensor, owner: Iterable[nn.Module]
 ) -> bool:
     modules = list(owner)
-    buffers = {buffer: buffer.clone() for module in modules for buffer in module.buffers()}
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     sample = x.detach()
 
@@ -73,11 +72,6 @@ def _second_is_faster(
         if wanted and y.requires_grad:
             torch.autograd.grad(y, wanted, torch.ones_like(y), allow_unused=True)
 
-    try:
-        with torch.random.fork_rng(devices=[]):
-            verdict = decide(lambda: pass_through(first), lambda: pass_through(second), seconds=_SECONDS)
-    finally:
-        with torch.no_grad():
-            for buffer, value in buffers.items():
-                buffer.copy_(value)
+    with undisturbed(modules):
+        verdict = decide(lambda: pass_through(first), lambda: pass_through(second), seconds=_SECONDS)
     return verdict.second_is_faster

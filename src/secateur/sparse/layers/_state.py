@@ -46,13 +46,16 @@ class DenseState(Choosing, nn.Module):
         parameter changes, so that a layer that computes densely takes a dense layer's time.
         """
         parameters = list(self.parameters(recurse=False))
-        if torch.is_grad_enabled() or any(p.is_inference() for p in parameters):
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if learns or any(p.is_inference() for p in parameters):
             self.__dict__.pop("_built", None)
             return list(self.dense_state().values())
         key = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
         built: tuple[object, list[Tensor]] | None = self.__dict__.get("_built")
         if built is None or built[0] != key:
-            built = self.__dict__["_built"] = (key, [t.detach().contiguous() for t in self.dense_state().values()])
+            with torch.inference_mode(mode=False), torch.no_grad():  # whoever is next may want a gradient of its input
+                made = [t.detach().contiguous() for t in self.dense_state().values()]
+            built = self.__dict__["_built"] = (key, made)
         return built[1]
 
     def train(self, mode: bool = True) -> Any:

@@ -4,6 +4,7 @@ from secateur.sparse.timing._decide import Verdict, decide
 from secateur.sparse.timing._processor import processor
 from secateur.sparse.timing._store import cache_file, remembered
 from secateur.sparse.timing._timing import interleaved
+from secateur.sparse.timing._undisturbed import undisturbed
 from secateur.sparse.timing._verdicts import forget, remembered_verdict, verdicts_here
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "processor",
     "remembered",
     "remembered_verdict",
+    "undisturbed",
     "verdicts_here",
 ]

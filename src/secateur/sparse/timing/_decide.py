@@ -62,7 +62,7 @@ class Verdict:
 def decide(first: Callable[[], object], second: Callable[[], object], *, seconds: float = 0.3) -> Verdict:
     """Time two ways in turns A B, B A, A B, … until it is certain which is faster, or `seconds` have passed.
 
-    Each is called twice before, untimed.
+    Each is called twice before; if the second calls are long and far apart, that is the verdict.
     """
     ways = (first, second)
     once = [_once(way) for way in ways]
