@@ -199,6 +199,7 @@ def test_a_held_model_stays_held(clock: Clock) -> None:
 def test_a_mode_that_was_not_timed_is_timed_at_its_first_call(clock: Clock) -> None:
     model = nn.Linear(12, 16)
     masks = masks_of(model)
+    clock.models = [DENSE]
     fast: Any = sparsify(model, masks, example_inputs=torch.rand(4, 12))
     assert type(fast) is SparseLinear
     fast(torch.rand(4, 12))  # with gradients: settled
@@ -254,6 +255,7 @@ def test_runs_of_layers_choose_between_one_call_and_several(clock: Clock, build:
 
 def test_copies_choose_for_themselves_and_densify_forgets(clock: Clock) -> None:
     model = nn.Linear(12, 16)
+    clock.models = [DENSE]
     fast: Any = sparsify(model, masks_of(model), example_inputs=torch.rand(4, 12))
     clock.first_calls = [SPARSE]
     with torch.no_grad():
@@ -290,6 +292,7 @@ def test_real_timing_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_built_weight_is_built_anew_after_eval(clock: Clock) -> None:
     """As averages are kept, `average.data.mul_(decay)`: no version tells of it."""
+    clock.models = [DENSE]
     fast: Any = sparsify(nn.Linear(12, 16, bias=False), masks_of(nn.Linear(12, 16)), example_inputs=torch.rand(4, 12))
     clock.first_calls = [SPARSE]  # dense without gradients
     x = torch.rand(4, 12)

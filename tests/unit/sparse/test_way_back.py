@@ -14,6 +14,7 @@ from secateur.sparse import SparseLinear
 from secateur.sparse.convert import _timed as layers_timed
 from secateur.sparse.convert._inputs import Use
 from secateur.sparse.convert._timed import timed
+from secateur.sparse.convert._whole import whole_verdict
 from secateur.sparse.timing import Verdict
 
 DENSE = Verdict(1.0, 2.0, 2.0, 0.1, "2026-01-01")
@@ -94,3 +95,15 @@ def test_a_dense_weight_built_in_inference_mode_serves_a_gradient_of_the_input()
     sparse(x).sum().backward()
     assert x.grad is not None and sparse.multiplied()[0] is before  # frozen: built once
     torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, 8))
+
+
+def test_whole_models_are_timed_with_the_hooks_that_hold_their_zeros() -> None:
+    model = mlp()
+    masks = masks_of(model)
+    hold(model, masks)
+    seen: list[str] = []
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+    whole_verdict(model, mlp(), torch.rand(3, 12), training=True)
+    assert set(seen) == {name for name, _ in model.named_parameters()}
+    assert all(parameter.grad is None for parameter in model.parameters())

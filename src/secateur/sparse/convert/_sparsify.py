@@ -129,9 +129,9 @@ def _converted(situation: Situation) -> nn.Module:
 def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Module:
     """Return the fastest of several models: as the layers chose one by one, all sparse, and dense in two layouts."""
     choices = {line.choice for line in report_of(chosen).layers} - {Choice.UNTOUCHED}
-    leaves = [m for m in situation.model.modules() if m is not situation.model and not any(True for _ in m.children())]
+    leaves = [module for module in situation.model.modules() if not any(True for _ in module.children())]
     on_cpu = all(parameter.is_cpu for parameter in situation.model.parameters())
-    if not choices or not leaves or not on_cpu:  # a call on an accelerator returns before it is done
+    if not choices or not on_cpu:  # a call on an accelerator returns before it is done
         return chosen
     others = {} if choices == {Choice.SPARSE} else {"all sparse": replace(situation, wanted=Choice.SPARSE)}
     others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)

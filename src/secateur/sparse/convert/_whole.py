@@ -14,7 +14,9 @@ from secateur.sparse.timing import Verdict, decide, undisturbed
 
 
 def whole_verdict(first: nn.Module, second: nn.Module, inputs: Inputs, *, training: bool) -> Verdict:
-    """Time two models side by side on these inputs, and leave both as they were.
+    """Time two models side by side on these inputs, and leave both as they were; neither may have gradients yet.
+
+    In training with `backward`, as training calls it: only there do the hooks run that hold zeros.
 
     Args:
         first, second: the models, in the mode they are to be timed in.
@@ -35,11 +37,10 @@ def _infer(model: nn.Module, inputs: Inputs) -> None:
 
 
 def _train(model: nn.Module, inputs: Inputs) -> None:
-    # Where nothing is to be trained, a forward pass is all that training does.
     parts = [part for part in _tensors(call(model, inputs)) if part.requires_grad]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if parts and parameters:
-        torch.autograd.grad(parts, parameters, [torch.ones_like(part) for part in parts], allow_unused=True)
+    if parts:  # else nothing is to be trained, and a forward pass is all that training does
+        torch.autograd.backward(parts, [torch.ones_like(part) for part in parts])
+    model.zero_grad(set_to_none=True)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
