@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from secateur.sparse.measured import BreakEven, Machine
+from timed_cases import Clock
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +22,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def sparse_machine() -> Machine:
     """A machine on which sparse wins below 60 %."""
     return Machine("always sparse", False, (BreakEven(64, 128, 0.6),))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    return Clock(monkeypatch, tmp_path)
