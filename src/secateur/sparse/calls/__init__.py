@@ -2,10 +2,11 @@
 
 from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
+from secateur.sparse.calls._half import Rounded, half_fits, half_linear
 from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
 from secateur.sparse.calls._network import run_network, slot_tensors
 from secateur.sparse.calls._recurrent import Pass, run_direction
-from secateur.sparse.calls._tensors import addresses, fits, plain
+from secateur.sparse.calls._tensors import addresses, autocast_to, fits, in_float32, plain
 from secateur.sparse.calls._workspace import Arena, register, release_workspaces, workspace_bytes
 
 __all__ = [
@@ -13,9 +14,14 @@ __all__ = [
     "Arena",
     "Network",
     "Pass",
+    "Rounded",
     "addresses",
+    "autocast_to",
     "build_network",
     "fits",
+    "half_fits",
+    "half_linear",
+    "in_float32",
     "looked_into",
     "plain",
     "positions_of",

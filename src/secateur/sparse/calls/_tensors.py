@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+_CAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast casts
 _EMPTY = 64  # where a tensor without numbers lies: anywhere, but not nowhere
 
 
 def fits(x: Tensor, *others: Tensor | None) -> bool:
-    """Tell whether the kernels take these tensors: 32-bit floats on the CPU, and at least one sample of `x`."""
+    """Tell whether the kernels for float32 take these tensors: 32-bit floats on the CPU, at least one sample of `x`,
+    and no autocast that wants less of them.
+    """
     for tensor in others:  # a plain loop: this runs at every call, between kernels that take microseconds
         if tensor is not None and (tensor.dtype is not torch.float32 or not tensor.is_cpu):
             return False
-    return x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided and x.numel() > 0
+    plain = x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided and x.numel() > 0
+    return plain and not torch.is_autocast_enabled("cpu")
+
+
+def autocast_to(x: Tensor) -> torch.dtype | None:
+    """Return the type in which autocast wants products with `x`; None where it is off, or leaves `x` as it is.
+
+    >>> x = torch.ones(2)
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     autocast_to(x), autocast_to(x.double()), fits(x)
+    (torch.bfloat16, None, False)
+    """
+    if not torch.is_autocast_enabled("cpu") or not x.is_cpu or x.dtype not in _CAST:
+        return None
+    return torch.get_autocast_dtype("cpu")
+
+
+def in_float32(way: Callable[[Tensor], Any], dtype: torch.dtype) -> Callable[[Tensor], Any]:
+    """Return the way that computes in float32, without autocast, and gives tensors of `dtype`."""
+
+    def cast(found: Any) -> Any:
+        return found.to(dtype) if isinstance(found, Tensor) else tuple(cast(each) for each in found)
+
+    def run(x: Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return cast(way(x.float()))
+
+    return run
 
 
 def addresses(*tensors: Tensor | None) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._cuda import choose_on_cuda
@@ -35,7 +36,7 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
     if reason is None and mask is not None and on_cuda(module):
         new, line = choose_on_cuda(module, name, mask, situation.batch, this_device(weight.device))
         return new, [line]
-    reason = reason or refused_by_kernels(module)
+    reason = reason or refused_by_kernels(module, torch.bfloat16)
     idle = without_gain(mask)
     if reason is None and idle is not None and (new := _quicker(path, module, situation)) is not None:
         reason = f"{idle}; it multiplies through oneDNN, faster here"

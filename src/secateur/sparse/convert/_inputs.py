@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
+from secateur.sparse.calls import autocast_to
 
 #: What a model is called with: its only argument, several in a tuple, or arguments by name.
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -19,19 +20,37 @@ Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Use:
-    """How a layer is used: the shape of its input, whether it trains, and whether its input takes a gradient.
+    """How a layer is used: shape and type of its input, whether it trains, and whether its input takes a gradient.
+
+    Attributes:
+        autocast: the type that `torch.autocast` casts to; None where it is off.
 
     >>> str(Use((8, 4), training=True)), str(Use((8, 4), training=True, first=True))
     ('training at 8 × 4', 'training at 8 × 4, first layer')
+    >>> str(Use((8, 4), training=False, dtype=torch.bfloat16, autocast=torch.bfloat16))
+    'inference at 8 × 4 bfloat16, autocast to bfloat16'
     """
 
     shape: tuple[int, ...]
     training: bool
     first: bool = False
+    dtype: torch.dtype = torch.float32
+    autocast: torch.dtype | None = None
+
+    @property
+    def reduced(self) -> bool:
+        """Whether anything is computed with fewer bits than float32 has."""
+        return self.autocast is not None or self.dtype is not torch.float32
 
     def __str__(self) -> str:
         mode = "training" if self.training else "inference"
-        return f"{mode} at {' × '.join(map(str, self.shape))}{', first layer' if self.first else ''}"
+        kind = "" if self.dtype is torch.float32 else f" {_name(self.dtype)}"
+        cast = "" if self.autocast is None else f", autocast to {_name(self.autocast)}"
+        return f"{mode} at {' × '.join(map(str, self.shape))}{kind}{', first layer' if self.first else ''}{cast}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -80,4 +99,5 @@ def _note(
 ) -> None:
     x = args[0] if args else next(iter(kwargs.values()), None)
     if isinstance(x, Tensor) and (path not in found or x.numel() >= torch.Size(found[path].shape).numel()):
-        found[path] = Use(tuple(x.shape), training, first=training and not x.requires_grad)
+        first = training and not x.requires_grad
+        found[path] = Use(tuple(x.shape), training, first, x.dtype, autocast_to(x))

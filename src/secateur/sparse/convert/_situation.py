@@ -85,12 +85,14 @@ class Situation:
         return None if self.mask(module._parameters.get("bias")) is None else "its bias is masked too"
 
 
-def refused_by_kernels(module: nn.Module) -> str | None:
-    """Tell why the kernels do not take a module's tensors, or return None."""
-    for tensor in (*module._parameters.values(), *module._buffers.values()):
-        if tensor is not None and (tensor.dtype is not torch.float32 or tensor.device.type != "cpu"):
-            kind = str(tensor.dtype).removeprefix("torch.")
-            return f"its weights are {kind} on {tensor.device.type}; the kernels take float32 on cpu"
+def refused_by_kernels(module: nn.Module, *others: torch.dtype) -> str | None:
+    """Tell why the kernels do not take a module's tensors, which must all be float32 or all of one of the `others`."""
+    tensors = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    wanted = next((kind for kind in others if tensors and tensors[0].dtype is kind), torch.float32)
+    for tensor in tensors:
+        if tensor.dtype is not wanted or tensor.device.type != "cpu":
+            kind, takes = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, wanted))
+            return f"its weights are {kind} on {tensor.device.type}; the kernels take {takes} on cpu"
     return None
 
 

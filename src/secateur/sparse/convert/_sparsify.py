@@ -25,6 +25,7 @@ from secateur.sparse.layers import (
     DenseState,
     NetworkSequential,
     OneDnnLinear,
+    RoundedLinear,
     SemiStructuredLinear,
     SparseConvolution,
     SparseLinear,
@@ -175,7 +176,7 @@ def densify(model: nn.Module) -> nn.Module:
     for path, module in model.named_modules():
         if isinstance(module, DenseState):
             swaps[path] = module.dense()
-        elif isinstance(module, OneDnnLinear | SemiStructuredLinear):
+        elif isinstance(module, OneDnnLinear | RoundedLinear | SemiStructuredLinear):
             made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
             weight = module.weight
             swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
@@ -249,7 +250,8 @@ def _let_choose(new: nn.Module, situation: Situation) -> None:
             known = path in situation.uses_by_path or (
                 isinstance(module, SparseSequential) and bool(situation.uses_by_path)
             )
-            module.let_choose(settled=situation.model.training if known else None)
+            reduced = torch.is_autocast_enabled("cpu")
+            module.let_choose(settled=situation.model.training if known and not reduced else None)
 
 
 def _hold_the_rest(new: nn.Module, report: Report) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._inputs import Use
-from secateur.sparse.layers import OneDnnLinear, onednn_available
+from secateur.sparse.layers import DenseState, OneDnnLinear, RoundedLinear, onednn_available
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 
 
@@ -43,6 +43,8 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         sparse: what would stand in its place.
         use: at what it is timed.
     """
+    if use.reduced and isinstance(sparse, DenseState):  # it has several ways itself
+        sparse.let_choose(settled=None)
     kind = f"{dense}, {_pattern(sparse)}, {use}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
     return Timed(verdict, best, str(use))
@@ -81,7 +83,9 @@ def crashes_channels_last(module: nn.Module) -> bool:
 
 def ways_of(dense: nn.Module, use: Use) -> dict[str, nn.Module]:
     """Return the other dense ways that torch has for a layer, by name."""
-    if type(dense) is nn.Linear and onednn_available():
+    if type(dense) is nn.Linear and use.autocast is not None:
+        return {} if use.training else {"a weight rounded once": RoundedLinear.from_dense(dense)}
+    if type(dense) is nn.Linear and onednn_available() and not use.reduced:
         return {"oneDNN": OneDnnLinear.from_dense(dense)}
     if isinstance(dense, nn.Conv2d) and not (use.training and crashes_channels_last(dense)):
         return {"channels-last": copy.deepcopy(dense).to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
@@ -97,7 +101,7 @@ def _measure(dense: nn.Module, sparse: nn.Module, use: Use) -> tuple[Verdict, st
 
 
 def _compare(first: nn.Module, second: nn.Module, use: Use) -> Verdict:
-    x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0)).to(use.dtype)
     return decide(runner(first, x, use), runner(second, x, use))
 
 

@@ -6,6 +6,7 @@ from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._network_sequential import NetworkSequential
 from secateur.sparse.layers._onednn import OneDnnLinear, dense_linear, onednn_available
 from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecurrent, sparse_recurrent
+from secateur.sparse.layers._rounded import RoundedLinear
 from secateur.sparse.layers._semi_structured import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
 from secateur.sparse.layers._sequential import SparseSequential
 from secateur.sparse.layers._state import DenseState, fill
@@ -15,6 +16,7 @@ __all__ = [
     "DenseState",
     "NetworkSequential",
     "OneDnnLinear",
+    "RoundedLinear",
     "SemiStructuredLinear",
     "SparseConv1d",
     "SparseConv2d",

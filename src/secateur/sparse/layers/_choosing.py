@@ -1,8 +1,8 @@
-"""Choose at a first call: dense or through the kernels, on the very input that came, once for each kind of call."""
+"""Choose at a first call: dense or through which kernels, on the very input that came, once for each kind of call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ _SECONDS = 0.2  # at most, for a choice that is close; one that is not takes a f
 
 
 class Choosing:
-    """A module that can compute in two ways and takes the faster one, found out when it first matters.
+    """A module that can compute in several ways and takes the fastest one, found out when it first matters.
 
     `let_choose` turns it on. A choice holds for a mode (with gradients or without) and for inputs of about the same
     size, within a factor of two; it is not saved.
@@ -25,7 +25,7 @@ class Choosing:
 
         Args:
             settled: the mode for which the kernels have been timed already, and won: True with gradients, False
-                without; None: neither.
+                without; None: neither. Calls under autocast are never settled.
         """
         self.__dict__["_choices"], self.__dict__["_settled"] = {}, settled
 
@@ -41,16 +41,23 @@ class Choosing:
             apart: the other way; the two compute the same.
             owner: the modules whose parameters are differentiated and whose buffers must be as found.
         """
-        choices: dict[object, bool] | None = self.__dict__.get("_choices")
-        if choices is None or torch.compiler.is_compiling():
-            return False
         trains = torch.is_grad_enabled()
-        if trains is self.__dict__["_settled"]:
+        if "_choices" not in self.__dict__ or trains is self.__dict__["_settled"]:
             return False
-        key = (place, trains, x.numel().bit_length())
+        return self._fastest(place, x, (together, apart), owner) == 1
+
+    def _fastest(self, place: object, x: Tensor, ways: Sequence[Callable[[Tensor], Any]], owner: Any) -> int:
+        """Return which way is the fastest for this call, timing them if it is the first; the first one if it does not
+        choose."""
+        choices: dict[object, int] | None = self.__dict__.get("_choices")
+        if choices is None or torch.compiler.is_compiling():
+            return 0
+        key = (place, torch.is_grad_enabled(), x.numel().bit_length())
         if key not in choices:
-            choices[key] = False  # a call within the timing must not time
-            choices[key] = _second_is_faster(together, apart, x, owner)
+            choices[key] = 0  # a call within the timing must not time
+            for other in range(1, len(ways)):
+                if _second_is_faster(ways[choices[key]], ways[other], x, owner):
+                    choices[key] = other
         return choices[key]
 
 

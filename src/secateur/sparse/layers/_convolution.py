@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, refuse_lookers, run_network
+from secateur.sparse.calls import (
+    SHAPES,
+    Arena,
+    Network,
+    autocast_to,
+    build_network,
+    fits,
+    in_float32,
+    refuse_lookers,
+    run_network,
+)
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
 from secateur.sparse.programs import Kind, Operation, Program
@@ -48,12 +59,21 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
             )
         if x.dim() == self.rank + 1:
             return self.forward(x[None])[0]
+        wanted = autocast_to(x)
+        if wanted is not None and not self.compute_dense and door.native is not None and self._takes(x):
+            ways = (in_float32(self._sparsely, wanted), self._densely)
+            return ways[self._fastest(("layer", wanted), x, ways, (self,))](x)
         if self.compute_dense or door.native is None or not fits(x, self.values, self.bias):
             if not self.compute_dense and door.native is not None and x.numel():
                 self._warn_dense(x, self.values, stacklevel=4)
             return self._densely(x)
         slower = self._apart_is_faster("layer", x, self._sparsely, self._densely, (self,))
         return self._densely(x) if slower else self._sparsely(x)
+
+    def _takes(self, x: Tensor) -> bool:
+        """Whether the kernels can compute a call under autocast, in float32."""
+        with torch.autocast("cpu", enabled=False):
+            return fits(x.float(), self.values, self.bias)
 
     def _sparsely(self, x: Tensor) -> Tensor:
         network = self._network(tuple(x.shape[1:]))
@@ -77,7 +97,7 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
     def _densely(self, x: Tensor) -> Tensor:
         g = self.plan.geometry
         convolve: Any = nn.functional.conv2d if self.rank == 2 else nn.functional.conv1d
-        return convolve(x, self.multiplied()[0], self.bias, g.stride, g.padding, g.dilation, g.groups)
+        return convolve(x, self.multiplied(autocast_to(x))[0], self.bias, g.stride, g.padding, g.dilation, g.groups)
 
     def dense(self) -> nn.Conv1d | nn.Conv2d:
         """Return the dense convolution, with copies of the weights as they are now, bit for bit."""

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import fits, refuse_lookers, sparse_chain
+from secateur.sparse.calls import (
+    Rounded,
+    autocast_to,
+    fits,
+    half_fits,
+    half_linear,
+    in_float32,
+    refuse_lookers,
+    sparse_chain,
+)
 from secateur.sparse.layers._onednn import dense_linear
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import LayerPlan, plan_layer
@@ -19,8 +32,9 @@ class SparseLinear(WeightState[LayerPlan]):
     only the units it is connected to.
 
     The parameters are `values` [kept] and `bias` [rows]; `state_dict` gives and takes an ordinary dense
-    `weight` instead, as `nn.Linear` does. 32-bit floats on the CPU run in the sparse kernels; other types,
-    other devices and empty batches run as the dense product of the same weights.
+    `weight` instead, as `nn.Linear` does. 32-bit floats on the CPU run in the sparse kernels; so do bfloat16 numbers,
+    and what `torch.autocast` wants in bfloat16, where the values stay float32 masters. Other types, other devices and
+    empty batches run as the dense product of the same weights.
 
     Args:
         plan: where the surviving weights are.
@@ -60,6 +74,9 @@ class SparseLinear(WeightState[LayerPlan]):
         refuse_lookers(x)
         if x.shape[-1] != self.plan.columns:
             raise ValueError(f"the input of SparseLinear must have {self.plan.columns} features, got {x.shape[-1]}")
+        wanted = autocast_to(x)
+        if wanted is not None or x.dtype is torch.bfloat16:
+            return self._reduced(x, wanted)
         if self.compute_dense:
             return self._densely(x)
         if fits(x, self.values, self.bias):
@@ -73,7 +90,35 @@ class SparseLinear(WeightState[LayerPlan]):
         return sparse_chain(x, (self.plan,), (self.values,), (self.bias,))
 
     def _densely(self, x: Tensor) -> Tensor:
-        return dense_linear(x, self.multiplied()[0], self.bias, onednn=self.onednn)
+        return dense_linear(x, self.multiplied(autocast_to(x))[0], self.bias, onednn=self.onednn)
+
+    def _reduced(self, x: Tensor, wanted: torch.dtype | None) -> Tensor:
+        """Multiply in bfloat16, or as autocast wants it: in the way that is fastest here."""
+        ways = [] if self.compute_dense or not x.numel() else self._ways(x, wanted)
+        ways.append(self._densely)
+        return ways[self._fastest(("layer", wanted), x, ways, (self,))](x)
+
+    def _ways(self, x: Tensor, wanted: torch.dtype | None) -> list[Callable[[Tensor], Tensor]]:
+        """The ways through kernels: in bfloat16, and in float32 as few weights are faster multiplied."""
+        tensors = (self.values,) if self.bias is None else (self.values, self.bias)
+        ways: list[Callable[[Tensor], Tensor]] = []
+        if wanted is torch.bfloat16 or (wanted is None and all(t.dtype is torch.bfloat16 for t in tensors)):
+            ways += [self._in_half] if half_fits(x, self.values, self.bias) else []
+        if wanted is not None and all(t.dtype is torch.float32 and t.is_cpu for t in tensors):
+            ways.append(in_float32(self._sparsely, wanted))
+        return ways
+
+    def _in_half(self, x: Tensor) -> Tensor:
+        rounded: Rounded = self.__dict__.get("_rounded") or self.__dict__.setdefault("_rounded", Rounded())
+        return half_linear(x, self.plan, self.values, self.bias, rounded)
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode. What was rounded is rounded anew: `.data` is written without a trace."""
+        self.__dict__.pop("_rounded", None)
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_rounded"}
 
     def extra_repr(self) -> str:
         """Name the sizes and the density."""

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
-from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import SHAPES, Arena, Network, autocast_to, build_network, fits, run_network, slot_tensors
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._sequential import SparseSequential, one_by_one
+from secateur.sparse.layers._sequential import SparseSequential
 from secateur.sparse.programs import Kind, Operation, Program, UnsupportedError, hooked
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -70,14 +70,17 @@ class NetworkSequential(SparseSequential):
 
     def _run_at(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> tuple[Tensor, int] | None:
         """Run as many layers as one call takes, from `begin` on; return the output and which layer comes next."""
-        run = self._run_from(children, begin, x) if isinstance(children[begin], SparseConvolution) else None
+        if not isinstance(children[begin], SparseConvolution):
+            return None
+        if autocast_to(x) is None:
+            run, way = self._run_from(children, begin, x), self._run
+        else:
+            with torch.autocast("cpu", enabled=False):
+                run, way = self._run_from(children, begin, x.float()), self._run_reduced
         if run is None:
             return None
         end = begin + len(run.layers)
-        place, between = (begin, end, self.training), children[begin:end]
-        if self._run_is_slower(place, x, partial(self._through, run), between):
-            return one_by_one(between, x), end
-        return self._through(run, x), end
+        return way((begin, end, self.training), x, partial(self._through, run), children[begin:end]), end
 
     def train(self, mode: bool = True) -> NetworkSequential:
         """Set training or evaluation mode. What was folded is folded anew: `.data` is written without a trace."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from secateur._base import door
-from secateur.sparse.calls import Pass, fits, refuse_lookers, run_direction
+from secateur.sparse.calls import Pass, autocast_to, fits, in_float32, refuse_lookers, run_direction
 from secateur.sparse.layers._state import DenseState, take_survivors
 from secateur.sparse.plans import RecurrentPlan, plan_recurrent
 
@@ -149,6 +150,9 @@ class SparseRecurrent(DenseState):
     def _run(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run [time, batch, feature] through all layers."""
         tensors = [t for index in range(len(self.plans)) for t in self.direction(index)]
+        wanted = autocast_to(x)
+        if wanted is not None and not self.compute_dense and door.native is not None:
+            return self._reduced(x, states, x.dtype if self.gru else wanted)
         if self.compute_dense or door.native is None or not fits(x, *states, *tensors):
             if not self.compute_dense and x.numel() and (x.dtype is not torch.float32 or not x.is_cpu):
                 self._warn_dense(x, next(t for t in tensors if t is not None), stacklevel=5)
@@ -156,6 +160,16 @@ class SparseRecurrent(DenseState):
         sparsely, densely = partial(self._sparsely, states=states), partial(self._dense, states=states)
         slower = self._apart_is_faster("layer", x, sparsely, densely, (self,))
         return densely(x) if slower else sparsely(x)
+
+    def _reduced(self, x: Tensor, states: tuple[Tensor | None, ...], dtype: torch.dtype) -> Any:
+        """Run under autocast, with the types that torch gives there: through the kernels in float32, or densely."""
+        full = tuple(None if s is None else s.float() for s in states)
+        sparsely: Any = in_float32(partial(self._sparsely, states=full), dtype)
+        ways = (sparsely, partial(self._dense, states=states))
+        with torch.autocast("cpu", enabled=False):
+            tensors = [t for index in range(len(self.plans)) for t in self.direction(index)]
+            ways = ways if fits(x.float(), *full, *tensors) else ways[1:]
+        return ways[self._fastest(("layer", dtype), x, ways, (self,))](x)
 
     def _sparsely(self, x: Tensor, states: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         directions = 2 if self.bidirectional else 1

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.sparse.calls import fits, refuse_lookers, sparse_chain, text_for_lookers
+from secateur.sparse.calls import autocast_to, fits, in_float32, refuse_lookers, sparse_chain, text_for_lookers
 from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.programs import hooked
@@ -44,21 +45,32 @@ class SparseSequential(Choosing, nn.Sequential):
         parameters = [layer._parameters for layer in run]
         values: Any = tuple([own["values"] for own in parameters])
         biases = tuple([own.get("bias") for own in parameters])
+        plans = tuple([layer.plan for layer in run])
+        together: Callable[[Tensor], Tensor] = partial(sparse_chain, plans=plans, values=values, biases=biases)
+        if autocast_to(x) is not None:
+            own = all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in (*values, *biases))
+            return (self._run_reduced((begin, behind), x, together, children[begin:behind]), behind) if own else None
         if not fits(x, *values, *biases):
             return None
-        plans = tuple([layer.plan for layer in run])
-        place, between = (begin, behind), children[begin:behind]
-        if self._run_is_slower(place, x, lambda x: sparse_chain(x, plans, values, biases), between):
-            return one_by_one(between, x), behind
-        return sparse_chain(x, plans, values, biases), behind
+        return self._run((begin, behind), x, together, children[begin:behind]), behind
 
-    def _run_is_slower(
+    def _run(
         self, place: object, x: Tensor, together: Callable[[Tensor], Tensor], children: Sequence[nn.Module]
-    ) -> bool:
-        """Tell whether the children are faster one by one, as each of them chooses, than in one call."""
-        if "_choices" not in self.__dict__:
-            return False
-        return self._apart_is_faster(place, x, together, partial(one_by_one, children), children)
+    ) -> Tensor:
+        """Run children in one call, or one by one, as each of them chooses, where that is faster."""
+        if "_choices" in self.__dict__:
+            apart = partial(one_by_one, children)
+            return apart(x) if self._apart_is_faster(place, x, together, apart, children) else together(x)
+        return together(x)
+
+    def _run_reduced(
+        self, place: tuple[object, ...], x: Tensor, together: Callable[[Tensor], Tensor], children: Sequence[nn.Module]
+    ) -> Tensor:
+        """Run children under autocast: one by one, or in one call in float32 where that is faster."""
+        wanted = autocast_to(x)
+        assert wanted is not None, "the caller has looked"
+        ways = (partial(one_by_one, children), in_float32(together, wanted))
+        return ways[self._fastest((*place, wanted), x, ways, children)](x)
 
 
 def one_by_one(children: Sequence[nn.Module], x: Tensor) -> Tensor:

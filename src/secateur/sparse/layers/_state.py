@@ -41,20 +41,23 @@ class DenseState(Choosing, nn.Module):
         """Return the dense module, with copies of the weights as they are now, bit for bit."""
         raise NotImplementedError
 
-    def multiplied(self) -> list[Tensor]:
+    def multiplied(self, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Return the dense tensors for a dense product: without gradients they are built once, and again when a
         parameter changes, so that a layer that computes densely takes a dense layer's time.
+
+        Args:
+            dtype: what they are rounded to, where they are built once; None: as they are.
         """
         parameters = list(self.parameters(recurse=False))
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if learns or any(p.is_inference() for p in parameters):
             self.__dict__.pop("_built", None)
             return list(self.dense_state().values())
-        key = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
+        key = [dtype, *((p.data_ptr(), p._version, p.dtype) for p in parameters)]
         built: tuple[object, list[Tensor]] | None = self.__dict__.get("_built")
         if built is None or built[0] != key:
             with torch.inference_mode(mode=False), torch.no_grad():  # whoever is next may want a gradient of its input
-                made = [t.detach().contiguous() for t in self.dense_state().values()]
+                made = [t.detach().to(dtype or t.dtype).contiguous() for t in self.dense_state().values()]
             built = self.__dict__["_built"] = (key, made)
         return built[1]
 

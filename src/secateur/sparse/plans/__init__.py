@@ -1,6 +1,7 @@
 """Which weight of a dense layer is which of a sparse one, in the order in which the kernels want them."""
 
 from secateur.sparse.plans._convolution import ConvolutionPlan, Geometry, geometry_of, plan_convolution
+from secateur.sparse.plans._half import HalfPlan, half_of
 from secateur.sparse.plans._linear import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, native_chain, plan_layer, whole_blocks
 from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
 from secateur.sparse.plans._survivors import Survivors, places_of
@@ -10,10 +11,12 @@ __all__ = [
     "BLOCK_ROWS",
     "ConvolutionPlan",
     "Geometry",
+    "HalfPlan",
     "LayerPlan",
     "RecurrentPlan",
     "Survivors",
     "geometry_of",
+    "half_of",
     "native_chain",
     "places_of",
     "plan_convolution",
