@@ -242,6 +242,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert report["native"] == {
         "active": door.native is not None,
         "isa": door.isa(),
+        "bfloat16": door.native and door.native.half_set(),
         "why_not": door.why_not,
     }
     assert report["data"]["mnist"] is None and report["data"]["digits"] == "bundled with scikit-learn"

@@ -33,13 +33,14 @@ def test_they_train_as_in_the_eager_loop(name: str) -> None:
     optimizer, reference = SGD(model.parameters(), 1e-4, momentum=0.9), SGD(other.parameters(), 1e-4, momentum=0.9)
     step = compile_step(model, masks, cross_entropy, optimizer)
     with hold(other, masks):
-        for samples in (7, 5, 7):
+        # The third step is the first whose weights both have moved: rounding may have turned a ReLU by then.
+        for samples, near in ((7, 1e-4), (5, 1e-4), (7, 5e-3)):
             x, targets = torch.randn(samples, 3, 32, 32, generator=generator), torch.arange(samples) % 10
             reference.zero_grad()
             loss = cross_entropy(other(x), targets)
             loss.backward()
             reference.step()
-            assert step(x, targets) == pytest.approx(loss.item(), abs=1e-3)
+            assert step(x, targets) == pytest.approx(loss.item(), abs=near)
     step.write_back()
     ours = dict(model.named_parameters())
     for key, parameter in other.named_parameters():

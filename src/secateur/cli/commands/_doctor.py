@@ -72,6 +72,7 @@ def _native() -> dict[str, Any]:
     return {
         "active": door.native is not None,
         "isa": door.isa(),
+        "bfloat16": None if door.native is None else door.native.half_set(),
         "why_not": door.why_not,
     }
 
@@ -116,7 +117,9 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("machine", "{system}, {cpu}, {cores} cores".format(**report["machine"])),
         (
             "kernels",
-            f"compiled, {native['isa']}" if native["active"] else f"torch fallback: {native['why_not']}",
+            "compiled, {isa}; bfloat16 through {bfloat16}".format(**native)
+            if native["active"]
+            else f"torch fallback: {native['why_not']}",
         ),
         ("threads", str(report["threads"])),
         ("timed layers", _timed_line(report["timed"])),
