@@ -143,11 +143,11 @@ void panel(const uint32_t* masks, const uint16_t* values, const int32_t* first, 
 void round(const uint32_t* masks, const int32_t* starts, const float* values, uint16_t* packed) {
   for (int row = 0; row < kSide; ++row) {
     const int count = __builtin_popcount(masks[row]);
-    if (!count) continue;
+    const uint32_t lanes = uint32_t((uint64_t(1) << count) - 1);  // counts vary: a branch would often go wrong
     const float* from = values + starts[row];
-    const __m512 low = _mm512_maskz_loadu_ps(lanes16(count), from);
-    const __m512 high = _mm512_maskz_loadu_ps(lanes16(count - 16), from + 16);
-    _mm512_mask_storeu_epi16(packed, lanes32(count), (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    const __m512 low = _mm512_maskz_loadu_ps(__mmask16(lanes), from);
+    const __m512 high = _mm512_maskz_loadu_ps(__mmask16(lanes >> 16), from + 16);
+    _mm512_mask_storeu_epi16(packed, lanes, (__m512i)_mm512_cvtne2ps_pbh(high, low));
     packed += count;
   }
 }
