@@ -94,7 +94,10 @@ class SparseLinear(WeightState[LayerPlan]):
 
     def _reduced(self, x: Tensor, wanted: torch.dtype | None) -> Tensor:
         """Multiply in bfloat16, or as autocast wants it: in the way that is fastest here."""
-        ways = [] if self.compute_dense or not x.numel() else self._ways(x, wanted)
+        kernels = not self.compute_dense and x.numel() > 0
+        ways = self._ways(x, wanted) if kernels else []
+        if kernels and not ways:
+            self._warn_dense(x, self.values, stacklevel=5)
         ways.append(self._densely)
         return ways[self._fastest(("layer", wanted), x, ways, (self,))](x)
 
