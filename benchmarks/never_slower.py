@@ -1,11 +1,13 @@
 """The invariant of `sparsify`: for whatever layer, shape, density, batch and mode, never slower than dense.
 
     python benchmarks/never_slower.py --cases 200 --seed 0
+    python benchmarks/never_slower.py --cases 200 --seed 0 --autocast
 
 Random layers and small networks are sparsified with `example_inputs` and timed in turns against the best of: dense as
 torch runs it, dense channels-last, dense through oneDNN. In training (forward and backward) the dense model's zeros
-are held, for that is what sparse training replaces. A case fails if the 95 % interval of the paired ratio lies above
-1.05. A line for each failure, a summary, and an exit status of 1 if there is any.
+are held, for that is what sparse training replaces. With --autocast all of it runs under bfloat16 autocast, and dense
+linear layers that keep their rounded weights take the place of oneDNN's. A case fails if the 95 % interval of the
+paired ratio lies above 1.05. A line for each failure, a summary, and an exit status of 1 if there is any.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from torch import Tensor, nn
 from secateur import Masks, hold, sparsify
 from secateur._base import door
 from secateur.sparse import report_of
+from secateur.sparse.calls import autocast_to
 from secateur.sparse.convert._timed import crashes_channels_last
+from secateur.sparse.layers import RoundedLinear
 from secateur.sparse.timing import decide, processor
 
 LIMIT = 1.05
@@ -123,7 +127,7 @@ def run(rng: random.Random, seconds: float) -> Case:
 
 
 def _dense(model: nn.Module, masks: Masks, x: Tensor) -> list[nn.Module]:
-    ways = [copy.deepcopy(model), through_onednn(copy.deepcopy(model))]
+    ways = [copy.deepcopy(model), (_rounded if autocast_to(x) else through_onednn)(copy.deepcopy(model))]
     if x.dim() == 4 and not (model.training and any(map(crashes_channels_last, model.modules()))):
         ways.append(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     for way in ways:
@@ -131,6 +135,13 @@ def _dense(model: nn.Module, masks: Masks, x: Tensor) -> list[nn.Module]:
         if model.training:
             hold(way, masks)
     return ways
+
+
+def _rounded(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = RoundedLinear
+    return model
 
 
 def _call(model: nn.Module, x: Tensor, mode: str) -> Callable[[], object]:
@@ -157,13 +168,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=1.0, help="at most, for each comparison")
+    parser.add_argument("--autocast", action="store_true", help="under bfloat16 autocast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every case to FILE")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{processor()}, {args.threads} threads, kernels: {door.isa()}, torch {torch.__version__}, seed {args.seed}")
     rng, cases = random.Random(args.seed), []
     for number in range(args.cases):
-        case = run(rng, args.seconds)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.autocast):
+            case = run(rng, args.seconds)
         cases.append(case)
         if case.fails:
             print(f"case {number}: {case.ratio:.2f} × dense (± {case.spread:.0%}): {case}", flush=True)
