@@ -13,7 +13,15 @@ from __future__ import annotations
 from secateur.sparse._bench import BenchRow, bench
 from secateur.sparse.calls import release_workspaces, workspace_bytes
 from secateur.sparse.convert import Choice, LayerReport, Report, dense_shapes, densify, report_of, sparsify
-from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
+from secateur.sparse.layers import (
+    SparseAttention,
+    SparseConv1d,
+    SparseConv2d,
+    SparseGRU,
+    SparseLinear,
+    SparseLSTM,
+    SparseTransposedLinear,
+)
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
 from secateur.sparse.steps import NetworkStep, compile_step, why_no_fused_step
@@ -26,11 +34,13 @@ __all__ = [
     "Machine",
     "NetworkStep",
     "Report",
+    "SparseAttention",
     "SparseConv1d",
     "SparseConv2d",
     "SparseGRU",
     "SparseLSTM",
     "SparseLinear",
+    "SparseTransposedLinear",
     "UnsupportedError",
     "bench",
     "compile_step",

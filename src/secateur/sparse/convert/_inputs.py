@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,17 +23,31 @@ Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 class Use:
     """How a layer is used: the shape of its input, whether it trains, and whether its input takes a gradient.
 
+    Attention has further inputs, if it attends to something else than its queries: `keys` and `values` are their
+    shapes; and `weights` tells whether its weights are asked for.
+
     >>> str(Use((8, 4), training=True)), str(Use((8, 4), training=True, first=True))
     ('training at 8 × 4', 'training at 8 × 4, first layer')
+    >>> str(Use((2, 5, 4), training=False, keys=(2, 7, 4), weights=True))
+    'inference at 2 × 5 × 4, keys 2 × 7 × 4, with weights'
     """
 
     shape: tuple[int, ...]
     training: bool
     first: bool = False
+    keys: tuple[int, ...] | None = None
+    values: tuple[int, ...] | None = None
+    weights: bool = False
 
     def __str__(self) -> str:
-        mode = "training" if self.training else "inference"
-        return f"{mode} at {' × '.join(map(str, self.shape))}{', first layer' if self.first else ''}"
+        text = f"{'training' if self.training else 'inference'} at {_by(self.shape)}"
+        text += f", keys {_by(self.keys)}" if self.keys else ""
+        text += f", values {_by(self.values)}" if self.values else ""
+        return text + (", with weights" if self.weights else "") + (", first layer" if self.first else "")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -42,7 +58,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def uses_of(model: nn.Module, inputs: Inputs) -> dict[str, Use]:
-    """Return how each leaf layer is used, by its largest input where it is called several times.
+    """Return how each leaf layer and each attention is used, by its largest input where it is called several times.
 
     A copy of the model runs once, in evaluation mode; the model itself does not.
 
@@ -52,10 +68,12 @@ def uses_of(model: nn.Module, inputs: Inputs) -> dict[str, Use]:
     probe = copy.deepcopy(model).eval()
     found: dict[str, Use] = {}
     for path, module in probe.named_modules():
-        if not any(True for _ in module.children()):
+        if isinstance(module, nn.MultiheadAttention):
+            module.register_forward_pre_hook(partial(_note_attention, found, path, model.training), with_kwargs=True)
+        elif not any(True for _ in module.children()):
             module.register_forward_pre_hook(partial(_note, found, path, model.training), with_kwargs=True)
     try:
-        with torch.set_grad_enabled(model.training), torch.random.fork_rng(devices=[]):
+        with torch.set_grad_enabled(model.training), torch.random.fork_rng(devices=[]), _without_fast_path():
             call(probe, inputs)
     except Exception as problem:  # whatever a user's forward raises: the inputs are what it was given
         raise SecateurError(
@@ -73,6 +91,31 @@ def assumed(model: nn.Module, batch: int) -> Tensor | None:
     if not isinstance(first, nn.Linear) or first.weight.dtype is not torch.float32 or not first.weight.is_cpu:
         return None
     return torch.rand(batch, first.in_features, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Keep torch's encoders from running as one operation, or on nested tensors, which no hook would see."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _note_attention(
+    found: dict[str, Use], path: str, training: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    given = inspect.signature(nn.MultiheadAttention.forward).bind(module, *args, **kwargs)
+    given.apply_defaults()
+    query, key, value, weights = (given.arguments[name] for name in ("query", "key", "value", "need_weights"))
+    if path in found and query.numel() < torch.Size(found[path].shape).numel():
+        return
+    keys = None if key is query and value is query else tuple(key.shape)
+    values = None if value is key else tuple(value.shape)
+    first = training and not (query.requires_grad or key.requires_grad or value.requires_grad)
+    found[path] = Use(tuple(query.shape), training, first, keys, values, bool(weights))
 
 
 def _note(

@@ -27,6 +27,8 @@ from secateur.sparse.layers import (
     OneDnnLinear,
     SemiStructuredLinear,
     SparseConvolution,
+    SparseEncoder,
+    SparseEncoderLayer,
     SparseLinear,
     SparseSequential,
     fill,
@@ -34,6 +36,14 @@ from secateur.sparse.layers import (
 from secateur.sparse.measured import Machine
 
 _REPORT = "sparse_report"
+#: Classes that modules around sparse layers take, and the class that each had.
+_DENSE: dict[type[nn.Module], type[nn.Module]] = {
+    SparseSequential: nn.Sequential,
+    NetworkSequential: nn.Sequential,
+    SparseEncoderLayer: nn.TransformerEncoderLayer,
+    SparseEncoder: nn.TransformerEncoder,
+}
+_ENCODERS = {_DENSE[kind]: kind for kind in (SparseEncoderLayer, SparseEncoder)}
 
 
 def sparsify(
@@ -116,8 +126,9 @@ def _converted(situation: Situation) -> nn.Module:
     model, masks = situation.model, situation.masks
     lines: list[LayerReport] = []
     swaps: dict[str, nn.Module] = {}
+    told = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}  # with their attention
     for path, module in model.named_modules():
-        new, found = choose(path, module, situation)
+        new, found = choose(path, module, situation) if id(module) not in told else (None, [])
         lines += found
         swaps |= {} if new is None else {path: new}
     done = {line.name for line in lines}
@@ -173,6 +184,8 @@ def densify(model: nn.Module) -> nn.Module:
     require_model(model, "densify(model)")
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
+        if path.rpartition(".")[0] in swaps:
+            continue  # part of a layer that becomes dense as a whole
         if isinstance(module, DenseState):
             swaps[path] = module.dense()
         elif isinstance(module, OneDnnLinear | SemiStructuredLinear):
@@ -181,8 +194,8 @@ def densify(model: nn.Module) -> nn.Module:
             swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
     dense = _copy_with(model, swaps)
     for module in list(dense.modules()):
-        if type(module) in (SparseSequential, NetworkSequential):
-            module.__class__ = nn.Sequential  # type: ignore[assignment]
+        if type(module) in _DENSE:
+            module.__class__ = _DENSE[type(module)]  # type: ignore[assignment]
     report = getattr(dense, _REPORT, None)
     if isinstance(report, Report):
         for ours in held(dense):
@@ -236,6 +249,8 @@ def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report)
             module.__class__ = NetworkSequential  # type: ignore[assignment]
         elif SparseLinear in kinds:
             module.__class__ = SparseSequential  # type: ignore[assignment]
+        elif type(module) in _ENCODERS and any(isinstance(inner, DenseState) for inner in module.modules()):
+            module.__class__ = _ENCODERS[type(module)]  # type: ignore[assignment]
     setattr(new, _REPORT, report)
     if situation.given is None:
         _let_choose(new, situation)
@@ -246,9 +261,9 @@ def _let_choose(new: nn.Module, situation: Situation) -> None:
     """Let layers choose at first calls, in the modes in which they were not timed."""
     for path, module in new.named_modules():
         if isinstance(module, Choosing):
-            known = path in situation.uses_by_path or (
-                isinstance(module, SparseSequential) and bool(situation.uses_by_path)
-            )
+            uses = situation.uses_by_path
+            timed = path in uses or path.rpartition(".")[0] in uses  # by itself, or within an attention
+            known = timed or (isinstance(module, SparseSequential) and bool(uses))
             module.let_choose(settled=situation.model.training if known else None)
 
 

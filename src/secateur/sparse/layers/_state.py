@@ -118,7 +118,8 @@ class DenseState(Choosing, nn.Module):
                 error_msgs.append(f"{key} {wrong}")
         if strict:
             own = (key for key in state_dict if key.startswith(prefix))
-            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in current)
+            ours = (key for key in own if key.removeprefix(prefix).partition(".")[0] not in self._modules)
+            unexpected_keys.extend(key for key in ours if key.removeprefix(prefix) not in current)
 
 
 class WeightState(DenseState, Generic[Plan]):
@@ -176,12 +177,16 @@ def take_survivors(parameter: nn.Parameter, values: Float[Tensor, " kept"], foun
 
 def thinned(kind: type[Sparse], plan: Survivors, dense: Any) -> Sparse:
     """Take the weights that the plan keeps out of a dense layer, as copies; the rest is left behind."""
-    bias: Tensor | None = dense.bias
-    sparse = kind(plan, plan.gather(dense.weight.detach()), None if bias is None else bias.detach().clone())
-    sparse.values.requires_grad_(dense.weight.requires_grad)
+    return thinned_onto(kind, plan, dense.weight, dense.bias).train(dense.training)
+
+
+def thinned_onto(kind: type[Sparse], plan: Survivors, weight: Tensor, bias: Tensor | None) -> Sparse:
+    """Make a sparse layer of what the plan keeps of a weight that lies as the plan says, and of a bias, as copies."""
+    sparse = kind(plan, plan.gather(weight.detach()), None if bias is None else bias.detach().clone())
+    sparse.values.requires_grad_(weight.requires_grad)
     if sparse.bias is not None and bias is not None:
         sparse.bias.requires_grad_(bias.requires_grad)
-    return sparse.train(dense.training)
+    return sparse
 
 
 def fill(layer: Layer, weight: Tensor, like: Any, *, trains: bool) -> Layer:
