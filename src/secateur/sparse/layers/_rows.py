@@ -60,6 +60,7 @@ class RowsOf:
         made = SparseLinear.__new__(SparseLinear)
         tensors = {"values": own, "bias": None if bias is None else bias[self.rows]}
         vars(made).update(vars(self.layer) | {"_parameters": tensors})
+        vars(made).pop("bias", None)  # where a layer of none has it, before its parameters
         return made
 
 
