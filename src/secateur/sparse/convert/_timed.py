@@ -43,7 +43,7 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         sparse: what would stand in its place.
         use: at what it is timed.
     """
-    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}"
+    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}{_cast()}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
     return Timed(verdict, best, str(use))
 
@@ -57,6 +57,12 @@ def _pattern(sparse: Any) -> str:
         alive = [len((plan.positions // columns).unique()), len((plan.positions % columns).unique())]
         said.append(f"{plan.density:.3g} in {alive[0]} rows and {alive[1]} columns")
     return "density " + "; ".join(said) + (", blocks" if getattr(plans[0], "blocks", False) else "")
+
+
+def _cast() -> str:
+    """Say in what dense layers compute where that is not float32: under autocast they are faster."""
+    kind = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
+    return f", autocast to {kind}" if torch.is_autocast_enabled("cpu") else ""
 
 
 def _plans(sparse: Any) -> list[Any]:
@@ -81,7 +87,7 @@ def dense_way(dense: nn.Module, use: Use) -> nn.Module | None:
     ways = ways_of(dense, use)
     found: nn.Module | None = None
     for name, way in ways.items():
-        kind = f"{dense}, {name} for torch, {use}"
+        kind = f"{dense}, {name} for torch, {use}{_cast()}"
         compare = partial(_compare, dense if found is None else found, way, use)
         verdict, _ = remembered_verdict(kind, lambda compare=compare, name=name: (compare(), name))
         found = way if verdict.second_is_faster else found
