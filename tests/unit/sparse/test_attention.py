@@ -176,7 +176,7 @@ def test_dense_products_of_the_survivors(generator: torch.Generator) -> None:
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(sparse(*call)[0], module(*call)[0])
-            sparse.in_proj_values.mul_(0.5)  # seen, though the products are built once
+            sparse.get_parameter("in_proj_values").mul_(0.5)  # seen, though the products are built once
             module.in_proj_weight.mul_(0.5)
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, SecateurError, hold
-from secateur.sparse import Machine, SparseAttention, SparseLinear, densify, report_of, sparsify
-from secateur.sparse.layers import SparseEncoder, SparseEncoderLayer
-from secateur.sparse.layers import _attention as attention
+from secateur.sparse import Machine, SparseAttention, SparseLinear, dense_shapes, densify, report_of, sparsify
 from secateur.sparse.layers import _state as state
+from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
+from secateur.sparse.transformers import _attention as attention
 from timed_cases import DENSE, SPARSE, Clock
 from transformer_cases import double, masks_of
 
@@ -144,6 +144,7 @@ def test_forth_and_back_bit_for_bit(sparse_machine: Machine, generator: torch.Ge
     fast = sparsify(model, masks, machine=sparse_machine)
     x = sample(model, generator)
     assert list(fast.state_dict()) == list(model.state_dict())
+    assert dense_shapes(fast)["layers.0.self_attn.in_proj_values"] == (48, 16)
     for twin in (fast, copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
         assert torch.equal(twin(x), fast(x))
         back = densify(twin)
@@ -179,6 +180,30 @@ def test_trains_as_the_held_model_does(sparse_machine: Machine, generator: torch
             optimizer.step()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(fast.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compile_breaks_its_graph_at_the_products(sparse_machine: Machine, generator: torch.Generator) -> None:
+    model = nn.TransformerDecoderLayer(16, 4, 24, dropout=0.0, batch_first=True)
+    fast = sparsify(model, masks_of(model), machine=sparse_machine)
+    x, y = torch.randn(3, 4, 16, generator=generator), torch.randn(3, 6, 16, generator=generator)
+    compiled = torch.compile(fast, backend="eager")
+    torch.testing.assert_close(compiled(x, y), fast(x, y))
+    compiled(x, y).sum().backward()
+    assert fast.multihead_attn.in_proj_values.grad is not None  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse.* computes densely")
+def test_under_autocast_it_is_as_exact_as_dense(sparse_machine: Machine, generator: torch.Generator) -> None:
+    model = encoder(dropout=0.0)
+    masks = masks_of(model)
+    fast, x = sparsify(model, masks, machine=sparse_machine), sample(model, generator)
+    want = double(model, masks)(x.double())
+    masks.apply_(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        errors = [(net(x).double() - want).square().mean().sqrt() for net in (model, fast)]
+    assert errors[1] <= 1.5 * errors[0]
 
 
 def test_nested_samples_are_refused(sparse_machine: Machine) -> None:

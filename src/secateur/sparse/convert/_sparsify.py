@@ -27,13 +27,12 @@ from secateur.sparse.layers import (
     OneDnnLinear,
     SemiStructuredLinear,
     SparseConvolution,
-    SparseEncoder,
-    SparseEncoderLayer,
     SparseLinear,
     SparseSequential,
     fill,
 )
 from secateur.sparse.measured import Machine
+from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
 
 _REPORT = "sparse_report"
 #: Classes that modules around sparse layers take, and the class that each had.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._inputs import Use
-from secateur.sparse.layers import OneDnnLinear, SparseAttention, SparseLinear, onednn_available
+from secateur.sparse.layers import OneDnnLinear, SparseLinear, onednn_available
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
+from secateur.sparse.transformers import SparseAttention
 
 
 @dataclass(frozen=True)

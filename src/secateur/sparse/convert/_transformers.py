@@ -12,9 +12,9 @@ from secateur.sparse.convert._decided import Chosen, as_timed, by_break_even
 from secateur.sparse.convert._report import Choice, LayerReport
 from secateur.sparse.convert._situation import Situation, beside, refused_by_kernels, without_gain
 from secateur.sparse.convert._timed import timed
-from secateur.sparse.layers import (
+from secateur.sparse.layers import SparseLinear
+from secateur.sparse.transformers import (
     SparseAttention,
-    SparseLinear,
     SparseTransposedLinear,
     attention_weights,
     sparse_attention,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.sparse.layers._linear import SparseLinear
+from secateur.sparse.layers import SparseLinear
 from secateur.sparse.plans import LayerPlan, plan_layer
 
 

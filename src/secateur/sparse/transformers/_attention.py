@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional
 
 from secateur.sparse.calls import refuse_lookers
-from secateur.sparse.layers._attend import Call, attend, merged_mask
-from secateur.sparse.layers._built import built
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._rows import RowsOf
-from secateur.sparse.layers._state import DenseState, take_survivors, thinned
-from secateur.sparse.plans import LayerPlan, plan_layer
+from secateur.sparse.layers import DenseState, SparseLinear, built, take_survivors
+from secateur.sparse.plans import LayerPlan
+from secateur.sparse.transformers._attend import Call, attend, merged_mask
+from secateur.sparse.transformers._rows import RowsOf
 
-_BIASES = ("in_proj_bias", "bias_k", "bias_v")
+BIASES = ("in_proj_bias", "bias_k", "bias_v")
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ class SparseAttention(DenseState):
         self.in_proj_bias: Tensor | None
         self.bias_k: Tensor | None
         self.bias_v: Tensor | None
-        for name in _BIASES:
+        for name in BIASES:
             self.register_parameter(name, tensors.get(name))
         for weight in self.plans:
-            self.register_parameter(_values(weight), tensors[_values(weight)])
+            self.register_parameter(values_of(weight), tensors[values_of(weight)])
         self.out_proj = out_proj
 
     @property
@@ -114,7 +112,7 @@ class SparseAttention(DenseState):
     def _dense_weight(self, name: str) -> Tensor | None:
         if name not in self.plans:
             return None
-        dense = self.plans[name].scatter(self.get_parameter(_values(name)))
+        dense = self.plans[name].scatter(self.get_parameter(values_of(name)))
         return built(dense, f"SparseAttention.{name}", live=True)
 
     def let_choose(self, *, settled: bool | None) -> None:
@@ -193,8 +191,13 @@ class SparseAttention(DenseState):
 
     def _part(self, weight: str, x: Tensor, first: int, last: int) -> Tensor:
         """Multiply by rows of the input projections, counted as in a packed weight."""
+        if torch.compiler.is_compiling():
+            return _uncompiled(self, weight, x, first, last)
+        return self._multiplied(weight, x, first, last)
+
+    def _multiplied(self, weight: str, x: Tensor, first: int, last: int) -> Tensor:
         parts: dict[object, RowsOf] = self.__dict__.setdefault("_parts", {})
-        values, bias = self.get_parameter(_values(weight)), self.in_proj_bias
+        values, bias = self.get_parameter(values_of(weight)), self.in_proj_bias
         if weight != "in_proj_weight":  # a weight of its own: its rows count from 0
             bias = None if bias is None else bias[first:last]
             first, last = 0, self.embed_dim
@@ -217,18 +220,18 @@ class SparseAttention(DenseState):
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense weights of the input projections and the biases, under torch's names and in its order."""
-        found = {name: plan.scatter(self.get_parameter(_values(name))) for name, plan in self.plans.items()}
-        return found | {n: p for n in _BIASES if (p := self._parameters.get(n)) is not None}
+        found = {name: plan.scatter(self.get_parameter(values_of(name))) for name, plan in self.plans.items()}
+        return found | {n: p for n in BIASES if (p := self._parameters.get(n)) is not None}
 
     def dense_shapes(self) -> dict[str, torch.Size]:
         """Return the shapes of the dense weights."""
-        return {_values(name): plan.shape for name, plan in self.plans.items()}
+        return {values_of(name): plan.shape for name, plan in self.plans.items()}
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:
         """Copy a dense weight or a bias in, or say why not."""
         if name in self.plans:
-            return take_survivors(self.get_parameter(_values(name)), self.plans[name].gather(found.detach()), found)
+            return take_survivors(self.get_parameter(values_of(name)), self.plans[name].gather(found.detach()), found)
         self.get_parameter(name).copy_(found)
         return None
 
@@ -236,7 +239,7 @@ class SparseAttention(DenseState):
         """Return the dense module, with copies of the weights as they are now, bit for bit."""
         made = nn.MultiheadAttention(**asdict(self.options), device="meta")
         for name, tensor in self.dense_state().items():
-            source = self.get_parameter(_values(name) if name in self.plans else name)
+            source = self.get_parameter(values_of(name) if name in self.plans else name)
             setattr(made, name, nn.Parameter(tensor.detach().clone(), requires_grad=source.requires_grad))
         last = self.out_proj.dense() if isinstance(self.out_proj, SparseLinear) else self.out_proj
         for name, parameter in last.named_parameters():
@@ -252,7 +255,11 @@ class SparseAttention(DenseState):
         return f"{o.embed_dim}, num_heads={o.num_heads}{more}{', computed densely' if self.compute_dense else ''}"
 
 
-def _values(weight: str) -> str:
+# `torch.compile` breaks its graph here: which products there are is found out at the calls.
+_uncompiled = _disable_dynamo(SparseAttention._multiplied)
+
+
+def values_of(weight: str) -> str:
     """Name the parameter that holds what survives of a weight: in_proj_weight → in_proj_values."""
     return weight.removesuffix("weight") + "values"
 
@@ -260,42 +267,3 @@ def _values(weight: str) -> str:
 def _with_row(x: Tensor, row: Tensor | None) -> Tensor:
     """Append a row [1, 1, features] to the sequences [batch, length, features]."""
     return x if row is None else torch.cat([x, row.to(x.dtype).expand(x.shape[0], 1, -1)], 1)
-
-
-def attention_weights(module: nn.MultiheadAttention) -> dict[str, nn.Parameter]:
-    """Return the weights of the input projections by name: one that is packed, or three."""
-    names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-    return {name: p for name in names if (p := module._parameters.get(name)) is not None}
-
-
-def sparse_attention(module: nn.MultiheadAttention, masks: Mapping[str, Tensor]) -> SparseAttention:
-    """Take the surviving weights out of a dense module, as copies.
-
-    Args:
-        module: the dense module.
-        masks: by the module's own names ("in_proj_weight", "out_proj.weight"); a weight without one keeps all.
-
-    >>> sparse = sparse_attention(nn.MultiheadAttention(4, 2), {"in_proj_weight": torch.eye(12, 4) > 0})
-    >>> [(name, tuple(p.shape)) for name, p in sparse.named_parameters()]
-    ... # doctest: +NORMALIZE_WHITESPACE
-    [('in_proj_bias', (12,)), ('in_proj_values', (4,)), ('out_proj.weight', (4, 4)), ('out_proj.bias', (4,))]
-    """
-    plans: dict[str, LayerPlan] = {}
-    tensors: dict[str, nn.Parameter] = {}
-    for name, weight in attention_weights(module).items():
-        plans[name] = plan_layer(masks.get(name, torch.ones_like(weight, dtype=torch.bool)), blocks=True)
-        values = plans[name].gather(weight.detach())
-        tensors[_values(name)] = nn.Parameter(values, requires_grad=weight.requires_grad)
-    for name in _BIASES:
-        bias = module._parameters.get(name)
-        if bias is not None:
-            tensors[name] = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
-    last: nn.Module = copy.deepcopy(module.out_proj)
-    if "out_proj.weight" in masks:
-        last = thinned(SparseLinear, plan_layer(masks["out_proj.weight"], blocks=True), module.out_proj)
-    options = AttentionOptions(
-        module.embed_dim, module.num_heads, module.dropout, "in_proj_bias" in tensors, "bias_k" in tensors,
-        module.add_zero_attn, module.kdim, module.vdim, module.batch_first,
-    )  # fmt: skip
-    whole = plans.keys().isdisjoint(masks)  # nothing of the input projections is pruned
-    return SparseAttention(options, plans, tensors, last, compute_dense=whole).train(module.training)

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.types import Bool
-from secateur.sparse.layers._built import built
-from secateur.sparse.layers._linear import SparseLinear
-from secateur.sparse.layers._onednn import dense_linear
-from secateur.sparse.layers._state import take_survivors, thinned_onto
+from secateur.sparse.layers import SparseLinear, built, dense_linear, take_survivors, thinned_onto
 from secateur.sparse.plans import plan_layer
 
 
