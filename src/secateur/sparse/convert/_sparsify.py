@@ -57,7 +57,8 @@ def sparsify(
 
     Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, each
     masked `nn.Conv1d` or `nn.Conv2d` a `SparseConv1d` or `SparseConv2d`, each masked `nn.LSTM` or `nn.GRU` a
-    `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
+    `SparseLSTM` or `SparseGRU`, each masked `nn.MultiheadAttention` a `SparseAttention` and each masked `Conv1D` of
+    GPT-2 a `SparseTransposedLinear`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
     the new model. A layer that is faster dense stays dense, at dense speed, and its zeros are held.
 
     What is faster is timed: with `example_inputs` (or in a chain of linear layers, whose shapes follow from `batch`)

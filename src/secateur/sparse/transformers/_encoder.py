@@ -35,7 +35,8 @@ class SparseEncoderLayer(nn.TransformerEncoderLayer):
         if src.is_nested:
             raise SecateurError(
                 "a sparse encoder layer does not take nested tensors: its kernels want every sample in rows of one "
-                "length. Pad them, with a src_key_padding_mask, or take secateur.densify(model)."
+                "length. Pad them, with a src_key_padding_mask (an encoder of a class of your own nests padded samples "
+                "unless it has enable_nested_tensor=False), or take secateur.densify(model)."
             )
         return super().forward(src, src_mask, src_key_padding_mask, is_causal)
 
