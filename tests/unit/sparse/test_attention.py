@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks
-from secateur.sparse import Machine, SparseAttention, SparseLinear, sparsify
+from secateur.sparse import BreakEven, Machine, SparseAttention, SparseLinear, sparsify
 from secateur.sparse.calls import release_workspaces
 from transformer_cases import double, masks_of
 
@@ -163,8 +163,6 @@ def test_dropout_draws_what_torch_draws(
 
 
 def test_dense_products_of_the_survivors(generator: torch.Generator) -> None:
-    from secateur.sparse.measured import BreakEven
-
     machine = Machine("", True, (BreakEven(64, 128, 0.0001),))  # nothing is sparse enough
     module = nn.MultiheadAttention(SIZE, HEADS, batch_first=True).eval()
     masks = masks_of(module)
@@ -178,6 +176,19 @@ def test_dense_products_of_the_survivors(generator: torch.Generator) -> None:
             torch.testing.assert_close(sparse(*call)[0], module(*call)[0])
             sparse.get_parameter("in_proj_values").mul_(0.5)  # seen, though the products are built once
             module.in_proj_weight.mul_(0.5)
+
+
+@pytest.mark.parametrize("limit", [0.0001, 0.6])
+def test_a_first_call_in_inference_mode_leaves_training_alone(limit: float, generator: torch.Generator) -> None:
+    module = nn.MultiheadAttention(SIZE, HEADS, batch_first=True)
+    sparse = sparse_of(module, masks_of(module), Machine("", False, (BreakEven(64, 128, limit),)))
+    call = inputs("cross", SIZE, SIZE, generator)
+    with torch.inference_mode():
+        want = sparse(*call)[0].clone()
+    found = sparse(*call)[0]
+    found.square().sum().backward()
+    torch.testing.assert_close(found, want)
+    assert sparse.get_parameter("in_proj_values").grad is not None
 
 
 def test_only_some_of_the_weights_are_masked(sparse_machine: Machine, generator: torch.Generator) -> None:

@@ -203,7 +203,8 @@ class SparseAttention(DenseState):
             first, last = 0, self.embed_dim
         found = parts.get((weight, first, last))
         if found is None:
-            found = RowsOf(self.plans[weight], first, last, compute_dense=self.compute_dense, onednn=self.onednn)
+            with torch.inference_mode(mode=False):  # whoever is next may want gradients
+                found = RowsOf(self.plans[weight], first, last, compute_dense=self.compute_dense, onednn=self.onednn)
             if "_choices" in self.__dict__:
                 found.layer.let_choose(settled=self.__dict__["_settled"])
             parts[weight, first, last] = found
