@@ -1,7 +1,6 @@
 """The invariant of `sparsify`: for whatever layer, shape, density, batch and mode, never slower than dense.
 
-    python benchmarks/never_slower.py --cases 200 --seed 0
-    python benchmarks/never_slower.py --cases 200 --seed 0 --autocast
+    python benchmarks/never_slower.py --cases 200 --seed 0 [--transformers] [--autocast]
 
 Random layers and small networks are sparsified with `example_inputs` and timed in turns against the best of: dense as
 torch runs it, dense channels-last, dense through oneDNN. In training (forward and backward) the dense model's zeros
@@ -28,6 +27,7 @@ from statistics import median
 import torch
 from _common import through_onednn
 from torch import Tensor, nn
+from transformer_blocks import Conv1D
 
 from secateur import Masks, hold, sparsify
 from secateur._base import door
@@ -105,14 +105,47 @@ def network(rng: random.Random) -> Made:
     return nn.Sequential(*body, nn.Flatten(), nn.Linear(2 * width, 10)), (rng.choice((1, 8, 32)), 3, side, side)
 
 
+class Attending(nn.Module):
+    """Self-attention as a module of one input."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(size, heads, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def _tokens(rng: random.Random) -> tuple[int, int, int]:
+    """Samples, tokens, features."""
+    return rng.choice((1, 1, 4, 16)), rng.choice((1, 16, 64, 128)), 32 * _size(rng, 2, 32)
+
+
+def attention(rng: random.Random) -> Made:
+    shape = _tokens(rng)
+    return Attending(shape[2], rng.choice((1, 4, 8))), shape
+
+
+def conv1d(rng: random.Random) -> Made:
+    shape = _tokens(rng)
+    return Conv1D(rng.choice((1, 3, 4)) * shape[2], shape[2]), shape
+
+
+def encoder(rng: random.Random) -> Made:
+    shape = _tokens(rng)
+    kind, inner = rng.choice(("relu", "gelu")), rng.choice((2, 4)) * shape[2]
+    return nn.TransformerEncoderLayer(shape[2], 8, inner, 0.0, kind, batch_first=True), shape
+
+
 KINDS: tuple[Callable[[random.Random], Made], ...] = (
     linear, linear, convolution, convolution, sequence, recurrent, perceptron, network,
 )  # fmt: skip
+TRANSFORMERS = (attention, conv1d, encoder)
 
 
 # ------------------------------------------------------------------ one case
-def run(rng: random.Random, seconds: float) -> Case:
-    kind, density, mode = rng.choice(KINDS), rng.choice(DENSITIES), rng.choice(("inference", "training"))
+def run(rng: random.Random, seconds: float, kinds: tuple[Callable[[random.Random], Made], ...]) -> Case:
+    kind, density, mode = rng.choice(kinds), rng.choice(DENSITIES), rng.choice(("inference", "training"))
     torch.manual_seed(rng.randrange(1 << 30))
     model, shape = kind(rng)
     model.train(mode == "training")
@@ -170,13 +203,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="at most, for each comparison")
     parser.add_argument("--autocast", action="store_true", help="under bfloat16 autocast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every case to FILE")
+    parser.add_argument("--transformers", action="store_true", help="attention, Conv1D and encoder layers instead")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{processor()}, {args.threads} threads, kernels: {door.isa()}, torch {torch.__version__}, seed {args.seed}")
     rng, cases = random.Random(args.seed), []
     for number in range(args.cases):
         with torch.autocast("cpu", torch.bfloat16, enabled=args.autocast):
-            case = run(rng, args.seconds)
+            case = run(rng, args.seconds, TRANSFORMERS if args.transformers else KINDS)
         cases.append(case)
         if case.fails:
             print(f"case {number}: {case.ratio:.2f} × dense (± {case.spread:.0%}): {case}", flush=True)

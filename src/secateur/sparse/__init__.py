@@ -4,8 +4,8 @@
     step = compile_step(model, masks, loss, optimizer)  # a whole training step in one native call
 
 Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
-(the doors to the kernels) and `timing` (what is faster here); `layers`, `measured` (break-evens) and `convert` on one
-side, `steps` on the other.
+(the doors to the kernels) and `timing` (what is faster here); `layers`, `transformers`, `measured` (break-evens) and
+`convert` on one side, `steps` on the other.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from __future__ import annotations
 from secateur.sparse._bench import BenchRow, bench
 from secateur.sparse.calls import release_workspaces, workspace_bytes
 from secateur.sparse.convert import Choice, LayerReport, Report, dense_shapes, densify, report_of, sparsify
-from secateur.sparse.layers import SparseConv1d, SparseConv2d, SparseGRU, SparseLinear, SparseLSTM
+from secateur.sparse.layers import (
+    SparseConv1d,
+    SparseConv2d,
+    SparseGRU,
+    SparseLinear,
+    SparseLSTM,
+)
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
 from secateur.sparse.steps import NetworkStep, compile_step, why_no_fused_step
+from secateur.sparse.transformers import SparseAttention, SparseTransposedLinear
 
 __all__ = [
     "BenchRow",
@@ -26,11 +33,13 @@ __all__ = [
     "Machine",
     "NetworkStep",
     "Report",
+    "SparseAttention",
     "SparseConv1d",
     "SparseConv2d",
     "SparseGRU",
     "SparseLSTM",
     "SparseLinear",
+    "SparseTransposedLinear",
     "UnsupportedError",
     "bench",
     "compile_step",

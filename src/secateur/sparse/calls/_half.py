@@ -23,7 +23,7 @@ class Rounded:
 
     def __init__(self) -> None:
         self._changing = Lock()
-        self._made: tuple[object, Tensor] | None = None
+        self._made: tuple[object, Tensor, Tensor] | None = None  # made of what, the result, and what it was made of
 
     def of(self, plan: LayerPlan, values: Tensor) -> Tensor:
         """Return the rounded values of a plan."""
@@ -39,12 +39,8 @@ class Rounded:
             packed = old if fits and old is not None else torch.zeros(size, dtype=torch.bfloat16, device="cpu")
             source = half.sorted(values)
             half.layer.round_values(*_place(source), *_place(packed), torch.get_num_threads())
-            self._made = (key, packed)
+            self._made = (key, packed, values.detach())  # held, so that nothing else comes to lie at its address
             return packed
-
-    def forget(self) -> None:
-        """Make them anew at the next call: somebody may have written through `.data`, which leaves no trace."""
-        self._made = None
 
 
 def half_fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._cuda import choose_on_cuda
+from secateur.sparse.convert._decided import Chosen, as_timed, by_break_even
 from secateur.sparse.convert._report import Choice, LayerReport
 from secateur.sparse.convert._situation import Situation, beside, refused_by_kernels, without_gain
-from secateur.sparse.convert._timed import dense_way, timed, ways_of
+from secateur.sparse.convert._timed import dense_way, timed
+from secateur.sparse.convert._transformers import attention, conv1d, is_conv1d
 from secateur.sparse.layers import OneDnnLinear, SparseLinear, sparse_convolution, sparse_recurrent, this_device
 from secateur.sparse.measured import recurrent_break_even
-
-#: What runs instead of a layer, if anything does, and a line for each of its weights.
-Chosen = tuple[nn.Module | None, list[LayerReport]]
 
 
 def choose(path: str, module: nn.Module, situation: Situation) -> Chosen:
@@ -26,7 +25,9 @@ def choose(path: str, module: nn.Module, situation: Situation) -> Chosen:
         return _convolution(path, module, situation)
     if isinstance(module, nn.LSTM | nn.GRU):
         return _recurrent(path, module, situation)
-    return None, []
+    if isinstance(module, nn.MultiheadAttention):
+        return attention(path, module, situation)
+    return conv1d(path, module, situation) if is_conv1d(module) else (None, [])
 
 
 def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
@@ -46,15 +47,8 @@ def _linear(path: str, module: nn.Linear, situation: Situation) -> Chosen:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = SparseLinear.from_dense(module, mask)
     if path in situation.uses_by_path:
-        return _as_timed(path, module, sparse, situation, name, mask)
-    machine = situation.machine
-    density, limit = sparse.plan.density, machine.break_even(weight.shape[0], weight.shape[1], situation.batch)
-    reason = beside(density, limit)
-    if density < limit:
-        reason += ", in blocks of four outputs" if sparse.plan.blocks else ""
-        return sparse, [LayerReport.of(name, weight, mask, Choice.SPARSE, reason, held=True)]
-    sparse.compute_dense, sparse.onednn = True, machine.onednn
-    return sparse, [LayerReport.of(name, weight, mask, Choice.DENSE, reason, held=True)]
+        return as_timed(path, module, sparse, situation, name, mask)
+    return by_break_even(weight, sparse, situation, name, mask)
 
 
 def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | None:
@@ -65,17 +59,6 @@ def _quicker(path: str, module: nn.Linear, situation: Situation) -> nn.Module | 
         return dense_way(module, situation.uses_by_path[path])
     faster = min(module.weight.shape) >= 64 and situation.machine.onednn
     return OneDnnLinear.from_dense(module) if faster else None
-
-
-def _as_timed(path: str, module: Any, sparse: Any, situation: Situation, name: str, mask: Tensor) -> Chosen:
-    """Choose by the layer's own time; a dense layer stays one, at dense speed, and its zeros are held."""
-    found = timed(module, sparse, situation.uses_by_path[path])
-    if situation.takes_sparse(found.sparse_wins):
-        if isinstance(sparse, SparseLinear):
-            sparse.onednn = found.dense == "oneDNN"  # for calls in which it turns out faster dense
-        return sparse, [LayerReport.of(name, module.weight, mask, Choice.SPARSE, str(found), held=True)]
-    new = None if situation.as_is else ways_of(module, situation.uses_by_path[path]).get(found.dense)
-    return new, [LayerReport.of(name, module.weight, mask, Choice.DENSE, str(found), held=True)]
 
 
 def on_cuda(module: nn.Linear) -> bool:
@@ -95,7 +78,7 @@ def _convolution(path: str, module: nn.Conv1d | nn.Conv2d, situation: Situation)
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = sparse_convolution(module, mask)
     if path in situation.uses_by_path:
-        return _as_timed(path, module, sparse, situation, name, mask)
+        return as_timed(path, module, sparse, situation, name, mask)
     limit = situation.machine.convolution
     dense, reason = sparse.plan.density >= limit, beside(sparse.plan.density, limit, limit_of=" of convolutions")
     if dense and _any_sparse_beside(path, limit, situation):

@@ -33,8 +33,17 @@ from secateur.sparse.layers import (
     fill,
 )
 from secateur.sparse.measured import Machine
+from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
 
 _REPORT = "sparse_report"
+#: Classes that modules around sparse layers take, and the class that each had.
+_DENSE: dict[type[nn.Module], type[nn.Module]] = {
+    SparseSequential: nn.Sequential,
+    NetworkSequential: nn.Sequential,
+    SparseEncoderLayer: nn.TransformerEncoderLayer,
+    SparseEncoder: nn.TransformerEncoder,
+}
+_ENCODERS = {_DENSE[kind]: kind for kind in (SparseEncoderLayer, SparseEncoder)}
 
 
 def sparsify(
@@ -49,7 +58,8 @@ def sparsify(
 
     Each masked `nn.Linear` becomes a `SparseLinear` whose parameters are the surviving values and the bias, each
     masked `nn.Conv1d` or `nn.Conv2d` a `SparseConv1d` or `SparseConv2d`, each masked `nn.LSTM` or `nn.GRU` a
-    `SparseLSTM` or `SparseGRU`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
+    `SparseLSTM` or `SparseGRU`, each masked `nn.MultiheadAttention` a `SparseAttention` and each masked `Conv1D` of
+    GPT-2 a `SparseTransposedLinear`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
     the new model. A layer that is faster dense stays dense, at dense speed, and its zeros are held.
 
     What is faster is timed: with `example_inputs` (or in a chain of linear layers, whose shapes follow from `batch`)
@@ -117,8 +127,9 @@ def _converted(situation: Situation) -> nn.Module:
     model, masks = situation.model, situation.masks
     lines: list[LayerReport] = []
     swaps: dict[str, nn.Module] = {}
+    told = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}  # with their attention
     for path, module in model.named_modules():
-        new, found = choose(path, module, situation)
+        new, found = choose(path, module, situation) if id(module) not in told else (None, [])
         lines += found
         swaps |= {} if new is None else {path: new}
     done = {line.name for line in lines}
@@ -174,6 +185,8 @@ def densify(model: nn.Module) -> nn.Module:
     require_model(model, "densify(model)")
     swaps: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
+        if path.rpartition(".")[0] in swaps:
+            continue  # part of a layer that becomes dense as a whole
         if isinstance(module, DenseState):
             swaps[path] = module.dense()
         elif isinstance(module, OneDnnLinear | RoundedLinear | SemiStructuredLinear):
@@ -182,8 +195,8 @@ def densify(model: nn.Module) -> nn.Module:
             swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
     dense = _copy_with(model, swaps)
     for module in list(dense.modules()):
-        if type(module) in (SparseSequential, NetworkSequential):
-            module.__class__ = nn.Sequential  # type: ignore[assignment]
+        if type(module) in _DENSE:
+            module.__class__ = _DENSE[type(module)]  # type: ignore[assignment]
     report = getattr(dense, _REPORT, None)
     if isinstance(report, Report):
         for ours in held(dense):
@@ -237,6 +250,8 @@ def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report)
             module.__class__ = NetworkSequential  # type: ignore[assignment]
         elif SparseLinear in kinds:
             module.__class__ = SparseSequential  # type: ignore[assignment]
+        elif type(module) in _ENCODERS and any(isinstance(inner, DenseState) for inner in module.modules()):
+            module.__class__ = _ENCODERS[type(module)]  # type: ignore[assignment]
     setattr(new, _REPORT, report)
     if situation.given is None:
         _let_choose(new, situation)
@@ -247,10 +262,9 @@ def _let_choose(new: nn.Module, situation: Situation) -> None:
     """Let layers choose at first calls, in the modes in which they were not timed."""
     for path, module in new.named_modules():
         if isinstance(module, Choosing):
-            known = path in situation.uses_by_path or (
-                isinstance(module, SparseSequential) and bool(situation.uses_by_path)
-            )
-            reduced = torch.is_autocast_enabled("cpu")
+            uses, reduced = situation.uses_by_path, torch.is_autocast_enabled("cpu")
+            timed = path in uses or path.rpartition(".")[0] in uses  # by itself, or within an attention
+            known = timed or (isinstance(module, SparseSequential) and bool(uses))
             module.let_choose(settled=situation.model.training if known and not reduced else None)
 
 

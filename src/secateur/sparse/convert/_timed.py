@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._inputs import Use
-from secateur.sparse.layers import DenseState, OneDnnLinear, RoundedLinear, onednn_available
+from secateur.sparse.layers import Choosing, OneDnnLinear, RoundedLinear, SparseLinear, onednn_available
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
+from secateur.sparse.transformers import SparseAttention
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,41 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         sparse: what would stand in its place.
         use: at what it is timed.
     """
-    if use.reduced and isinstance(sparse, DenseState):  # it has several ways itself
-        sparse.let_choose(settled=None)
-    kind = f"{dense}, {_pattern(sparse)}, {use}"
+    if use.reduced:
+        for part in sparse.modules():
+            if isinstance(part, Choosing):  # it has several ways itself
+                part.let_choose(settled=None)
+    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
     return Timed(verdict, best, str(use))
 
 
 def _pattern(sparse: Any) -> str:
     """Say how much a mask keeps, and in how many rows and columns: what decides about the kernels' time."""
-    plans = [sparse.plan] if hasattr(sparse, "plan") else [part for plan in sparse.plans for part in plan.parts]
+    plans = _plans(sparse)
     said = []
     for plan in plans:
         columns = plan.shape[1:].numel()
         alive = [len((plan.positions // columns).unique()), len((plan.positions % columns).unique())]
         said.append(f"{plan.density:.3g} in {alive[0]} rows and {alive[1]} columns")
     return "density " + "; ".join(said) + (", blocks" if getattr(plans[0], "blocks", False) else "")
+
+
+def _plans(sparse: Any) -> list[Any]:
+    if isinstance(sparse, SparseAttention):
+        last = sparse.out_proj
+        return [*sparse.plans.values(), *([last.plan] if isinstance(last, SparseLinear) else [])]
+    return [sparse.plan] if hasattr(sparse, "plan") else [part for plan in sparse.plans for part in plan.parts]
+
+
+def _named(dense: nn.Module) -> str:
+    """Name a layer with all that decides about its time; what torch and others print of some leaves their sizes out."""
+    text = " ".join(str(dense).split())
+    if type(dense).__module__.startswith("torch.") and not isinstance(dense, nn.MultiheadAttention):
+        return text
+    sizes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in dense.named_parameters())
+    switches = [f"{name} {getattr(dense, name, None)}" for name in ("num_heads", "batch_first", "add_zero_attn")]
+    return f"{text} of {sizes}, {', '.join(switches)}"
 
 
 def dense_way(dense: nn.Module, use: Use) -> nn.Module | None:
@@ -101,8 +121,25 @@ def _measure(dense: nn.Module, sparse: nn.Module, use: Use) -> tuple[Verdict, st
 
 
 def _compare(first: nn.Module, second: nn.Module, use: Use) -> Verdict:
-    x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0)).to(use.dtype)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(use.shape, generator=generator).to(use.dtype)
+    if isinstance(first, nn.MultiheadAttention):
+        key = None if use.keys is None else torch.rand(use.keys, generator=generator).to(use.dtype)
+        value = None if use.values is None else torch.rand(use.values, generator=generator).to(use.dtype)
+        first, second = (_Attending(module, key, value, use.weights) for module in (first, second))
     return decide(runner(first, x, use), runner(second, x, use))
+
+
+class _Attending(nn.Module):
+    """Attention as it is used, a module of one input: the queries."""
+
+    def __init__(self, attention: nn.Module, key: Tensor | None, value: Tensor | None, weights: bool) -> None:
+        super().__init__()
+        self.attention, self.key, self.value, self.weights = attention, key, value, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = x if self.key is None else self.key
+        return self.attention(x, key, key if self.value is None else self.value, need_weights=self.weights)[0]
 
 
 def _time(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Modules that stand where dense layers stood, and store only what survived."""
 
+from secateur.sparse.layers._built import built
 from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
 from secateur.sparse.layers._linear import SparseLinear
@@ -9,7 +10,7 @@ from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecur
 from secateur.sparse.layers._rounded import RoundedLinear
 from secateur.sparse.layers._semi_structured import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
 from secateur.sparse.layers._sequential import SparseSequential
-from secateur.sparse.layers._state import DenseState, fill
+from secateur.sparse.layers._state import DenseState, fill, take_survivors, thinned, thinned_onto
 
 __all__ = [
     "Choosing",
@@ -27,11 +28,15 @@ __all__ = [
     "SparseLinear",
     "SparseRecurrent",
     "SparseSequential",
+    "built",
     "dense_linear",
     "fill",
     "is_two_of_four",
     "onednn_available",
     "sparse_convolution",
     "sparse_recurrent",
+    "take_survivors",
+    "thinned",
+    "thinned_onto",
     "this_device",
 ]

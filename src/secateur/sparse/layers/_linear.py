@@ -112,8 +112,13 @@ class SparseLinear(WeightState[LayerPlan]):
         return ways
 
     def _in_half(self, x: Tensor) -> Tensor:
-        rounded: Rounded = self.__dict__.get("_rounded") or self.__dict__.setdefault("_rounded", Rounded())
+        rounded: Rounded = self.__dict__.get("_rounded") or self.round_anew()
         return half_linear(x, self.plan, self.values, self.bias, rounded)
+
+    def round_anew(self) -> Rounded:
+        """Begin with no rounded values, and return where they will be: copies of the layer's attributes share it."""
+        made = self.__dict__["_rounded"] = Rounded()
+        return made
 
     def train(self, mode: bool = True) -> Any:
         """Set training or evaluation mode. What was rounded is rounded anew: `.data` is written without a trace."""

@@ -34,11 +34,12 @@ class RoundedLinear(nn.Linear):
     def _kept(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         key = (dtype, *((p.data_ptr(), p._version, p.dtype) for p in parameters))
-        kept: tuple[object, list[Tensor]] | None = self.__dict__.get("_rounded")
+        kept: tuple[object, list[Tensor], object] | None = self.__dict__.get("_rounded")
         if kept is None or kept[0] != key:
             with torch.inference_mode(mode=False), torch.no_grad():
                 made = [p.detach().to(dtype) for p in parameters]
-            kept = self.__dict__["_rounded"] = (key, made)
+                held = [p.detach() for p in parameters]  # so that nothing else comes to lie at their addresses
+            kept = self.__dict__["_rounded"] = (key, made, held)
         return kept[1][0], kept[1][1] if self.bias is not None else None
 
     def train(self, mode: bool = True) -> RoundedLinear:

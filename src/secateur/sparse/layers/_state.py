@@ -54,11 +54,12 @@ class DenseState(Choosing, nn.Module):
             self.__dict__.pop("_built", None)
             return list(self.dense_state().values())
         key = [dtype, *((p.data_ptr(), p._version, p.dtype) for p in parameters)]
-        built: tuple[object, list[Tensor]] | None = self.__dict__.get("_built")
+        built: tuple[object, list[Tensor], object] | None = self.__dict__.get("_built")
         if built is None or built[0] != key:
             with torch.inference_mode(mode=False), torch.no_grad():  # whoever is next may want a gradient of its input
                 made = [t.detach().to(dtype or t.dtype).contiguous() for t in self.dense_state().values()]
-            built = self.__dict__["_built"] = (key, made)
+                held = [p.detach() for p in parameters]  # so that nothing else comes to lie at their addresses
+            built = self.__dict__["_built"] = (key, made, held)
         return built[1]
 
     def train(self, mode: bool = True) -> Any:
@@ -121,7 +122,8 @@ class DenseState(Choosing, nn.Module):
                 error_msgs.append(f"{key} {wrong}")
         if strict:
             own = (key for key in state_dict if key.startswith(prefix))
-            unexpected_keys.extend(key for key in own if key.removeprefix(prefix) not in current)
+            ours = (key for key in own if key.removeprefix(prefix).partition(".")[0] not in self._modules)
+            unexpected_keys.extend(key for key in ours if key.removeprefix(prefix) not in current)
 
 
 class WeightState(DenseState, Generic[Plan]):
@@ -179,12 +181,16 @@ def take_survivors(parameter: nn.Parameter, values: Float[Tensor, " kept"], foun
 
 def thinned(kind: type[Sparse], plan: Survivors, dense: Any) -> Sparse:
     """Take the weights that the plan keeps out of a dense layer, as copies; the rest is left behind."""
-    bias: Tensor | None = dense.bias
-    sparse = kind(plan, plan.gather(dense.weight.detach()), None if bias is None else bias.detach().clone())
-    sparse.values.requires_grad_(dense.weight.requires_grad)
+    return thinned_onto(kind, plan, dense.weight, dense.bias).train(dense.training)
+
+
+def thinned_onto(kind: type[Sparse], plan: Survivors, weight: Tensor, bias: Tensor | None) -> Sparse:
+    """Make a sparse layer of what the plan keeps of a weight that lies as the plan says, and of a bias, as copies."""
+    sparse = kind(plan, plan.gather(weight.detach()), None if bias is None else bias.detach().clone())
+    sparse.values.requires_grad_(weight.requires_grad)
     if sparse.bias is not None and bias is not None:
         sparse.bias.requires_grad_(bias.requires_grad)
-    return sparse.train(dense.training)
+    return sparse
 
 
 def fill(layer: Layer, weight: Tensor, like: Any, *, trains: bool) -> Layer:
