@@ -5,6 +5,7 @@
 namespace secateur {
 void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
+void bind_plane_convolution(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
 void bind_topk(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
@@ -16,7 +17,7 @@ void bind_steps(nanobind::module_& module);
 
 // What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
 // must not be called.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
@@ -25,6 +26,7 @@ NB_MODULE(_native, module) {
   module.attr("interface") = kInterface;
   secateur::bind_isa(module);
   secateur::bind_memory(module);
+  secateur::bind_plane_convolution(module);
   secateur::bind_select(module);
   secateur::bind_topk(module);
   secateur::bind_zeros(module);

@@ -167,10 +167,42 @@ void sum_of_two(const Extent& e, const Plane& a, const Plane& b, const Plane& y,
   });
 }
 
+// ------------------------------------------------------------------ in and out of long rows
+// Short rows are the rule: a vector that may be read beyond the segment would cost a fault, so the rest goes one by one.
+inline void copy_floats(const float* from, float* to, int32_t count) {
+  int32_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load(from + i));
+  if (i && i < count) {
+    store(to + count - kLanes, load(from + count - kLanes));
+    return;
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+void gather(const PlaneSegment* segments, int64_t count, int64_t step, const float* from, float* to) {
+  for (const PlaneSegment* s = segments; s < segments + count; ++s) {
+    if (step == 1) {
+      copy_floats(from + s->place, to + s->at, s->count);
+    } else {
+      for (int32_t i = 0; i < s->count; ++i) to[s->at + i] = from[s->place + i * step];
+    }
+  }
+}
+
+void scatter(const PlaneSegment* segments, int64_t count, int64_t step, const float* from, float* to) {
+  for (const PlaneSegment* s = segments; s < segments + count; ++s) {
+    if (step == 1) {
+      copy_floats(from + s->at, to + s->place, s->count);
+    } else {
+      for (int32_t i = 0; i < s->count; ++i) to[s->place + i * step] = from[s->at + i];
+    }
+  }
+}
+
 }  // namespace
 
 extern const PlaneKernels plane_kernels = {
-    moments, total, normalise, norm_sums, norm_gradient, copy, rectified_gradient, sum_of_two,
+    moments, total, normalise, norm_sums, norm_gradient, copy, rectified_gradient, sum_of_two, gather, scatter,
 };
 
 }  // namespace secateur::SECATEUR_ISA

@@ -33,6 +33,13 @@ struct NormGradient {
   float rate, slope, constant;
 };
 
+// `count` neighbouring positions of a long row (layers/plane_layout.h), from `at` on, and where the first of them is in
+// the images in memory.
+struct PlaneSegment {
+  int64_t at, place;
+  int32_t count;
+};
+
 struct PlaneKernels {
   void (*moments)(const Extent&, const Plane& x, double* mean, double* variance);
   double (*total)(const Extent&, const Plane& x);
@@ -44,6 +51,9 @@ struct PlaneKernels {
   void (*copy)(const Extent&, const Plane& x, const Plane& y, bool relu, bool add);
   void (*relu_gradient)(const Extent&, const Plane& activation, const Plane& dy, const Plane& dx, bool add);
   void (*sum_of_two)(const Extent&, const Plane& a, const Plane& b, const Plane& y, bool relu);
+  // to[at + i] = from[place + i · step] for i < count, segment by segment, and the way back.
+  void (*gather)(const PlaneSegment*, int64_t segments, int64_t step, const float* from, float* to);
+  void (*scatter)(const PlaneSegment*, int64_t segments, int64_t step, const float* from, float* to);
 };
 
 // ------------------------------------------------------------------ pooling

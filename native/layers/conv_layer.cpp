@@ -22,8 +22,26 @@ void Halo::cover(const Halo& other) {
   right = std::max(right, other.right);
 }
 
+void check_convolution(const ConvShape& s, const int64_t* positions, int64_t count) {
+  for (int32_t value : {s.inputs, s.outputs, s.groups, s.height, s.width, s.kernel_height, s.kernel_width, s.stride_y,
+                        s.stride_x, s.dilation_y, s.dilation_x})
+    require(value >= 1, "the sizes of a convolution must be at least 1, got " + std::to_string(value));
+  require(s.pad_y >= 0 && s.pad_x >= 0, "the padding of a convolution must not be negative");
+  require(s.inputs % s.groups == 0 && s.outputs % s.groups == 0, "the groups must divide both numbers of channels");
+  require(s.height + 2 * s.pad_y > s.dilation_y * (s.kernel_height - 1) &&
+              s.width + 2 * s.pad_x > s.dilation_x * (s.kernel_width - 1),
+          "the kernel of a convolution must not be larger than its padded input");
+  const int64_t total = int64_t(s.outputs) * (s.inputs / s.groups) * s.kernel_height * s.kernel_width;
+  require(count >= 0 && count < INT32_MAX && int64_t(s.inputs) * (s.height + 2 * s.pad_y + 2) *
+                                                     (s.width + 2 * s.pad_x + 2) * 16 < INT32_MAX,
+          "a convolution's offsets must fit 31 bits: fewer channels, or smaller images");
+  for (int64_t k = 0, last = -1; k < count; last = positions[k++])
+    require(positions[k] > last && positions[k] < total,
+            "weight positions must be ascending and inside the layer, got " + std::to_string(positions[k]));
+}
+
 ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched) : shape_(shape) {
-  check(positions, count);
+  check_convolution(shape, positions, count);
   if (batched && Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
   const int32_t area = shape.kernel_height * shape.kernel_width, depth = shape.inputs / shape.groups;
   const int32_t outputs_per_group = shape.outputs / shape.groups;
@@ -57,25 +75,6 @@ void ConvLayer::plan_backward() {
   }
   for (int32_t ry = 0; ry < std::min(s.stride_y, s.height); ++ry)
     for (int32_t rx = 0; rx < std::min(s.stride_x, s.width); ++rx) add_phase(ry, rx);
-}
-
-void ConvLayer::check(const int64_t* positions, int64_t count) {
-  const ConvShape& s = shape_;
-  for (int32_t value : {s.inputs, s.outputs, s.groups, s.height, s.width, s.kernel_height, s.kernel_width, s.stride_y,
-                        s.stride_x, s.dilation_y, s.dilation_x})
-    require(value >= 1, "the sizes of a convolution must be at least 1, got " + std::to_string(value));
-  require(s.pad_y >= 0 && s.pad_x >= 0, "the padding of a convolution must not be negative");
-  require(s.inputs % s.groups == 0 && s.outputs % s.groups == 0, "the groups must divide both numbers of channels");
-  require(s.height + 2 * s.pad_y > s.dilation_y * (s.kernel_height - 1) &&
-              s.width + 2 * s.pad_x > s.dilation_x * (s.kernel_width - 1),
-          "the kernel of a convolution must not be larger than its padded input");
-  const int64_t total = int64_t(s.outputs) * (s.inputs / s.groups) * s.kernel_height * s.kernel_width;
-  require(count >= 0 && count < INT32_MAX && int64_t(s.inputs) * (s.height + 2 * s.pad_y + 2) *
-                                                     (s.width + 2 * s.pad_x + 2) * 16 < INT32_MAX,
-          "a convolution's offsets must fit 31 bits: fewer channels, or smaller images");
-  for (int64_t k = 0, last = -1; k < count; last = positions[k++])
-    require(positions[k] > last && positions[k] < total,
-            "weight positions must be ascending and inside the layer, got " + std::to_string(positions[k]));
 }
 
 // The gradient at input position y collects the outputs (y + pad − kernel row · dilation) / stride, where that

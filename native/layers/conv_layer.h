@@ -30,6 +30,10 @@ struct ConvShape {
   int32_t out_width() const { return (width + 2 * pad_x - dilation_x * (kernel_width - 1) - 1) / stride_x + 1; }
 };
 
+// Throws std::invalid_argument unless the kept weights' `positions` are ascending and inside the layer, and everything
+// that the kernels compute with fits their numbers.
+void check_convolution(const ConvShape& shape, const int64_t* positions, int64_t count);
+
 class ConvLayer {
  public:
   // `positions`: flat indices of the kept weights in [outputs, inputs / groups, kernel_height, kernel_width],
@@ -84,7 +88,6 @@ class ConvLayer {
     std::vector<int32_t> taps_y, taps_x;
   };
 
-  void check(const int64_t* positions, int64_t count);
   // With few inputs the transformed gradients would be used too little: then the weights' gradient is summed directly.
   bool sums_patches() const { return winograd_ && shape_.inputs >= 8; }
   int64_t backward_floats() const;
