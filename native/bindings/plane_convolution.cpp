@@ -19,6 +19,10 @@ const float* read_at(uintptr_t address, int64_t length, int64_t expected, const 
   return room_at(address, length, length, what);
 }
 
+ConvShape shape_of(const std::array<int32_t, 13>& s) {
+  return {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12]};
+}
+
 int64_t in_features(const ConvShape& s) { return int64_t(s.inputs) * s.height * s.width; }
 int64_t out_features(const ConvShape& s) { return int64_t(s.outputs) * s.out_height() * s.out_width(); }
 
@@ -38,7 +42,7 @@ void forward(const PlaneConvolution& layer, const Addresses& slots, uintptr_t x,
   float* to = room_at(out, out_length, samples * out_features(s), "the output");
   Barrier barrier;
   run_team(layer.threads_worth(threads, samples), [&](int thread, int team) {
-    layer.forward({barrier, thread, team}, values, bias, from, samples, room, to);
+    layer.forward({barrier, thread, team}, values, bias, from, samples, room, to, {});
   });
 }
 
@@ -67,11 +71,14 @@ void bind_plane_convolution(nb::module_& module) {
   nb::class_<PlaneConvolution>(module, "PlaneConvolution", "A convolution whose vectors run along positions.")
       .def("__init__",
            [](PlaneConvolution* made, const std::array<int32_t, 13>& s, Positions positions, int32_t together,
-              bool trains, bool relu) {
-             const ConvShape shape{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12]};
-             new (made) PlaneConvolution(shape, positions.data(), int64_t(positions.size()), together, trains, relu);
+              bool trains) {
+             new (made) PlaneConvolution(shape_of(s), positions.data(), int64_t(positions.size()), together, trains);
            },
-           nb::arg("sizes"), nb::arg("positions"), nb::arg("together"), nb::arg("trains"), nb::arg("relu"))
+           nb::arg("sizes"), nb::arg("positions"), nb::arg("together"), nb::arg("trains"))
+      .def_static("side_by_side",
+                  [](const std::array<int32_t, 13>& s, int64_t samples) {
+                    return PlaneConvolution::side_by_side(shape_of(s), samples);
+                  })
       .def("shape", [](const PlaneConvolution& layer) {
              const ConvShape& s = layer.shape();
              return std::array<int32_t, 3>{s.outputs, s.out_height(), s.out_width()};

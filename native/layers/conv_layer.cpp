@@ -40,9 +40,9 @@ void check_convolution(const ConvShape& s, const int64_t* positions, int64_t cou
             "weight positions must be ascending and inside the layer, got " + std::to_string(positions[k]));
 }
 
-ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched) : shape_(shape) {
+ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count) : shape_(shape) {
   check_convolution(shape, positions, count);
-  if (batched && Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
+  if (Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
   const int32_t area = shape.kernel_height * shape.kernel_width, depth = shape.inputs / shape.groups;
   const int32_t outputs_per_group = shape.outputs / shape.groups;
   forward_.starts.assign(size_t(shape.outputs) + 1, 0);
@@ -151,25 +151,6 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
                                       phase.taps_y[k] * dy_row + phase.taps_x[k] * 16);
     phase.rows.find_blocks((3 + reach_y / s.stride_y) * (3 + reach_x / s.stride_x) * 64);
   }
-}
-
-void ConvLayer::place_sample(int64_t x_channel, int64_t x_row) {
-  const ConvShape& s = shape_;
-  for (size_t k = 0; k < tap_.size(); ++k) {
-    const Tap& t = tap_[k];
-    forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row + t.x * s.dilation_x -
-                                  s.pad_x);
-  }
-  forward_.find_blocks(0);
-}
-
-void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, float* own, const float* bias,
-                               bool relu, float* x, float* y, int64_t y_channel, int32_t vectors, Barrier& barrier,
-                               int index, int parts) const {
-  forward_.arrange_blocks(values, index, parts, own);
-  barrier.wait(parts);
-  const Planes from{x, 0, 0, 0, 16}, to{y, 0, y_channel, 0, 16};
-  forward_.convolve(kernels, values, own, bias, relu, false, from, to, {1, vectors, 1, 0, 0, 16, 1}, index, parts);
 }
 
 int64_t ConvLayer::floats() const {

@@ -12,6 +12,9 @@ namespace {
 // Multiply-adds of vectors below which another thread costs more than it brings.
 constexpr int64_t kWorkPerThread = 20000;
 
+// Positions: as many as sixteen vectors have, nearly; so many that one sample alone will do.
+constexpr int64_t kWanted = 240, kEnough = 192;
+
 int64_t rounded(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 ConvSweep sweep_of(int32_t width) { return {1, width, 1, 0, 0, 16, 1, true}; }
@@ -19,9 +22,9 @@ ConvSweep sweep_of(int32_t width) { return {1, width, 1, 0, 0, 16, 1, true}; }
 }  // namespace
 
 PlaneConvolution::PlaneConvolution(const ConvShape& shape, const int64_t* positions, int64_t count, int32_t together,
-                                   bool trains, bool relu)
+                                   bool trains)
     : shape_((check_convolution(shape, positions, count), shape)), layout_(shape, std::max(together, 1)),
-      trains_(trains), relu_(relu) {
+      trains_(trains) {
   if (together < 1) throw std::invalid_argument("at least one sample must lie in a block");
   const ConvShape& s = shape_;
   const int64_t area = int64_t(s.height) * s.width;
@@ -33,6 +36,11 @@ PlaneConvolution::PlaneConvolution(const ConvShape& shape, const int64_t* positi
     throw std::invalid_argument("a convolution's offsets must fit 31 bits: fewer channels, or smaller images");
   plan_forward(positions, count);
   if (trains) plan_backward();
+}
+
+int32_t PlaneConvolution::side_by_side(const ConvShape& shape, int64_t samples) {
+  const int64_t positions = std::max<int64_t>(1, int64_t(shape.out_height()) * shape.out_width());
+  return positions >= kEnough ? 1 : int32_t(std::min<int64_t>(samples, (kWanted + positions - 1) / positions));
 }
 
 void PlaneConvolution::find_phases() {
@@ -104,9 +112,8 @@ int64_t PlaneConvolution::floats(int64_t samples, bool training) const {
 }
 
 int PlaneConvolution::threads_worth(int threads, int64_t samples) const {
-  const int64_t work = count() * layout_.forward_parts * layout_.width * blocks(samples) +
-                       (in_features() + out_features()) * samples / 8;
-  return int(std::clamp<int64_t>(work / kWorkPerThread, 1, std::max(threads, 1)));
+  const int64_t all = work(samples) + (in_features() + out_features()) * samples / 8;
+  return int(std::clamp<int64_t>(all / kWorkPerThread, 1, std::max(threads, 1)));
 }
 
 PlaneLayout::Images PlaneConvolution::outputs(int64_t samples) const {
@@ -119,22 +126,27 @@ PlaneLayout::Images PlaneConvolution::inputs(const Phase& phase, int64_t samples
 }
 
 // Each thread has its channels. What no output reads is left out: in the long row there may be something else.
-void PlaneConvolution::pack_inputs(const Team& team, const float* x, int64_t samples, float* to) const {
+void PlaneConvolution::pack_inputs(const Team& team, const float* x, int64_t samples, bool clears, float* to) const {
   const int64_t area = int64_t(shape_.height) * shape_.width, many = int64_t(phases_.size());
   const Range channels = share(shape_.inputs, team.index, team.parts);
   std::vector<PlaneSegment> segments;
   for (int64_t block = 0; block < blocks(samples); ++block) {
     for (int64_t p = 0; p < many; ++p) {
       const auto [a, b] = phases_[size_t(p)];
-      PlaneLayout::Images images = inputs(phases_[size_t(p)], std::min(layout_.samples, samples - block * layout_.samples));
+      PlaneLayout::Images images = inputs(phases_[size_t(p)], here(block, samples));
       images.height = layout_.rows.read(a), images.across = layout_.columns.read(b);
       layout_.segments(0, layout_.samples * layout_.sample, images, segments);
-      const float* from = x + block * layout_.samples * in_features() + int64_t(a) * shape_.width + b;
-      for (int64_t c = channels.begin; c < channels.end; ++c)
-        SECATEUR_TABLE(plane_kernels)
-            .gather(segments.data(), int64_t(segments.size()), images.step, from + c * area,
-                    to + ((block * shape_.inputs + c) * many + p) * layout_.plane);
+      PlaneCopy copy{segments.data(), int64_t(segments.size()), images.step, many * layout_.plane, area};
+      if (clears && layout_.margin) copy.begin = -layout_.margin, copy.end = layout_.plane - layout_.margin;
+      SECATEUR_TABLE(plane_kernels)
+          .gather(copy, channels.end - channels.begin,
+                  x + block * layout_.samples * in_features() + int64_t(a) * shape_.width + b + channels.begin * area,
+                  to + ((block * shape_.inputs + channels.begin) * many + p) * layout_.plane);
     }
+  }
+  if (clears && team.index == 0) {  // behind the last one
+    float* end = to + blocks(samples) * shape_.inputs * many * layout_.plane;
+    std::fill(end - layout_.margin, end, 0.0f);
   }
 }
 
@@ -143,13 +155,11 @@ void PlaneConvolution::pack_gradients(const Team& team, const float* dy, int64_t
   const Range channels = share(shape_.outputs, team.index, team.parts);
   std::vector<PlaneSegment> segments;
   for (int64_t block = 0; block < blocks(samples); ++block) {
-    const int64_t here = std::min(layout_.samples, samples - block * layout_.samples);
-    layout_.segments(0, layout_.samples * layout_.sample, outputs(here), segments);
-    const float* from = dy + block * layout_.samples * out_features();
-    for (int64_t c = channels.begin; c < channels.end; ++c)
-      SECATEUR_TABLE(plane_kernels)
-          .gather(segments.data(), int64_t(segments.size()), 1, from + c * area,
-                  to + (block * shape_.outputs + c) * layout_.plane);
+    layout_.segments(0, layout_.samples * layout_.sample, outputs(here(block, samples)), segments);
+    SECATEUR_TABLE(plane_kernels)
+        .gather({segments.data(), int64_t(segments.size()), 1, layout_.plane, area}, channels.end - channels.begin,
+                dy + block * layout_.samples * out_features() + channels.begin * area,
+                to + (block * shape_.outputs + channels.begin) * layout_.plane);
   }
 }
 
@@ -174,13 +184,13 @@ void PlaneConvolution::each_part(const Team& team, int64_t samples, int32_t part
 }
 
 void PlaneConvolution::forward(const Team& team, const float* values, const float* bias, const float* x,
-                               int64_t samples, float* work, float* y) const {
+                               int64_t samples, float* work, float* y, Finish finish) const {
   const Room r = room(samples);
   const ConvKernels& kernels = SECATEUR_TABLE(conv_kernels);
   forward_.arrange_blocks(values, team.index, team.parts, work);
-  if (!in_place_) pack_inputs(team, x, samples, work + r.x + layout_.margin);
+  if (!in_place_) pack_inputs(team, x, samples, finish.clears, work + r.x + layout_.margin);
   team.wait();
-  if (in_place_) return forward_in_place(team, values, work, bias, x, samples, y);
+  if (in_place_) return forward_in_place(team, values, work, bias, x, samples, y, finish);
   const int64_t planes = int64_t(shape_.inputs) * int64_t(phases_.size());
   const int64_t area = int64_t(layout_.rows.out) * layout_.columns.out, step = layout_.width * 16;
   std::vector<PlaneSegment> segments;
@@ -188,21 +198,22 @@ void PlaneConvolution::forward(const Team& team, const float* values, const floa
       team, samples, layout_.forward_parts, forward_,
       [&](int64_t block, int64_t first, const Planes& made, int index, int parts) {
         const Planes from{work + r.x + layout_.margin + block * planes * layout_.plane + first, 0, 0, 0, 16};
-        forward_.convolve(kernels, values, work, bias, relu_, false, from, made, sweep_of(layout_.width), index, parts);
+        forward_.convolve(kernels, values, work, bias, finish.relu && !finish.adds, false, from, made,
+                          sweep_of(layout_.width), index, parts);
       },
       [&](int64_t block, int64_t first, const std::vector<int32_t>& rows, const Planes& made) {
-        const int64_t here = std::min(layout_.samples, samples - block * layout_.samples);
-        layout_.segments(first, first + step, outputs(here), segments);
-        float* to = y + block * layout_.samples * out_features();
-        for (int32_t row : rows)
-          SECATEUR_TABLE(plane_kernels)
-              .scatter(segments.data(), int64_t(segments.size()), 1, made.at + row * made.channel - first,
-                       to + row * area);
+        layout_.segments(first, first + step, outputs(here(block, samples)), segments);
+        const PlaneCopy copy{segments.data(), int64_t(segments.size()), 1, made.channel, area, 0, 0, finish.adds,
+                             finish.relu};
+        SECATEUR_TABLE(plane_kernels)
+            .scatter(copy, rows.data(), int64_t(rows.size()), made.at - first,
+                     y + block * layout_.samples * out_features());
       });
 }
 
 void PlaneConvolution::forward_in_place(const Team& team, const float* values, const float* of_blocks,
-                                        const float* bias, const float* x, int64_t samples, float* y) const {
+                                        const float* bias, const float* x, int64_t samples, float* y,
+                                        Finish finish) const {
   const int64_t vectors = layout_.plane / 16, parts = (vectors + layout_.width - 1) / layout_.width;
   const int64_t all = parts * samples;
   const bool by_rows = all < 4 * team.parts && all % team.parts != 0;
@@ -211,7 +222,7 @@ void PlaneConvolution::forward_in_place(const Team& team, const float* values, c
     const int64_t sample = part / parts, first = part % parts * layout_.width;
     const Planes from{const_cast<float*>(x) + sample * in_features() + first * 16, 0, 0, 0, 16};
     const Planes to{y + sample * out_features() + first * 16, 0, layout_.plane, 0, 16};
-    forward_.convolve(SECATEUR_TABLE(conv_kernels), values, of_blocks, bias, relu_, false, from, to,
+    forward_.convolve(SECATEUR_TABLE(conv_kernels), values, of_blocks, bias, finish.relu, finish.adds, from, to,
                       sweep_of(int32_t(std::min<int64_t>(layout_.width, vectors - first))),
                       by_rows ? team.index : 0, by_rows ? team.parts : 1);
   }
@@ -255,7 +266,8 @@ void PlaneConvolution::backward_inputs(const Team& team, const float* own, const
     std::fill(dx + mine.begin, dx + mine.end, 0.0f);
     team.wait();
   }
-  std::vector<std::vector<PlaneSegment>> segments(phases_.size());
+  std::vector<PlaneSegment> segments;
+  std::vector<int32_t> of_phase;
   each_part(
       team, samples, layout_.backward_parts, backward_,
       [&](int64_t block, int64_t first, const Planes& made, int index, int parts) {
@@ -264,16 +276,17 @@ void PlaneConvolution::backward_inputs(const Team& team, const float* own, const
                            from, made, sweep_of(layout_.width), index, parts);
       },
       [&](int64_t block, int64_t first, const std::vector<int32_t>& rows, const Planes& made) {
-        const int64_t here = std::min(layout_.samples, samples - block * layout_.samples);
-        for (size_t p = 0; p < phases_.size(); ++p)
-          layout_.segments(first, first + step, inputs(phases_[p], here), segments[p]);
-        for (int32_t row : rows) {
-          const size_t p = size_t(row / s.inputs);
-          float* to = dx + block * layout_.samples * in_features() + row % s.inputs * area +
-                      int64_t(phases_[p].first) * s.width + phases_[p].second;
+        for (size_t p = 0; p < phases_.size(); ++p) {
+          layout_.segments(first, first + step, inputs(phases_[p], here(block, samples)), segments);
+          of_phase.clear();  // its rows, as channels
+          for (int32_t row : rows)
+            if (row / s.inputs == int32_t(p)) of_phase.push_back(row % s.inputs);
+          const PlaneCopy copy{segments.data(), int64_t(segments.size()), s.stride_x, made.channel, area};
           SECATEUR_TABLE(plane_kernels)
-              .scatter(segments[p].data(), int64_t(segments[p].size()), s.stride_x,
-                       made.at + row * made.channel - first, to);
+              .scatter(copy, of_phase.data(), int64_t(of_phase.size()),
+                       made.at + int64_t(p) * s.inputs * made.channel - first,
+                       dx + block * layout_.samples * in_features() + int64_t(phases_[p].first) * s.width +
+                           phases_[p].second);
         }
       });
 }

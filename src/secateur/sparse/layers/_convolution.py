@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
 from secateur._base.types import Bool, Float
-from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, refuse_lookers, run_network
+from secateur.sparse.calls import (
+    SHAPES,
+    Arena,
+    Network,
+    build_network,
+    build_planes,
+    fits,
+    refuse_lookers,
+    run_network,
+    side_by_side,
+)
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
 from secateur.sparse.programs import Kind, Operation, Program
@@ -24,8 +35,9 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     The parameters are `values` [kept] and `bias` [output channels]; `state_dict` gives and takes an ordinary
     dense `weight` instead, as torch's convolutions do. 32-bit floats on the CPU run in the sparse kernels; other
-    types, other devices and empty batches run as the dense convolution with the same weights. Images are packed
-    into the kernels' layout and back at each call: `sparsify` joins neighbouring layers to save that.
+    types, other devices and empty batches run as the dense convolution with the same weights. Batches of 16 samples
+    and more are packed into the kernels' layout and back at each call: `sparsify` joins neighbouring layers to save
+    that. Those of fewer samples, and 1×1 convolutions of large images, are computed along the images' positions.
 
     Args:
         plan: where the surviving weights are.
@@ -56,18 +68,24 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         return self._densely(x) if slower else self._sparsely(x)
 
     def _sparsely(self, x: Tensor) -> Tensor:
-        network = self._network(tuple(x.shape[1:]))
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, self.values, self.bias) if t is not None)
+        together = side_by_side(self.plan, tuple(x.shape[1:]), x.shape[0])
+        network = self._network(tuple(x.shape[1:]), together, trains)
         return run_network(x, network, (self.values, self.bias), training=self.training)
 
-    def _network(self, shape: tuple[int, ...]) -> Network:
-        networks: dict[tuple[int, ...], Network] = self.__dict__.setdefault("_networks", {})
-        found = networks.get(shape)
+    def _network(self, shape: tuple[int, ...], together: int, trains: bool) -> Network:
+        networks: dict[object, Network] = self.__dict__.setdefault("_networks", {})
+        key = (shape, together, trains) if together else shape
+        found = networks.get(key)
         if found is None:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
-            made = build_network(Program((operation,), 1, self.rank, False, False), shape, {}, arena)
+            if together:
+                made = build_planes(self.plan, shape, together, arena, trains=trains)
+            else:
+                operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
+                made = build_network(Program((operation,), 1, self.rank, False, False), shape, {}, arena)
             # Without its slots it does not refer to this layer: both go as soon as nobody needs the layer.
-            found = remember(networks, shape, replace(made, slots=()), most=SHAPES)
+            found = remember(networks, key, replace(made, slots=()), most=SHAPES)
         return found
 
     def __getstate__(self) -> dict[str, Any]:

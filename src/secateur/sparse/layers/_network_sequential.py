@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
-from secateur.sparse.calls import SHAPES, Arena, Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import FEW, SHAPES, Arena, Network, build_network, fits, run_network, slot_tensors
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._sequential import SparseSequential, one_by_one
@@ -103,15 +103,15 @@ class NetworkSequential(SparseSequential):
             return None  # torch knows which of them have too few values
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
         fold = not (self.training or learns or trains)
-        single = fold and x.shape[0] == 1
+        few = x.shape[0] if fold and x.shape[0] < FEW else 0
         # A layer that was set anew, or whose options were, is compiled anew; a run holds its layers, so that ids stay.
         shape, options = tuple(x.shape[1:]), [(norm.eps, norm.momentum) for norm in norms]
-        key = (begin, *map(id, layers), *options, shape, fold, single)
+        key = (begin, *map(id, layers), *options, shape, fold, few)
         runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
         known, found = key in runs, runs.get(key)
         if not known:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            found = remember(runs, key, _compile(layers, shape, arena, fold, single), most=SHAPES)
+            found = remember(runs, key, _compile(layers, shape, arena, fold, few), most=SHAPES)
         return found
 
     def _through(self, run: _Run, x: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def _understood(child: Any, state: _State) -> bool:
 
 
 def _compile(
-    layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, single: bool
+    layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, few: int
 ) -> _Run | None:
     operations = [Operation(Kind.CONVOLUTION, (0,), 1, layers[0], type(layers[0]).__name__)]
     folds: list[tuple[nn.Module | None, nn.Module]] = []
@@ -191,7 +191,7 @@ def _compile(
     flat = any(isinstance(layer, nn.Flatten) for layer in layers)
     try:
         program = Program(tuple(operations), len(operations), _rank(layers), flat, False)
-        network = build_network(program, shape, {}, arena, single=single and not norms)
+        network = build_network(program, shape, {}, arena, few=0 if norms else few)
     except UnsupportedError:
         return None  # torch says better what does not fit
     return _Run(tuple(layers), network, tuple(norms), tuple(folds))
