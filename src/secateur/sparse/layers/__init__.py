@@ -4,6 +4,7 @@ from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._network_sequential import NetworkSequential
+from secateur.sparse.layers._one_call import apart, in_one_call
 from secateur.sparse.layers._onednn import OneDnnLinear, dense_linear, onednn_available
 from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecurrent, sparse_recurrent
 from secateur.sparse.layers._semi_structured import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
@@ -25,8 +26,10 @@ __all__ = [
     "SparseLinear",
     "SparseRecurrent",
     "SparseSequential",
+    "apart",
     "dense_linear",
     "fill",
+    "in_one_call",
     "is_two_of_four",
     "onednn_available",
     "sparse_convolution",
