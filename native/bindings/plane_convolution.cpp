@@ -1,6 +1,6 @@
 // What Python calls of PlaneConvolution: the same as of the networks in network.cpp, for one convolution.
 
-#include "layers/plane_convolution.h"
+#include "planes/plane_convolution.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>

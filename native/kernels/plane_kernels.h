@@ -33,7 +33,7 @@ struct NormGradient {
   float rate, slope, constant;
 };
 
-// `count` neighbouring positions of a long row (layers/plane_layout.h), from `at` on, and where the first of them is in
+// `count` neighbouring positions of a long row (planes/plane_layout.h), from `at` on, and where the first of them is in
 // the images in memory.
 struct PlaneSegment {
   int64_t at, place;

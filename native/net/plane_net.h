@@ -1,5 +1,5 @@
 // A network for few samples, for latency: images lie as torch has them, and vectors run along their positions instead
-// of over samples (layers/plane_convolution.h). Forward only; normalisations are folded into the weights before it.
+// of over samples (planes/plane_convolution.h). Forward only; normalisations are folded into the weights before it.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/plane_kernels.h"
-#include "layers/plane_convolution.h"
+#include "planes/plane_convolution.h"
 #include "layers/sparse_layer.h"
 #include "net/slot.h"
 

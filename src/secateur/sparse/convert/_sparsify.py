@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -143,7 +144,8 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
     if any(isinstance(leaf, nn.Conv2d) for leaf in leaves) and not risky:
         others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
     best, name, told, training = chosen, "as its layers chose", [], situation.model.training
-    candidates = {other: partial(_converted, wanted) for other, wanted in others.items()}
+    candidates: dict[str, Callable[[], nn.Module | None]] = {}
+    candidates |= {other: partial(_converted, wanted) for other, wanted in others.items()}
     candidates["all sparse, in one call"] = partial(_joined, sparse, inputs)
     for other, make in candidates.items():
         if (candidate := make()) is None:

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
-from secateur.sparse.calls import FEW, SHAPES, Arena, Network, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import (
+    FEW,
+    SHAPES,
+    Arena,
+    Network,
+    build_network,
+    fits,
+    positions_of,
+    run_network,
+    slot_tensors,
+)
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._sequential import SparseSequential, one_by_one
@@ -170,9 +180,7 @@ def _understood(child: Any, state: _State) -> bool:
     return kind in (nn.ReLU, nn.Identity)
 
 
-def _compile(
-    layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, few: int
-) -> Run | None:
+def _compile(layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, few: int) -> Run | None:
     operations = [Operation(Kind.CONVOLUTION, (0,), 1, layers[0], type(layers[0]).__name__)]
     folds: list[tuple[nn.Module | None, nn.Module]] = []
     norms: list[nn.Module] = []
@@ -229,7 +237,11 @@ def _fold(run: Run) -> list[Tensor | None]:
     by_layer = {id(layer): norm for layer, norm in run.folds}
     found = zip(run.network.slots, slot_tensors(run.network), strict=True)
     with torch.no_grad():
-        return [_folded(m, name, t, by_layer[id(m)]) if id(m) in by_layer else t for (m, name), t in found]
+        tensors = [_folded(m, name, t, by_layer[id(m)]) if id(m) in by_layer else t for (m, name), t in found]
+        return [
+            t.flatten()[positions_of(m, None)] if t is not None and isinstance(m, nn.Linear) and name == "weight" else t
+            for (m, name), t in zip(run.network.slots, tensors, strict=True)
+        ]
 
 
 def _folded(layer: Any, name: str, tensor: Tensor | None, norm: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""A whole model as one call of the kernels: for few samples, where the way from layer to layer costs as much as they do.
+"""A whole model as one call of the kernels: for few samples, where the way from layer to layer costs as much again.
 
 What stands between convolutions (normalisation, ReLU, sums, pooling) moves every activation once more, and a call from
 Python takes as long as a small layer. In evaluation mode and without gradients none of it is needed.
@@ -56,8 +56,10 @@ class OneCall:
         self.__dict__.update(state)
         self._runs: dict[Any, Run | None] = {}
         self._arena = Arena()
-        self._edges: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []  # what the model was made of
-        self._layers: list[Any] = []  # the module of each operation; None where the operation has none
+        # What the model was made of; the module of each operation, None where it has none; the normalisations.
+        self._edges: list[tuple[dict[str, nn.Module | None], str, nn.Module, type[nn.Module]]] = []
+        self._layers: list[Any] = []
+        self._norms: list[Any] = []
 
     def prepared(self, x: Tensor) -> bool:
         """Tell whether a call with these inputs would be one call; it is compiled then."""
@@ -66,15 +68,16 @@ class OneCall:
     def _run_for(self, x: Tensor) -> Run | None:
         if door.native is None or looked_into(x) or not self._plain(x):
             return None
-        self._look()
-        if self.model.training or any(child.training or hooked(child) for _, _, child in self._edges):
+        if not self._same() or self.model.training:
+            return None
+        if any(child.training or hooked(child) for _, _, child, _ in self._edges):
             return None
         parameters = [t for layer in self._layers if layer is not None for t in tensors_of(layer)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters)):
             return None
         if not fits(x, *[t for t in parameters if t.is_floating_point()]):
             return None
-        key = (x.shape, *map(id, self._layers))
+        key = (x.shape, *[norm.eps for norm in self._norms])
         if key not in self._runs:
             remember(self._runs, key, _compiled(self.program, self._layers, x.shape, self._arena), most=SHAPES)
         return self._runs[key]
@@ -83,13 +86,15 @@ class OneCall:
         few = x.dim() == self.program.rank + 2 and 0 < x.shape[0] < FEW
         return few and not torch.is_autocast_enabled("cpu")
 
-    def _look(self) -> None:
-        """Find the layers of the operations, anew if a module of the model was replaced."""
-        if self._edges and all(owner.get(name) is child for owner, name, child in self._edges):
-            return
-        known = dict(self.model.named_modules())
-        self._edges = [(m._modules, n, c) for m in known.values() for n, c in m._modules.items() if c is not None]
-        self._layers = [known.get(operation.name) for operation in self.program.operations]
+    def _same(self) -> bool:
+        """Tell whether the model still consists of the modules that it had at first: its program is theirs."""
+        if not self._edges:
+            known = dict(self.model.named_modules())
+            edges = [(m._modules, n, c) for m in known.values() for n, c in m._modules.items() if c is not None]
+            self._edges = [(owner, name, child, type(child)) for owner, name, child in edges]
+            self._layers = [known.get(operation.name) for operation in self.program.operations]
+            self._norms = [layer for layer in self._layers if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+        return all(owner.get(name) is child and type(child) is kind for owner, name, child, kind in self._edges)
 
 
 def in_one_call(model: nn.Module, dense: nn.Module, x: object) -> nn.Module | None:

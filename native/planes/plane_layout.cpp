@@ -1,4 +1,4 @@
-#include "layers/plane_layout.h"
+#include "planes/plane_layout.h"
 
 #include "layers/conv_layer.h"
 

@@ -10,7 +10,7 @@
 #include "base/team.h"
 #include "layers/conv_layer.h"
 #include "layers/conv_rows.h"
-#include "layers/plane_layout.h"
+#include "planes/plane_layout.h"
 
 namespace secateur {
 

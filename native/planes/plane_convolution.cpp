@@ -1,4 +1,4 @@
-#include "layers/plane_convolution.h"
+#include "planes/plane_convolution.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -235,6 +235,10 @@ void PlaneConvolution::backward(const Team& team, const float* values, const flo
   float *x_planes = work + r.x + layout_.margin, *dy_planes = work + r.dy + layout_.margin;
   pack_gradients(team, dy, samples, dy_planes);
   if (dx) backward_.arrange(values, team.index, team.parts, work + r.backward_values);
+  if (of_values) {  // of two taps that read the same zeros of a border, only one may be computed
+    const Range mine = share(count(), team.index, team.parts, 16);
+    std::fill(of_values + mine.begin, of_values + mine.end, 0.0f);
+  }
   team.wait();
   if (of_values) {
     const int64_t step = layout_.width * 16;
