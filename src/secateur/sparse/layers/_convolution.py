@@ -71,7 +71,7 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, self.values, self.bias) if t is not None)
         together = side_by_side(self.plan, tuple(x.shape[1:]), x.shape[0])
         network = self._network(tuple(x.shape[1:]), together, trains)
-        return run_network(x, network, (self.values, self.bias), training=self.training)
+        return run_network(x, network, (self.values, self.bias), training=False)
 
     def _network(self, shape: tuple[int, ...], together: int, trains: bool) -> Network:
         networks: dict[object, Network] = self.__dict__.setdefault("_networks", {})
