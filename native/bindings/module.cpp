@@ -17,7 +17,7 @@ void bind_steps(nanobind::module_& module);
 
 // What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
 // must not be called.
-constexpr int kInterface = 3;
+constexpr int kInterface = 4;
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
