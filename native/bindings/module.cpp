@@ -6,6 +6,7 @@ namespace secateur {
 void bind_half_linear(nanobind::module_& module);
 void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
+void bind_plane_convolution(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
 void bind_topk(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
@@ -17,7 +18,7 @@ void bind_steps(nanobind::module_& module);
 
 // What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
 // must not be called.
-constexpr int kInterface = 3;
+constexpr int kInterface = 5;
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
@@ -27,6 +28,7 @@ NB_MODULE(_native, module) {
   secateur::bind_isa(module);
   secateur::bind_half_linear(module);
   secateur::bind_memory(module);
+  secateur::bind_plane_convolution(module);
   secateur::bind_select(module);
   secateur::bind_topk(module);
   secateur::bind_zeros(module);

@@ -1,4 +1,4 @@
-// What Python calls of SparseNet and SampleNet. Tensors come as addresses with lengths; src/secateur/sparse/ has checked
+// What Python calls of SparseNet and PlaneNet. Tensors come as addresses with lengths; src/secateur/sparse/ has checked
 // their types and strides.
 
 #include <nanobind/nanobind.h>
@@ -8,7 +8,7 @@
 #include <array>
 
 #include "base/addresses.h"
-#include "net/sample_net.h"
+#include "net/plane_net.h"
 #include "net/sparse_net.h"
 
 namespace nb = nanobind;
@@ -85,17 +85,16 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
   });
 }
 
-void forward_sample(const SampleNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples, bool,
+void forward_planes(const PlaneNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples, bool,
                     uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
   if (!net.finished()) throw std::invalid_argument("the network is not finished");
-  if (samples != 1) throw std::invalid_argument("it takes one sample, got " + std::to_string(samples));
   const auto values = floats(slots, net.slots());
-  const float* input = batch_of(net.image(0), x, x_length, 1, "the input");
-  float* room = room_at(work, work_length, net.floats(), "the workspace");
-  float* output = room_at(out, out_length, net.output().features(), "the output");
+  const float* input = batch_of(net.input(), x, x_length, samples, "the input");
+  float* room = room_at(work, work_length, net.floats(samples), "the workspace");
+  float* output = room_at(out, out_length, samples * net.output().features(), "the output");
   Barrier barrier;
-  run_team(net.threads_worth(threads), [&](int thread, int team) {
-    net.forward(barrier, thread, team, values, input, room, output);
+  run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
+    net.forward(barrier, thread, team, values, input, samples, room, output);
   });
 }
 
@@ -126,18 +125,20 @@ void bind_sparse_net(nb::module_& module) {
            })
       .def("forward", &forward, Release())
       .def("backward", &backward, Release());
-  nb::class_<SampleNet>(module, "SampleNet", "A chain of layers for one sample.")
-      .def(nb::init<int32_t, int32_t, int32_t>(), nb::arg("channels"), nb::arg("height"), nb::arg("width"))
-      .def("convolution", &convolution<SampleNet>)
-      .def("linear", [](SampleNet& net, int input, std::shared_ptr<const SparseLayer> layer, bool relu, bool) {
+  nb::class_<PlaneNet>(module, "PlaneNet", "A network for few samples, forward only.")
+      .def(nb::init<int32_t, int32_t, int32_t, int64_t>(), nb::arg("channels"), nb::arg("height"), nb::arg("width"),
+           nb::arg("samples"))
+      .def("convolution", &convolution<PlaneNet>)
+      .def("linear", [](PlaneNet& net, int input, std::shared_ptr<const SparseLayer> layer, bool relu, bool) {
              return net.add_linear(input, std::move(layer), relu);
            })
-      .def("copy", [](SampleNet& net, int input, bool) { return net.add_relu(input); })
-      .def("pool", &pool<SampleNet>)
-      .def("finish", [](SampleNet& net, int output, bool) { net.finish(output); })
-      .def("shape", &shape_of<SampleNet>)
-      .def("work_floats", [](const SampleNet& net, int64_t, bool) { return net.floats(); })
-      .def("forward", &forward_sample, Release());
+      .def("copy", [](PlaneNet& net, int input, bool) { return net.add_relu(input); })
+      .def("sum", &PlaneNet::add_sum)
+      .def("pool", &pool<PlaneNet>)
+      .def("finish", [](PlaneNet& net, int output, bool) { net.finish(output); })
+      .def("shape", &shape_of<PlaneNet>)
+      .def("work_floats", [](const PlaneNet& net, int64_t samples, bool) { return net.floats(samples); })
+      .def("forward", &forward_planes, Release());
 }
 
 }  // namespace secateur

@@ -20,31 +20,43 @@ void convolve_pass(const ConvPass& c, int32_t row0, int32_t row1, int lane) {
   int64_t group[G];
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) group[g] = c.x_group[g];
+  // Few positions take several sums each, of every other tap: one multiply-add must not wait for the one before.
+  constexpr int kSums = G * P <= 2 ? 4 : G * P <= 4 ? 2 : 1;
   for (int32_t r = row0; r < row1; ++r) {
     float* y = c.y + r * c.y_row + lane;
-    Vec sum[G][P];
+    Vec sum[kSums][G][P] = {};
     const Vec bias = splat(c.bias ? c.bias[r] : 0.0f);
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 24
-      for (int i = 0; i < P; ++i) sum[g][i] = bias;
+      for (int i = 0; i < P; ++i) sum[0][g][i] = bias;
     }
-    const int32_t end = c.ends[r];
-    for (int32_t k = c.starts[r]; k < end; ++k) {
+    const auto add = [&](Vec(&to)[G][P], int32_t k) __attribute__((always_inline)) {
       const float* at = x + offsets[k];
       const Vec w = splat(values[k]);
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 24
-        for (int i = 0; i < P; ++i) sum[g][i] += load(at + group[g] + i * Step * kTile) * w;
+        for (int i = 0; i < P; ++i) to[g][i] += load(at + group[g] + i * Step * kTile) * w;
+      }
+    };
+    const int32_t end = c.ends[r];
+    int32_t k = c.starts[r];
+    if (kSums > 1) {
+      for (; k + kSums <= end; k += kSums) {
+#pragma GCC unroll 4
+        for (int part = 0; part < kSums; ++part) add(sum[part], k + part);
       }
     }
+    for (; k < end; ++k) add(sum[0], k);
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 24
       for (int i = 0; i < P; ++i) {
         float* place = y + c.y_group[g] + i * c.y_step;
-        const Vec total = c.add ? sum[g][i] + load(place) : sum[g][i];
+#pragma GCC unroll 4
+        for (int part = 1; part < kSums; ++part) sum[0][g][i] += sum[part][g][i];
+        const Vec total = c.add ? sum[0][g][i] + load(place) : sum[0][g][i];
         store(place, c.relu ? relu(total) : total);
       }
     }

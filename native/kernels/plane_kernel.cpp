@@ -167,10 +167,71 @@ void sum_of_two(const Extent& e, const Plane& a, const Plane& b, const Plane& y,
   });
 }
 
+// ------------------------------------------------------------------ in and out of long rows
+// Short rows are the rule: a vector that may be read beyond the segment would cost a fault, so the rest goes one by one.
+inline void copy_floats(const float* from, float* to, int32_t count) {
+  int32_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load(from + i));
+  if (i && i < count) {
+    store(to + count - kLanes, load(from + count - kLanes));
+    return;
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+inline void clear(float* from, float* to) {
+  for (; to - from >= kLanes; from += kLanes) store(from, Vec{});
+  for (; from < to; ++from) *from = 0.0f;
+}
+
+void gather(const PlaneCopy& c, int64_t planes, const float* from, float* to) {
+  for (int64_t plane = 0; plane < planes; ++plane, from += c.image, to += c.row) {
+    int64_t done = c.begin;
+    for (const PlaneSegment* s = c.segments; s < c.segments + c.count; ++s) {
+      if (done < s->at) clear(to + done, to + s->at);
+      done = s->at + s->count;
+      if (c.step == 1) {
+        copy_floats(from + s->place, to + s->at, s->count);
+      } else {
+        for (int32_t i = 0; i < s->count; ++i) to[s->at + i] = from[s->place + i * c.step];
+      }
+    }
+    if (done < c.end) clear(to + done, to + c.end);
+  }
+}
+
+void add(int64_t count, const float* x, const float* other, bool rectify, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vec v = other ? load(x + i) + load(other + i) : load(x + i);
+    store(y + i, rectify ? relu(v) : v);
+  }
+  for (; i < count; ++i) {
+    const float v = other ? x[i] + other[i] : x[i];
+    y[i] = rectify && v < 0.0f ? 0.0f : v;
+  }
+}
+
+void scatter(const PlaneCopy& c, const int32_t* rows, int64_t count, const float* from, float* to) {
+  for (const int32_t* r = rows; r < rows + count; ++r) {
+    const float* row = from + *r * c.row;
+    float* image = to + *r * c.image;
+    for (const PlaneSegment* s = c.segments; s < c.segments + c.count; ++s) {
+      if (c.adds) {
+        add(s->count, row + s->at, image + s->place, c.relu, image + s->place);
+      } else if (c.step == 1) {
+        copy_floats(row + s->at, image + s->place, s->count);
+      } else {
+        for (int32_t i = 0; i < s->count; ++i) image[s->place + i * c.step] = row[s->at + i];
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern const PlaneKernels plane_kernels = {
-    moments, total, normalise, norm_sums, norm_gradient, copy, rectified_gradient, sum_of_two,
+    moments, total, normalise, norm_sums, norm_gradient, copy, rectified_gradient, sum_of_two, gather, scatter, add,
 };
 
 }  // namespace secateur::SECATEUR_ISA

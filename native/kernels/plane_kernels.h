@@ -33,6 +33,26 @@ struct NormGradient {
   float rate, slope, constant;
 };
 
+// `count` neighbouring positions of a long row (planes/plane_layout.h), from `at` on, and where the first of them is in
+// the images in memory.
+struct PlaneSegment {
+  int64_t at, place;
+  int32_t count;
+};
+
+// How images go into long rows and out of them, segment by segment: row[at + i] is image[place + i · step]. Rows are
+// `row` floats apart, images `image`.
+//
+// `gather` does it for so many planes, and writes zeros between the segments in the positions [begin, end). `scatter`
+// does the way back for the rows named, row r of `from` to image r of `to`; with a step of 1 it may add (`adds`) to what
+// is there and rectify (`relu`).
+struct PlaneCopy {
+  const PlaneSegment* segments;
+  int64_t count, step, row, image;
+  int64_t begin = 0, end = 0;
+  bool adds = false, relu = false;
+};
+
 struct PlaneKernels {
   void (*moments)(const Extent&, const Plane& x, double* mean, double* variance);
   double (*total)(const Extent&, const Plane& x);
@@ -44,6 +64,10 @@ struct PlaneKernels {
   void (*copy)(const Extent&, const Plane& x, const Plane& y, bool relu, bool add);
   void (*relu_gradient)(const Extent&, const Plane& activation, const Plane& dy, const Plane& dx, bool add);
   void (*sum_of_two)(const Extent&, const Plane& a, const Plane& b, const Plane& y, bool relu);
+  void (*gather)(const PlaneCopy&, int64_t planes, const float* from, float* to);
+  void (*scatter)(const PlaneCopy&, const int32_t* rows, int64_t count, const float* from, float* to);
+  // y = x + other, or x where `other` is null; then max(y, 0) if `relu`. Plain arrays.
+  void (*add)(int64_t count, const float* x, const float* other, bool relu, float* y);
 };
 
 // ------------------------------------------------------------------ pooling
@@ -53,6 +77,8 @@ struct Pool {
   bool counts_padding;  // of averages
 };
 
+constexpr int32_t kWidestPool = 2048;  // image of `pool_rows`
+
 struct PoolKernels {
   // The extent is that of y; `winners` has one byte per output and sample: the place in the window.
   void (*max_pool)(const Extent&, const Pool&, const Plane& x, const Plane& y, uint8_t* winners);
@@ -60,6 +86,9 @@ struct PoolKernels {
                             bool add);
   void (*average_pool)(const Extent&, const Pool&, const Plane& x, const Plane& y);
   void (*average_pool_gradient)(const Extent&, const Pool&, const Plane& dy, const Plane& dx, bool add);
+  // One image of one channel as torch has it, the largest or the averages of its windows: y[height, width].
+  // The image is at most kWidestPool wide.
+  void (*pool_rows)(const Pool&, bool maximum, const float* x, int32_t height, int32_t width, float* y);
 };
 
 }  // namespace secateur

@@ -158,8 +158,48 @@ void average_pool_gradient(const Extent& e, const Pool& p, const Plane& dy, cons
   }
 }
 
+// ------------------------------------------------------------------ one image, as torch has it
+// The rows of a window first, for all columns: vectors run along them.
+template <bool Maximum>
+void pool_rows_as(const Pool& p, const float* x, int32_t height, int32_t width, float* y) {
+  float of_rows[kWidestPool + kLanes];
+  for (int32_t row = 0; row < height; ++row) {
+    const int32_t top = row * p.stride_y - p.pad_y, y0 = top < 0 ? 0 : top;
+    const int32_t y1 = top + p.kernel_y < p.height ? top + p.kernel_y : p.height;
+    for (int32_t i = y0; i < y1; ++i) {
+      const float* from = x + int64_t(i) * p.width;
+      int32_t j = 0;
+      for (; j + kLanes <= p.width; j += kLanes) {
+        const Vec v = load(from + j), best = load(of_rows + j);
+        const IntVec better = ~(v <= best) & (best == best);
+        store(of_rows + j, i == y0 ? v : Maximum ? (better ? v : best) : best + v);
+      }
+      for (; j < p.width; ++j) {
+        const float v = from[j], best = of_rows[j];
+        of_rows[j] = i == y0 ? v : Maximum ? (best >= v || best != best ? best : v) : best + v;
+      }
+    }
+    for (int32_t column = 0; column < width; ++column) {
+      const int32_t left = column * p.stride_x - p.pad_x, x0 = left < 0 ? 0 : left;
+      const int32_t x1 = left + p.kernel_x < p.width ? left + p.kernel_x : p.width;
+      float found = of_rows[x0];
+      for (int32_t j = x0 + 1; j < x1; ++j) {
+        const float v = of_rows[j];
+        found = Maximum ? (found >= v || found != found ? found : v) : found + v;
+      }
+      const int32_t places = p.counts_padding ? p.kernel_y * p.kernel_x : (y1 - y0) * (x1 - x0);
+      y[int64_t(row) * width + column] = Maximum ? found : found / float(places);
+    }
+  }
+}
+
+void pool_rows(const Pool& p, bool maximum, const float* x, int32_t height, int32_t width, float* y) {
+  maximum ? pool_rows_as<true>(p, x, height, width, y) : pool_rows_as<false>(p, x, height, width, y);
+}
+
 }  // namespace
 
-extern const PoolKernels pool_kernels = {max_pool, max_pool_gradient, average_pool, average_pool_gradient};
+extern const PoolKernels pool_kernels = {max_pool,     max_pool_gradient,     average_pool,
+                                         average_pool_gradient, pool_rows};
 
 }  // namespace secateur::SECATEUR_ISA

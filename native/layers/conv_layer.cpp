@@ -22,9 +22,27 @@ void Halo::cover(const Halo& other) {
   right = std::max(right, other.right);
 }
 
-ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched) : shape_(shape) {
-  check(positions, count);
-  if (batched && Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
+void check_convolution(const ConvShape& s, const int64_t* positions, int64_t count) {
+  for (int32_t value : {s.inputs, s.outputs, s.groups, s.height, s.width, s.kernel_height, s.kernel_width, s.stride_y,
+                        s.stride_x, s.dilation_y, s.dilation_x})
+    require(value >= 1, "the sizes of a convolution must be at least 1, got " + std::to_string(value));
+  require(s.pad_y >= 0 && s.pad_x >= 0, "the padding of a convolution must not be negative");
+  require(s.inputs % s.groups == 0 && s.outputs % s.groups == 0, "the groups must divide both numbers of channels");
+  require(s.height + 2 * s.pad_y > s.dilation_y * (s.kernel_height - 1) &&
+              s.width + 2 * s.pad_x > s.dilation_x * (s.kernel_width - 1),
+          "the kernel of a convolution must not be larger than its padded input");
+  const int64_t total = int64_t(s.outputs) * (s.inputs / s.groups) * s.kernel_height * s.kernel_width;
+  require(count >= 0 && count < INT32_MAX && int64_t(s.inputs) * (s.height + 2 * s.pad_y + 2) *
+                                                     (s.width + 2 * s.pad_x + 2) * 16 < INT32_MAX,
+          "a convolution's offsets must fit 31 bits: fewer channels, or smaller images");
+  for (int64_t k = 0, last = -1; k < count; last = positions[k++])
+    require(positions[k] > last && positions[k] < total,
+            "weight positions must be ascending and inside the layer, got " + std::to_string(positions[k]));
+}
+
+ConvLayer::ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count) : shape_(shape) {
+  check_convolution(shape, positions, count);
+  if (Winograd::suits(shape, count)) winograd_ = std::make_unique<Winograd>(shape, positions, count);
   const int32_t area = shape.kernel_height * shape.kernel_width, depth = shape.inputs / shape.groups;
   const int32_t outputs_per_group = shape.outputs / shape.groups;
   forward_.starts.assign(size_t(shape.outputs) + 1, 0);
@@ -57,25 +75,6 @@ void ConvLayer::plan_backward() {
   }
   for (int32_t ry = 0; ry < std::min(s.stride_y, s.height); ++ry)
     for (int32_t rx = 0; rx < std::min(s.stride_x, s.width); ++rx) add_phase(ry, rx);
-}
-
-void ConvLayer::check(const int64_t* positions, int64_t count) {
-  const ConvShape& s = shape_;
-  for (int32_t value : {s.inputs, s.outputs, s.groups, s.height, s.width, s.kernel_height, s.kernel_width, s.stride_y,
-                        s.stride_x, s.dilation_y, s.dilation_x})
-    require(value >= 1, "the sizes of a convolution must be at least 1, got " + std::to_string(value));
-  require(s.pad_y >= 0 && s.pad_x >= 0, "the padding of a convolution must not be negative");
-  require(s.inputs % s.groups == 0 && s.outputs % s.groups == 0, "the groups must divide both numbers of channels");
-  require(s.height + 2 * s.pad_y > s.dilation_y * (s.kernel_height - 1) &&
-              s.width + 2 * s.pad_x > s.dilation_x * (s.kernel_width - 1),
-          "the kernel of a convolution must not be larger than its padded input");
-  const int64_t total = int64_t(s.outputs) * (s.inputs / s.groups) * s.kernel_height * s.kernel_width;
-  require(count >= 0 && count < INT32_MAX && int64_t(s.inputs) * (s.height + 2 * s.pad_y + 2) *
-                                                     (s.width + 2 * s.pad_x + 2) * 16 < INT32_MAX,
-          "a convolution's offsets must fit 31 bits: fewer channels, or smaller images");
-  for (int64_t k = 0, last = -1; k < count; last = positions[k++])
-    require(positions[k] > last && positions[k] < total,
-            "weight positions must be ascending and inside the layer, got " + std::to_string(positions[k]));
 }
 
 // The gradient at input position y collects the outputs (y + pad − kernel row · dilation) / stride, where that
@@ -152,25 +151,6 @@ void ConvLayer::place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int6
                                       phase.taps_y[k] * dy_row + phase.taps_x[k] * 16);
     phase.rows.find_blocks((3 + reach_y / s.stride_y) * (3 + reach_x / s.stride_x) * 64);
   }
-}
-
-void ConvLayer::place_sample(int64_t x_channel, int64_t x_row) {
-  const ConvShape& s = shape_;
-  for (size_t k = 0; k < tap_.size(); ++k) {
-    const Tap& t = tap_[k];
-    forward_.offsets[k] = int32_t(t.input * x_channel + (t.y * s.dilation_y - s.pad_y) * x_row + t.x * s.dilation_x -
-                                  s.pad_x);
-  }
-  forward_.find_blocks(0);
-}
-
-void ConvLayer::forward_sample(const ConvKernels& kernels, const float* values, float* own, const float* bias,
-                               bool relu, float* x, float* y, int64_t y_channel, int32_t vectors, Barrier& barrier,
-                               int index, int parts) const {
-  forward_.arrange_blocks(values, index, parts, own);
-  barrier.wait(parts);
-  const Planes from{x, 0, 0, 0, 16}, to{y, 0, y_channel, 0, 16};
-  forward_.convolve(kernels, values, own, bias, relu, false, from, to, {1, vectors, 1, 0, 0, 16, 1}, index, parts);
 }
 
 int64_t ConvLayer::floats() const {

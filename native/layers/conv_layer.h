@@ -30,12 +30,15 @@ struct ConvShape {
   int32_t out_width() const { return (width + 2 * pad_x - dilation_x * (kernel_width - 1) - 1) / stride_x + 1; }
 };
 
+// Throws std::invalid_argument unless the kept weights' `positions` are ascending and inside the layer, and everything
+// that the kernels compute with fits their numbers.
+void check_convolution(const ConvShape& shape, const int64_t* positions, int64_t count);
+
 class ConvLayer {
  public:
   // `positions`: flat indices of the kept weights in [outputs, inputs / groups, kernel_height, kernel_width],
-  // ascending. Throws std::invalid_argument for anything else, so that the kernels need not check. `batched`: for
-  // tiles of samples; otherwise for one sample and forward only.
-  ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count, bool batched);
+  // ascending. Throws std::invalid_argument for anything else, so that the kernels need not check.
+  ConvLayer(const ConvShape& shape, const int64_t* positions, int64_t count);
 
   const ConvShape& shape() const { return shape_; }
   int64_t count() const { return int64_t(tap_.size()); }
@@ -47,8 +50,6 @@ class ConvLayer {
 
   // Once the buffers' strides are known (one step is 16 floats): the offsets.
   void place(int64_t x_channel, int64_t x_row, int64_t dy_channel, int64_t dy_row);
-  // For one sample whose positions lie side by side, forward only; x_row: from one row of positions to the next.
-  void place_sample(int64_t x_channel, int64_t x_row);
 
   // What a call needs: values in the kernels' order for both directions, and room for sums.
   int64_t floats() const;
@@ -62,9 +63,6 @@ class ConvLayer {
   // The same for `rows` rows of one tile, from row `row` on, which is the first row of y.
   void forward_rows(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
                     const Planes& x, int32_t tile, int32_t row, int32_t rows, const Planes& y) const;
-  // One sample: `vectors` · 16 positions of each channel of y, as if the rows of x were one long row.
-  void forward_sample(const ConvKernels&, const float* values, float* own, const float* bias, bool relu, float* x,
-                      float* y, int64_t y_channel, int32_t vectors, Barrier&, int index, int parts) const;
   void backward(const ConvKernels&, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
                 int index, int parts) const;
   // The gradients of the kept weights, in storage order. `made`: gives dy a channel and a tile at a time, if it is
@@ -84,7 +82,6 @@ class ConvLayer {
     std::vector<int32_t> taps_y, taps_x;
   };
 
-  void check(const int64_t* positions, int64_t count);
   // With few inputs the transformed gradients would be used too little: then the weights' gradient is summed directly.
   bool sums_patches() const { return winograd_ && shape_.inputs >= 8; }
   int64_t backward_floats() const;

@@ -149,6 +149,20 @@ Range ConvRows::part_of(const std::vector<int64_t>& work, int index, int parts) 
   return {edge(index), edge(index + 1)};
 }
 
+std::vector<int32_t> ConvRows::rows_of(int index, int parts) const {
+  std::vector<int32_t> found;
+  if (block_work_.size() > 1) {
+    const Range blocks = part_of(block_work_, index, parts);
+    found.assign(block_rows_.begin() + kBlockRows * blocks.begin, block_rows_.begin() + kBlockRows * blocks.end);
+  }
+  if (single_work_.size() > 1) {
+    const Range units = part_of(single_work_, index, parts);
+    for (int64_t u = units.begin; u < units.end; ++u)
+      for (int32_t r = singles_[size_t(u)].first; r < singles_[size_t(u)].last; ++r) found.push_back(r);
+  }
+  return found;
+}
+
 template <class Body>
 void ConvRows::each_place(const ConvSweep& s, const Planes& x, const Planes& y, int32_t limit,
                           const std::vector<int64_t>& work, int index, int parts, Body body) const {
@@ -157,7 +171,7 @@ void ConvRows::each_place(const ConvSweep& s, const Planes& x, const Planes& y, 
   const int32_t across = parts_of(s.width, group.positions), down = parts_of(s.height, group.rows);
   const int64_t places = int64_t(parts_of(s.tiles, group.tiles)) * down * across;
   // Few places: threads share the channels instead.
-  const bool by_rows = places < 4 * parts && places % parts != 0;
+  const bool by_rows = s.by_rows || (places < 4 * parts && places % parts != 0);
   const Range mine = by_rows ? Range{0, places} : share(places, index, parts);
   const Range units = by_rows ? part_of(work, index, parts) : Range{0, int64_t(work.size()) - 1};
   ConvPass pass{};

@@ -22,6 +22,7 @@ struct ConvSweep {
   int32_t height, width, tiles;
   int64_t x_row, y_row, y_step;  // in floats
   int64_t x_step;                // in positions
+  bool by_rows = false;          // threads share the rows, however many positions there are
 };
 
 // Makes one channel of one tile where a thread can read it: up to four at once, each in its slot.
@@ -48,6 +49,8 @@ class ConvRows {
   int32_t rows() const { return int32_t(starts.size()) - 1; }
   // Floats of the values in this object's order: those of single rows, then those of blocks.
   int64_t floats() const { return int64_t(order.size() + block_order_.size()); }
+  // The rows that `convolve` computes for part `index` of `parts` of them, where threads share rows and not positions.
+  std::vector<int32_t> rows_of(int index, int parts) const;
   void arrange(const float* values, int index, int parts, float* out) const;
   void arrange_blocks(const float* values, int index, int parts, float* out) const;
 

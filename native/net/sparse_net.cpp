@@ -91,7 +91,7 @@ int SparseNet::add_convolution(int input, const ConvShape& shape, const int64_t*
   const NetBuffer& b = buffer(input);
   require(b.channels == shape.inputs && b.height == shape.height && b.width == shape.width,
           "the convolution does not fit the buffer that it reads");
-  ConvLayer layer(shape, positions, count, true);
+  ConvLayer layer(shape, positions, count);
   buffer(read(input)).halo.cover(layer.input_halo());
   const int output = add_buffer(shape.outputs, shape.out_height(), shape.out_width());
   buffer(output).fixed = true;

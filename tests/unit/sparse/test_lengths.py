@@ -165,10 +165,10 @@ def test_calls_of_a_chain() -> None:
 @pytest.mark.parametrize("single", [False, True])
 def test_calls_of_a_network(single: bool) -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
-    network = build_network(program_of(model), (2, 5, 5), {}, Arena(), single=single)
+    network = build_network(program_of(model), (2, 5, 5), {}, Arena(), few=2 if single else 0)
     tensors = [m.get_parameter(name) for m, name in network.slots]
     held = [t.detach().contiguous() for t in tensors]
-    n = 1 if single else 3
+    n = 2 if single else 3
     x, out = torch.randn(n, 2, 5, 5), torch.empty(n, 3)
     work = torch.zeros(network.native.work_floats(n, True))
     shortest = network.native.work_floats(n, False)
@@ -186,10 +186,10 @@ def test_calls_of_a_network(single: bool) -> None:
         torch.testing.assert_close(found[3], out.sum(0))
 
 
-@pytest.mark.parametrize("kind", ["SparseNet", "SampleNet"])
+@pytest.mark.parametrize("kind", ["SparseNet", "PlaneNet"])
 def test_networks_that_are_not_finished_compute_nothing(kind: str) -> None:
     native: Any = door.native
-    net = getattr(native, kind)(2, 3, 3)
+    net = native.SparseNet(2, 3, 3) if kind == "SparseNet" else native.PlaneNet(2, 3, 3, 1)
     x, out, work = torch.ones(1, 18), torch.ones(1, 18), torch.zeros(4000)
     net.copy(0, False)
     call = [[], *addresses(x), 1, False, *addresses(work, out), 1]

@@ -5,11 +5,13 @@ from secateur.sparse.calls._chain import sparse_chain
 from secateur.sparse.calls._half import Rounded, half_fits, half_linear
 from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
 from secateur.sparse.calls._network import run_network, slot_tensors
+from secateur.sparse.calls._planes import FEW, build_planes, side_by_side
 from secateur.sparse.calls._recurrent import Pass, run_direction
 from secateur.sparse.calls._tensors import addresses, autocast_to, fits, in_float32, plain
 from secateur.sparse.calls._workspace import Arena, register, release_workspaces, workspace_bytes
 
 __all__ = [
+    "FEW",
     "SHAPES",
     "Arena",
     "Network",
@@ -18,6 +20,7 @@ __all__ = [
     "addresses",
     "autocast_to",
     "build_network",
+    "build_planes",
     "fits",
     "half_fits",
     "half_linear",
@@ -30,6 +33,7 @@ __all__ = [
     "release_workspaces",
     "run_direction",
     "run_network",
+    "side_by_side",
     "slot_tensors",
     "sparse_chain",
     "text_for_lookers",

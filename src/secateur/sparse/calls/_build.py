@@ -63,7 +63,7 @@ def build_network(
     plans: Mapping[int, LayerPlan] | None = None,
     full: bool = False,
     flat: bool = False,
-    single: bool = False,
+    few: int = 0,
 ) -> Network:
     """Compile the program for inputs of this shape.
 
@@ -75,16 +75,17 @@ def build_network(
         plans: of the linear layers by the id of the weight, instead of masks.
         full: whether linear layers that keep most of their weights are multiplied as full matrices.
         flat: whether the output must be as linear layers give it, for the loss of a fused step.
-        single: build it for one sample at a time and without gradients, for latency: vectors run along the image.
-            Only chains without normalisation and sums.
+        few: build it for batches of so many samples and without gradients, for latency: vectors run along the
+            images' positions. Only networks without normalisations. 0: for batches that fill vectors.
 
     Raises:
         UnsupportedError: layers that do not fit each other or the shape.
     """
     native = door.native
     assert native is not None, "the caller has looked"
-    kind = native.SampleNet if single else native.SparseNet
-    builder = _Builder(kind(*image_of(shape, program)), masks, {} if plans is None else plans, full)
+    image = image_of(shape, program)
+    net = native.PlaneNet(*image, few) if few else native.SparseNet(*image)
+    builder = _Builder(net, masks, {} if plans is None else plans, full)
     try:
         for operation in program.operations:
             builder.add(operation)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -30,7 +32,9 @@ from secateur.sparse.layers import (
     SparseConvolution,
     SparseLinear,
     SparseSequential,
+    apart,
     fill,
+    in_one_call,
 )
 from secateur.sparse.measured import Machine
 from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
@@ -145,14 +149,19 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
     on_cpu = all(parameter.is_cpu for parameter in situation.model.parameters())
     if not choices or not on_cpu:  # a call on an accelerator returns before it is done
         return chosen
-    others = {} if choices == {Choice.SPARSE} else {"all sparse": replace(situation, wanted=Choice.SPARSE)}
+    sparse = replace(situation, wanted=Choice.SPARSE)
+    others = {} if choices == {Choice.SPARSE} else {"all sparse": sparse}
     others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)
     risky = situation.model.training and any(crashes_channels_last(leaf) for leaf in leaves)
     if any(isinstance(leaf, nn.Conv2d) for leaf in leaves) and not risky:
         others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
     best, name, told, training = chosen, "as its layers chose", [], situation.model.training
-    for other, wanted in others.items():
-        candidate = _converted(wanted)
+    candidates: dict[str, Callable[[], nn.Module | None]] = {}
+    candidates |= {other: partial(_converted, wanted) for other, wanted in others.items()}
+    candidates["all sparse, in one call"] = partial(_joined, sparse, inputs)
+    for other, make in candidates.items():
+        if (candidate := make()) is None:
+            continue
         verdict = whole_verdict(best, candidate, inputs, training=training)
         told.append(f"{other} takes {verdict.ratio:.2f} of the time {name}")
         best, name = (candidate, other) if verdict.second_is_faster else (best, name)
@@ -160,6 +169,16 @@ def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Modu
         whole = f"whole model, {'training' if training else 'inference'}: {'; '.join(told)}"
         setattr(best, _REPORT, Report(report_of(best).layers, whole))
     return best
+
+
+def _joined(situation: Situation, inputs: Inputs) -> nn.Module | None:
+    """Return the model in one call, if it can be and its convolutions are not joined already, as a Sequential's are."""
+    x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+    leaves = [module for module in situation.model.modules() if not any(True for _ in module.children())]
+    joined = type(situation.model) is nn.Sequential and len(leaves) == len(situation.model)
+    if joined or situation.model.training or not any(isinstance(leaf, nn.Conv1d | nn.Conv2d) for leaf in leaves):
+        return None
+    return in_one_call(_converted(situation), situation.model, x)
 
 
 def report_of(model: nn.Module) -> Report:
@@ -193,7 +212,7 @@ def densify(model: nn.Module) -> nn.Module:
             made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
             weight = module.weight
             swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
-    dense = _copy_with(model, swaps)
+    dense = apart(_copy_with(model, swaps))
     for module in list(dense.modules()):
         if type(module) in _DENSE:
             module.__class__ = _DENSE[type(module)]  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._network_sequential import NetworkSequential
+from secateur.sparse.layers._one_call import apart, in_one_call
 from secateur.sparse.layers._onednn import OneDnnLinear, dense_linear, onednn_available
 from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecurrent, sparse_recurrent
 from secateur.sparse.layers._rounded import RoundedLinear
@@ -28,9 +29,11 @@ __all__ = [
     "SparseLinear",
     "SparseRecurrent",
     "SparseSequential",
+    "apart",
     "built",
     "dense_linear",
     "fill",
+    "in_one_call",
     "is_two_of_four",
     "onednn_available",
     "sparse_convolution",

@@ -17,10 +17,12 @@ from secateur.sparse.calls import (
     Network,
     autocast_to,
     build_network,
+    build_planes,
     fits,
     in_float32,
     refuse_lookers,
     run_network,
+    side_by_side,
 )
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import ConvolutionPlan, Geometry, plan_convolution
@@ -35,8 +37,9 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
 
     The parameters are `values` [kept] and `bias` [output channels]; `state_dict` gives and takes an ordinary
     dense `weight` instead, as torch's convolutions do. 32-bit floats on the CPU run in the sparse kernels; other
-    types, other devices and empty batches run as the dense convolution with the same weights. Images are packed
-    into the kernels' layout and back at each call: `sparsify` joins neighbouring layers to save that.
+    types, other devices and empty batches run as the dense convolution with the same weights. Batches of 16 samples
+    and more are packed into the kernels' layout and back at each call: `sparsify` joins neighbouring layers to save
+    that. Those of fewer samples, and 1×1 convolutions of large images, are computed along the images' positions.
 
     Args:
         plan: where the surviving weights are.
@@ -76,18 +79,24 @@ class SparseConvolution(WeightState[ConvolutionPlan]):
             return fits(x.float(), self.values, self.bias)
 
     def _sparsely(self, x: Tensor) -> Tensor:
-        network = self._network(tuple(x.shape[1:]))
-        return run_network(x, network, (self.values, self.bias), training=self.training)
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, self.values, self.bias) if t is not None)
+        together = side_by_side(self.plan, tuple(x.shape[1:]), x.shape[0])
+        network = self._network(tuple(x.shape[1:]), together, trains)
+        return run_network(x, network, (self.values, self.bias), training=False)
 
-    def _network(self, shape: tuple[int, ...]) -> Network:
-        networks: dict[tuple[int, ...], Network] = self.__dict__.setdefault("_networks", {})
-        found = networks.get(shape)
+    def _network(self, shape: tuple[int, ...], together: int, trains: bool) -> Network:
+        networks: dict[object, Network] = self.__dict__.setdefault("_networks", {})
+        key = (shape, together, trains) if together else shape
+        found = networks.get(key)
         if found is None:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
-            made = build_network(Program((operation,), 1, self.rank, False, False), shape, {}, arena)
+            if together:
+                made = build_planes(self.plan, shape, together, arena, trains=trains)
+            else:
+                operation = Operation(Kind.CONVOLUTION, (0,), 1, self, "convolution")
+                made = build_network(Program((operation,), 1, self.rank, False, False), shape, {}, arena)
             # Without its slots it does not refer to this layer: both go as soon as nobody needs the layer.
-            found = remember(networks, shape, replace(made, slots=()), most=SHAPES)
+            found = remember(networks, key, replace(made, slots=()), most=SHAPES)
         return found
 
     def __getstate__(self) -> dict[str, Any]:

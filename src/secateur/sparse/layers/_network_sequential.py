@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 from secateur._base import door
 from secateur._base.recent import remember
-from secateur.sparse.calls import SHAPES, Arena, Network, autocast_to, build_network, fits, run_network, slot_tensors
+from secateur.sparse.calls import (
+    FEW,
+    SHAPES,
+    Arena,
+    Network,
+    autocast_to,
+    build_network,
+    fits,
+    positions_of,
+    run_network,
+    slot_tensors,
+)
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._sequential import SparseSequential
@@ -40,7 +51,7 @@ class _State(Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class Run:
     """Some neighbouring layers of a Sequential, compiled for one input shape."""
 
     layers: tuple[nn.Module, ...]
@@ -93,11 +104,11 @@ class NetworkSequential(SparseSequential):
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_arena")}
 
-    def _run_from(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> _Run | None:
+    def _run_from(self, children: Sequence[nn.Module], begin: int, x: Tensor) -> Run | None:
         layers = _layers_from(children, begin)
         if door.native is None or len(layers) < 2 or x.dim() != _rank(layers) + 2:
             return None
-        tensors = [t for layer in layers for t in _tensors(layer)]
+        tensors = [t for layer in layers for t in tensors_of(layer)]
         if not fits(x, *(t for t in tensors if t.is_floating_point())):
             return None
         norms: list[Any] = [layer for layer in layers if isinstance(layer, _NORMS)]
@@ -106,18 +117,18 @@ class NetworkSequential(SparseSequential):
             return None  # torch knows which of them have too few values
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors))
         fold = not (self.training or learns or trains)
-        single = fold and x.shape[0] == 1
+        few = x.shape[0] if fold and x.shape[0] < FEW else 0
         # A layer that was set anew, or whose options were, is compiled anew; a run holds its layers, so that ids stay.
         shape, options = tuple(x.shape[1:]), [(norm.eps, norm.momentum) for norm in norms]
-        key = (begin, *map(id, layers), *options, shape, fold, single)
-        runs: dict[Any, _Run | None] = self.__dict__.setdefault("_runs", {})
+        key = (begin, *map(id, layers), *options, shape, fold, few)
+        runs: dict[Any, Run | None] = self.__dict__.setdefault("_runs", {})
         known, found = key in runs, runs.get(key)
         if not known:
             arena: Arena = self.__dict__.get("_arena") or self.__dict__.setdefault("_arena", Arena())
-            found = remember(runs, key, _compile(layers, shape, arena, fold, single), most=SHAPES)
+            found = remember(runs, key, _compile(layers, shape, arena, fold, few), most=SHAPES)
         return found
 
-    def _through(self, run: _Run, x: Tensor) -> Tensor:
+    def _through(self, run: Run, x: Tensor) -> Tensor:
         if not run.folds:
             training = bool(run.norms) and run.norms[0].training
             y = run_network(x, run.network, slot_tensors(run.network), training=training)
@@ -125,10 +136,10 @@ class NetworkSequential(SparseSequential):
                 for norm in run.norms:
                     norm.get_buffer("num_batches_tracked").add_(1)
             return y
-        return run_network(x, run.network, _fold_once(run), training=False)
+        return run_network(x, run.network, fold_once(run), training=False)
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
+def tensors_of(module: nn.Module) -> list[Tensor]:
     return [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
 
 
@@ -173,9 +184,7 @@ def _understood(child: Any, state: _State) -> bool:
     return kind in (nn.ReLU, nn.Identity)
 
 
-def _compile(
-    layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, single: bool
-) -> _Run | None:
+def _compile(layers: Sequence[nn.Module], shape: tuple[int, ...], arena: Arena, fold: bool, few: int) -> Run | None:
     operations = [Operation(Kind.CONVOLUTION, (0,), 1, layers[0], type(layers[0]).__name__)]
     folds: list[tuple[nn.Module | None, nn.Module]] = []
     norms: list[nn.Module] = []
@@ -194,10 +203,10 @@ def _compile(
     flat = any(isinstance(layer, nn.Flatten) for layer in layers)
     try:
         program = Program(tuple(operations), len(operations), _rank(layers), flat, False)
-        network = build_network(program, shape, {}, arena, single=single and not norms)
+        network = build_network(program, shape, {}, arena, few=0 if norms else few)
     except UnsupportedError:
         return None  # torch says better what does not fit
-    return _Run(tuple(layers), network, tuple(norms), tuple(folds))
+    return Run(tuple(layers), network, tuple(norms), tuple(folds))
 
 
 def _rank(layers: Sequence[nn.Module]) -> int:
@@ -210,12 +219,12 @@ def _kind(layer: nn.Module) -> Kind | None:
     return Kind.LINEAR if isinstance(layer, SparseLinear) else _KINDS.get(type(layer))
 
 
-def _fold_once(run: _Run) -> list[Tensor | None]:
+def fold_once(run: Run) -> list[Tensor | None]:
     """Return the run's folded tensors, made anew if one that they are made of was replaced, moved or written to.
 
     Writes through `tensor.data` are seen by nobody, here as elsewhere in torch.
     """
-    sources = [t for layer in run.layers for t in _tensors(layer)]
+    sources = [t for layer in run.layers for t in tensors_of(layer)]
     marks = [(id(t), t._version, t.data_ptr()) for t in sources]
     known = run.folded[0] if run.folded else None
     if known is None or known.marks != marks:
@@ -224,7 +233,7 @@ def _fold_once(run: _Run) -> list[Tensor | None]:
     return known.tensors
 
 
-def _fold(run: _Run) -> list[Tensor | None]:
+def _fold(run: Run) -> list[Tensor | None]:
     """Return the network's tensors, weights and biases scaled by the normalisation behind them.
 
     γ (w x + b − μ) / √(σ² + ε) + β is w′ x + b′ with w′ = s w, b′ = s (b − μ) + β, s = γ / √(σ² + ε).
@@ -232,15 +241,21 @@ def _fold(run: _Run) -> list[Tensor | None]:
     by_layer = {id(layer): norm for layer, norm in run.folds}
     found = zip(run.network.slots, slot_tensors(run.network), strict=True)
     with torch.no_grad():
-        return [_folded(m, name, t, by_layer[id(m)]) if id(m) in by_layer else t for (m, name), t in found]
+        tensors = [_folded(m, name, t, by_layer[id(m)]) if id(m) in by_layer else t for (m, name), t in found]
+        return [
+            t.flatten()[positions_of(m, None)] if t is not None and isinstance(m, nn.Linear) and name == "weight" else t
+            for (m, name), t in zip(run.network.slots, tensors, strict=True)
+        ]
 
 
 def _folded(layer: Any, name: str, tensor: Tensor | None, norm: Any) -> Tensor:
-    """Return the layer's `values` or its bias as the normalisation behind it leaves them."""
+    """Return the layer's weights (the surviving `values`, or all) or its bias as the normalisation leaves them."""
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.double()
     if name == "values" and tensor is not None:
         outputs = layer.plan.positions // layer.plan.shape[1:].numel()  # the output that each weight belongs to
         return (tensor.double() * scale[outputs]).float()
+    if name == "weight" and tensor is not None:
+        return (tensor.double() * scale.view(-1, *[1] * (tensor.dim() - 1))).float()
     bias = -norm.running_mean.double() if tensor is None else tensor.double() - norm.running_mean.double()
     return (bias * scale + (0.0 if norm.bias is None else norm.bias.double())).float()

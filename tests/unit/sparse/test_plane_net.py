@@ -1,4 +1,4 @@
-"""One image at a time, in evaluation mode: the network for latency."""
+"""Few images at a time, in evaluation mode: the network for latency."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def test_one_image_runs_along_its_positions(geometry: str, threads: int) -> None
             for seed in range(2):
                 x = images(1, seed, scale)
                 torch.testing.assert_close(fast(x), trained(x), rtol=1e-4, atol=1e-5)
-        assert {type(run.network.native).__name__ for run in fast._runs.values()} == {"SampleNet"}
+        assert {type(run.network.native).__name__ for run in fast._runs.values()} == {"PlaneNet"}
     torch.set_num_threads(1)
