@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 
 #include "base/addresses.h"
+#include "bindings/masks.h"
 #include "base/room.h"
 #include "net/sparse_chain.h"
 
@@ -96,6 +97,7 @@ void backward(const SparseChain& chain, const Addresses& values, uintptr_t work,
   float* transposed = scratch(Scratch::numbers, chain.first_entry(last));
   const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
   const size_t first = dx ? 0 : 1;
+  for (size_t i = 0; i < last; ++i) chain.layer(i).prepare_gradients(i >= first, threads);
   Barrier barrier;
   run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
     const Part part(kernels, barrier, thread, team, tiles);
@@ -131,6 +133,19 @@ void bind_sparse_linear(nb::module_& module) {
                                    int64_t(edges.size()), blocks);
           },
           nb::arg("rows"), nb::arg("columns"), nb::arg("positions"), nb::arg("edges"), nb::arg("blocks") = false)
+      .def(
+          "__init__",
+          [](SparseLayer* self, Matrix mask, Flags rows, Flags columns, Flags counted, int64_t block_columns,
+             int threads) {
+            if (block_columns < 1) throw std::invalid_argument("a block has at least one column");
+            new (self) SparseLayer(taken(mask, rows, columns), flags(counted, mask.shape(0)), block_columns, threads);
+          },
+          nb::arg("mask"), nb::arg("rows"), nb::arg("columns"), nb::arg("counted"), nb::arg("block_columns"),
+          nb::arg("threads"))
+      .def_prop_ro("rows", &SparseLayer::rows)
+      .def_prop_ro("columns", &SparseLayer::columns)
+      .def("__len__", &SparseLayer::count)
+      .def("edges", [](const SparseLayer& layer) { return array(std::vector<int64_t>(layer.edges())); })
       .def_prop_ro("alive_rows", &SparseLayer::alive_rows)
       .def_prop_ro("alive_columns", &SparseLayer::alive_columns);
   using Release = nb::call_guard<nb::gil_scoped_release>;

@@ -15,7 +15,7 @@ constexpr int32_t kTilesAtOnce = 8;
 LinearNode::LinearNode(std::vector<int> inputs, int output, int slot, std::shared_ptr<const SparseLayer> layer,
                        bool relu, bool full)
     : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {
-  if (full && FullMatrix::pays(*layer_)) full_ = std::make_unique<FullMatrix>(*layer_);
+  if (full && FullMatrix::pays(*layer_)) full_ = std::make_unique<FullMatrix>(layer_);
 }
 
 void LinearNode::join(LinearNode& before) {
@@ -139,7 +139,7 @@ void LinearNode::full_gradients(const NetCall& call, float* own) const {
       const Range entries = layer_->entries_of(b, row, end);
       for (int64_t k = entries.begin; k < entries.end; k += kBlock) {
         const Range some{k, std::min(k + kBlock, entries.end)};
-        full_->collect(strip, row, some, block);
+        full_->collect(strip, row, b, some, block);
         call.sink->take(slot_, some, block);
       }
     }

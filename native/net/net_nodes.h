@@ -75,6 +75,9 @@ class LinearNode : public NetNode {
   void prepare(const NetCall&, float* own) const override;
   void backward(const NetCall&, float* own) const override;
   void gradients(const NetCall&, float* own) const override;
+  void index_gradients(bool input_gradient, int threads) const override {
+    if (!full_) layer_->prepare_gradients(inputs_[0] != 0 || input_gradient, threads);
+  }
 
  private:
   template <class Compute>

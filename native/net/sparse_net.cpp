@@ -307,6 +307,10 @@ void SparseNet::forward(const NetCall& call) const {
   }
 }
 
+void SparseNet::index_gradients(bool input_gradient, int threads) const {
+  for (const auto& node : nodes_) node->index_gradients(input_gradient, threads);
+}
+
 void SparseNet::prepare_backward(const NetCall& call) const {
   for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->prepare(call, call.work + call.layout.own[i]);
 }

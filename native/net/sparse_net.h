@@ -107,6 +107,8 @@ class NetNode {
   // Before the backward pass begins.
   virtual void prepare(const NetCall&, float*) const {}
   virtual void backward(const NetCall&, float* own) const = 0;
+  // Writes down, with several threads, what only gradients ask for, before a team begins.
+  virtual void index_gradients(bool, int) const {}
   // Of its parameters, if `backward` has not found them.
   virtual void gradients(const NetCall&, float*) const {}
 
@@ -159,6 +161,8 @@ class SparseNet {
   void pack_input(const NetCall&, const float* x) const;
   void forward(const NetCall&) const;
   void prepare_backward(const NetCall&) const;
+  // Before the team of a backward pass begins: what layers look up for gradients alone is written down once.
+  void index_gradients(bool input_gradient, int threads) const;
   void pack_output_gradient(const NetCall&, const float* dy) const;
   void backward(const NetCall&) const;
   void unpack_output(const NetCall&, float* out) const;

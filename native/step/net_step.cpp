@@ -19,7 +19,7 @@ void NetStep::set_parameter(int slot, const Parameter& parameter, const float* k
   optimizer_.add_group(parameter.group);
 }
 
-void NetStep::prepare(int64_t samples) {
+void NetStep::prepare(int64_t samples, int threads) {
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (net_->slots()[slot].needed && net_->slots()[slot].length && !slots_[slot])
       throw std::invalid_argument(std::string("the step was not given its `") + net_->slots()[slot].name + "`");
@@ -30,12 +30,13 @@ void NetStep::prepare(int64_t samples) {
     room_.zeros(layout_.floats);
   }
   losses_.assign(size_t(layout_.tiles), 0.0);
+  net_->index_gradients(false, threads);
   optimizer_.begin_step();
 }
 
 double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int threads) {
   check_labels(labels, samples, net_->output().features());
-  prepare(samples);
+  prepare(samples, threads);
   Barrier barrier;
   run_team(net_->threads_worth(threads, samples), [&](int thread, int team) {
     run(NetCall{layout_, room_.at(), slots_, &gradients_, true, false, barrier, thread, team,

@@ -40,7 +40,7 @@ class NetStep final : private GradientSink {
 
   bool trains(int slot) const override { return trained_[size_t(slot)].value; }
   void take(int slot, Range, float* gradient) const override;
-  void prepare(int64_t samples);
+  void prepare(int64_t samples, int threads);
   void run(const NetCall&, const float* x, const int64_t* labels);
 
   std::shared_ptr<SparseNet> net_;

@@ -12,6 +12,7 @@ from torch import nn
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import MaskError, SecateurError
+from secateur._base.finite import all_finite
 from secateur.holding import held, hold
 from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._choose import choose
@@ -208,6 +209,8 @@ def _refuse_options(batch: object, machine: object) -> None:
 
 def _refuse_nan(masks: Masks, model: nn.Module) -> None:
     for name, parameter in masks.parameters(model).items():
+        if all_finite(parameter.detach()):
+            continue
         bad = int((~torch.isfinite(parameter.detach()) & masks[name].to(parameter.device)).count_nonzero())
         if bad:
             raise MaskError(

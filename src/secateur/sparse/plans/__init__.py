@@ -1,7 +1,16 @@
 """Which weight of a dense layer is which of a sparse one, in the order in which the kernels want them."""
 
 from secateur.sparse.plans._convolution import ConvolutionPlan, Geometry, geometry_of, plan_convolution
-from secateur.sparse.plans._linear import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, native_chain, plan_layer, whole_blocks
+from secateur.sparse.plans._linear import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    LayerPlan,
+    layer_of,
+    native_chain,
+    plan_layer,
+    whole_blocks,
+)
+from secateur.sparse.plans._places import LayerPlaces, ListedPlaces, Places
 from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
 from secateur.sparse.plans._survivors import Survivors, places_of
 
@@ -10,10 +19,14 @@ __all__ = [
     "BLOCK_ROWS",
     "ConvolutionPlan",
     "Geometry",
+    "LayerPlaces",
     "LayerPlan",
+    "ListedPlaces",
+    "Places",
     "RecurrentPlan",
     "Survivors",
     "geometry_of",
+    "layer_of",
     "native_chain",
     "places_of",
     "plan_convolution",

@@ -111,7 +111,7 @@ class NetworkStep(CompiledStep):
         linear = {key: layer.plan for key, layer in self._linear.items()}
         found = sum(plan.index_bytes for plan in linear.values())
         for key, piece in self._slices.items():
-            found += len(piece.places) * (4 + 4 * len(piece.state) + (8 if key in linear else 16))
+            found += len(piece.places) * (4 + 4 * len(piece.state) + (0 if key in linear else 16))
         full = self._full and self._features is not None
         return found + (self._network_for((self._features or 0,)).native.full_bytes if full else 0)
 
@@ -144,7 +144,7 @@ class NetworkStep(CompiledStep):
         self._full = not self._keep and all(o.kind is Kind.LINEAR for o in self._program.operations)
         self._linear = compact(self._program, self._masks, full=self._full)
         self._slices = self._cut()
-        self._kept = {key: keep[self._slices[key].places].float() for key, keep in self._keep.items()}
+        self._kept = {key: keep[self._slices[key].places.listed()].float() for key, keep in self._keep.items()}
         for key, keep in self._kept.items():
             self._slices[key] = replace(self._slices[key], keep=keep)
         self._active = {key: piece.value[: piece.active] for key, piece in self._slices.items()}
