@@ -63,6 +63,7 @@ void bind_optimizer(nb::class_<Step>& type) {
 void bind_net_step(nb::module_& module) {
   nb::class_<NetStep> type(module, "NetStep", "A training step of a SparseNet in one call.");
   type.def(nb::init<std::shared_ptr<SparseNet>>(), nb::arg("net"))
+      .def("threads_worth", &NetStep::threads_worth)
       .def("set_parameter",
            [](NetStep& step, int slot, const Addresses& given, int64_t active, int group) {
              const Parameter found = parameter(given, active, group);

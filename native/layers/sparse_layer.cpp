@@ -119,8 +119,8 @@ void SparseLayer::transpose_values(const SparseKernels& kernels, const float* va
 }
 
 void SparseLayer::gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld, int32_t tiles,
-                           Range entries, float* out) const {
-  if (index_) return block_gradient(kernels, dy, x, ld, tiles, entries, out);
+                           Range entries, float* out, bool add) const {
+  if (index_) return block_gradient(kernels, dy, x, ld, tiles, entries, out, add);
   const SampledProduct product{entry_rows(), column_.data(), dy, ld, x, ld};
   for (int32_t b = 0; b < blocks_; ++b) {
     const int64_t k0 = std::max(entries.begin, block_starts_[b]);
@@ -128,13 +128,13 @@ void SparseLayer::gradient(const SparseKernels& kernels, const float* dy, const 
     if (k0 >= k1) continue;
     for (int32_t t = 0; t < tiles; t += kGradientTiles) {
       const int32_t end = std::min(tiles, t + kGradientTiles);
-      kernels.sampled(product, k0, k1, t, end, out + (k0 - entries.begin), t > 0);
+      kernels.sampled(product, k0, k1, t, end, out + (k0 - entries.begin), add || t > 0);
     }
   }
 }
 
 void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld,
-                                 int32_t tiles, Range entries, float* out) const {
+                                 int32_t tiles, Range entries, float* out, bool add) const {
   const BlockIndex& index = *index_;
   const SampledProduct blocks{index.group.data(), index.column.data(), dy, ld, x, ld};
   const SampledProduct rest{index.rest_row.data(), index.rest_column.data(), dy, ld, x, ld};
@@ -144,9 +144,9 @@ void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, 
   for (int32_t t = 0; t < tiles; t += kGradientTiles) {
     const int32_t end = std::min(tiles, t + kGradientTiles);
     if (mine.begin < mine.end)
-      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kRowsPerBlock - entries.begin, t > 0);
+      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kRowsPerBlock - entries.begin, add || t > 0);
     if (single.begin < single.end)
-      kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, t > 0);
+      kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, add || t > 0);
   }
 }
 

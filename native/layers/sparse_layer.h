@@ -74,9 +74,10 @@ class SparseLayer {
   void pack_gradient(const SparseKernels&, const float* dy, int64_t stride, int64_t samples, int index, int parts,
                      Range tiles, float* out, int64_t ld) const;
   void transpose_values(const SparseKernels&, const float* values, Range entries, float* out) const;
-  // out[k − entries.begin] = the gradient of entry k; ranges begin and end at multiples of four, or at the end.
+  // out[k − entries.begin] = the gradient of entry k, or it is added to what is there; ranges begin and end at multiples
+  // of four, or at the end.
   void gradient(const SparseKernels&, const float* dy, const float* x, int64_t ld, int32_t tiles, Range entries,
-                float* out) const;
+                float* out, bool add = false) const;
 
  private:
   static Range split(const std::vector<int64_t>& work, int index, int parts);
@@ -91,7 +92,7 @@ class SparseLayer {
   };
   const Transpose& transpose(int threads) const;
   void block_gradient(const SparseKernels&, const float* dy, const float* x, int64_t ld, int32_t tiles, Range entries,
-                      float* out) const;
+                      float* out, bool add) const;
   void build_pack();
 
   int32_t rows_, columns_, blocks_;

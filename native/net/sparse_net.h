@@ -39,6 +39,7 @@ struct NetLayout {
   int64_t samples = 0, ld = 0, floats = 0;
   int64_t forward_floats = 0;  // without the gradients, which come last
   int32_t tiles = 0;
+  int parts = 1;  // of a batch, each in a pass of its own; `samples` are those of one
   std::vector<NetPlace> values, gradients;  // per buffer
   std::vector<int64_t> own;                 // per node: where its own floats begin
 };
@@ -68,6 +69,7 @@ struct NetCall {
   Grid grid;                           // how linear layers are shared: `SparseNet::grid`
   const float* batch = nullptr;        // the inputs as they came, one row per sample; null where they are not at hand
   const GradientSink* sink = nullptr;  // for linear layers, which then leave `gradients` alone
+  int part = 0;                        // of layout.parts; the sink takes gradients with the last one
 
   const SparseKernels& linear = SECATEUR_TABLE(sparse_kernels);
   const ConvKernels& convolution = SECATEUR_TABLE(conv_kernels);
@@ -149,7 +151,11 @@ class SparseNet {
   const NetBuffer& image(int index) const { return buffers_.at(size_t(index)); }
   int output_index() const { return output_; }
   const std::vector<Slot>& slots() const { return slots_; }
-  NetLayout layout(int64_t samples) const;
+  NetLayout layout(int64_t samples, int parts = 1) const;
+  // In how many parts a step should compute a batch of this size, one after the other, so that what they read of the
+  // activations stays in the cache. One where samples depend on one another, or where layers go by tiles of samples
+  // anyway: only linear layers hold all samples of a feature in a row.
+  int parts(int64_t samples) const;
   // How many of the threads offered a batch of this size is worth.
   int threads_worth(int threads, int64_t samples) const;
   Grid grid(int threads, const NetLayout&) const;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch._compile import _disable_dynamo
 from secateur._base import door
 from secateur.sparse.calls._limits import first_order
 from secateur.sparse.calls._tensors import addresses, contiguous, plain
-from secateur.sparse.plans import LayerPlan, native_chain
+from secateur.sparse.plans import LayerPlan, NativeChain, native_chain
 
 Plans = tuple[LayerPlan, ...]
 
@@ -85,15 +86,20 @@ def _forward(
     held, also = contiguous(*values), contiguous(*biases)
     samples, columns = x.shape
     out = x.new_empty((samples, plans[-1].rows))
-    threads = torch.get_num_threads()
     if samples == 1 and work is None:
-        chain.forward_vector(addresses(*held), addresses(*also), x.data_ptr(), columns, *addresses(out), threads)
+        where = addresses(*held), addresses(*also), x.data_ptr(), columns, *addresses(out)
+        _paced(chain, "one sample", chain.native.forward_vector, where, 1)
     else:
-        chain.forward(
-            addresses(*held), addresses(*also), x.data_ptr(), x.stride(0), samples, columns,
-            *addresses(work, out), threads,
-        )  # fmt: skip
+        rows = x.data_ptr(), x.stride(0), samples, columns
+        where = addresses(*held), addresses(*also), *rows, *addresses(work, out)
+        _paced(chain, "forward", chain.native.forward, where, samples)
     return out
+
+
+def _paced(chain: NativeChain, kind: str, call: Callable[..., None], where: tuple[Any, ...], samples: int) -> None:
+    """Call the kernels with as many threads as have been found to be fastest; results are the same with any."""
+    pace = chain.paces.of(kind, samples, torch.get_num_threads(), chain.native.threads_worth)
+    chain.paces.run(pace, lambda threads: call(*where, threads))
 
 
 class _NativeChain(torch.autograd.Function):
@@ -103,7 +109,7 @@ class _NativeChain(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plans: Plans, *tensors: Tensor | None) -> Tensor:
         count = len(plans)
         values: tuple[Any, ...] = tensors[:count]
-        work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
+        work = x.new_empty(native_chain(plans).native.work_floats(x.shape[0]))
         ctx.plans, ctx.samples = plans, x.shape[0]
         ctx.save_for_backward(work, *values)
         return _forward(x, plans, values, tensors[count:], work)
@@ -119,10 +125,12 @@ class _NativeChain(torch.autograd.Function):
         dx = dy.new_empty((ctx.samples, plans[0].columns)) if need_x else None
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
         found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
-        native_chain(plans).backward(
+        where = (
             addresses(*held), *addresses(work), dy.data_ptr(), dy.stride(0), ctx.samples, dy.shape[1],
-            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]), *addresses(dx), torch.get_num_threads(),
+            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]), *addresses(dx),
         )  # fmt: skip
+        chain, kind = native_chain(plans), "backward" if dx is None else "backward to the input"
+        _paced(chain, kind, chain.native.backward, where, ctx.samples)
         return dx, None, *found
 
 

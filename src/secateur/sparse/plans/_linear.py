@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from secateur._base.recent import remember
 from secateur._base.types import Bool, Float, Int
 from secateur.sparse.plans._places import LayerPlaces, readable
 from secateur.sparse.plans._survivors import Survivors, refuse_too_many
+from secateur.sparse.timing import Paces
 
 # The weight gradient reads whole columns of activations: 1408 of them, 128 samples each, fill 700 KB of the
 # second-level cache. A constant, so that stored values mean the same on every machine.
@@ -67,7 +69,7 @@ class LayerPlan(Survivors):
 
     def _set(self, layer: Any, edges: Tensor, blocks: bool) -> None:
         (self.rows, self.columns), self.edges, self.blocks, self.layer = self.shape, edges, blocks, layer
-        self._chains: dict[tuple[int, ...], tuple[Any, tuple[LayerPlan, ...]]] = {}
+        self._chains: dict[tuple[int, ...], NativeChain] = {}
         if layer is not None:
             self._places, self._lasting = LayerPlaces(layer), None
             self.__dict__.pop("_positions", None)
@@ -206,14 +208,28 @@ def _edges(mask: Tensor) -> list[int]:
     return [0, *cuts, mask.shape[1]]
 
 
-def native_chain(plans: tuple[LayerPlan, ...]) -> Any:
+@dataclass(frozen=True, eq=False)
+class NativeChain:
+    """The compiled chain of some plans.
+
+    Attributes:
+        native: the kernels' view of it.
+        plans: behind the first one; alive with the chain, so that their ids stay theirs.
+        paces: how many threads its calls take.
+    """
+
+    native: Any
+    plans: tuple[LayerPlan, ...]
+    paces: Paces
+
+
+def native_chain(plans: tuple[LayerPlan, ...]) -> NativeChain:
     """Return the compiled chain of these plans, kept with the first of them for the next call."""
     key = tuple(id(plan) for plan in plans[1:])
     found = plans[0]._chains.get(key)
     if found is None:
         native = door.native
         assert native is not None, "the caller has looked"
-        # The plans stay alive with the chain, so that their ids stay theirs.
-        made = native.SparseChain([plan.layer for plan in plans]), plans[1:]
+        made = NativeChain(native.SparseChain([plan.layer for plan in plans]), plans[1:], Paces())
         found = remember(plans[0]._chains, key, made, most=_CHAINS)
-    return found[0]
+    return found

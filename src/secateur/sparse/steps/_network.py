@@ -23,6 +23,7 @@ from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
 from secateur.sparse.steps._statistics import Statistics
 from secateur.sparse.steps._watch import Watch
+from secateur.sparse.timing import Paces
 
 __all__ = ["NetworkStep", "supported_network"]
 
@@ -89,10 +90,11 @@ class NetworkStep(CompiledStep):
             x, shape = self._check(x, targets)
             self._prepare_engine(shape)
             self._send_options()
+            engine, samples = self._engine, x.shape[0]
+            sizes = x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples
+            pace = self._paces.of(shape, samples, torch.get_num_threads(), engine.threads_worth)
             try:
-                loss = self._engine.step(
-                    x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0], torch.get_num_threads()
-                )
+                loss = self._paces.run(pace, lambda threads: engine.step(*sizes, threads))
             except ValueError as error:  # labels that are no class
                 raise SecateurError(str(error)) from None
             if self._norms:
@@ -150,6 +152,7 @@ class NetworkStep(CompiledStep):
         self._active = {key: piece.value[: piece.active] for key, piece in self._slices.items()}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._engine_shape: tuple[int, ...] | None = None
+        self._paces = Paces()
 
     def _cut(self) -> dict[int, Slice]:
         """Make room for every parameter, by its id: of masked weights only what survives."""
