@@ -28,6 +28,22 @@ def run(pace: Pace, seconds: Callable[[int, int], float], calls: int = 1000) -> 
     return asked
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Threads of each call that is timed; two of them take twice as long as one, whatever the machine says."""
+    found: list[int] = []
+    took = Pace.took
+
+    def took_as_told(pace: Pace, threads: int, seconds: float) -> None:
+        assert seconds == 0.0  # by the clock that stands still
+        found.append(threads)
+        took(pace, threads, 1e-4 * threads)
+
+    monkeypatch.setattr(Pace, "took", took_as_told)
+    monkeypatch.setattr(pace_module, "clock", lambda: 1.0)
+    return found
+
+
 def test_fewer_threads_where_they_are_faster() -> None:
     pace = Pace(2)
     asked = run(pace, lambda threads, _: 1e-4 * threads)
@@ -73,32 +89,25 @@ def test_one_thread_is_not_timed() -> None:
     assert pace.settled and pace.next() == 1
 
 
-def test_each_batch_size_and_each_number_of_threads_has_its_own() -> None:
+def test_each_key_has_a_pace_of_its_own(asked: list[int]) -> None:
     paces = Paces()
-    worth = {2: 2, 4: 4, 8: 1}
-    found = [paces.of("a", samples, most, lambda most, _: worth[most]) for samples, most in [(8, 2), (9, 2), (8, 4)]]
-    assert len({id(pace) for pace in found}) == 3
-    assert paces.of("a", 8, 2, lambda *_: 1) is found[0]
-    assert paces.of("b", 8, 8, lambda most, _: worth[most]).threads == 1  # the work is not worth more
+    for key, worth in (("a", 2), ("b", 1), ("c", 4)):
+        for _ in range(200):
+            if key not in paces.settled:
+                assert paces.run(key, lambda worth=worth: worth, lambda threads: threads) in (1, 2, 4)
+    assert paces.settled == {"a": 1, "b": 1, "c": 1} and set(asked) == {1, 2, 4}
+    paces.run("b", lambda: 8, lambda threads: threads)
+    assert asked[-1] == 1  # what the work is worth is asked once
+
+
+def test_only_the_last_kinds_of_calls_are_remembered() -> None:
+    paces = Paces()
+    for key in range(100):
+        paces.run(key, lambda: 1, lambda threads: threads)
+    assert len(paces.settled) == 16
 
 
 # ------------------------------------------------------------------ on real calls
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Threads of each call that is timed; two of them take twice as long as one, whatever the machine says."""
-    found: list[int] = []
-    took = Pace.took
-
-    def took_as_told(pace: Pace, threads: int, seconds: float) -> None:
-        assert seconds == 0.0  # by the clock that stands still
-        found.append(threads)
-        took(pace, threads, 1e-4 * threads)
-
-    monkeypatch.setattr(Pace, "took", took_as_told)
-    monkeypatch.setattr(pace_module, "clock", lambda: 1.0)
-    return found
-
-
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
@@ -134,7 +143,7 @@ def test_a_step_settles_on_one_thread_with_the_same_bits(asked: list[int], threa
     asked.clear()
     threads(1)
     alone = train(90)
-    assert not asked
+    assert asked == [1]  # there is nothing to be tried
     assert found[0] == alone[0] and all(torch.equal(a, b) for a, b in zip(found[1], alone[1], strict=True))
 
 
@@ -149,7 +158,5 @@ def test_a_chain_settles_forward_and_backward_apart(asked: list[int], threads: C
             y = sparse_chain(x, (plan,), (values,), (None,))
             results.append((y.detach(), *torch.autograd.grad(y.sum(), values)))
     assert all(torch.equal(a, b) for found in results for a, b in zip(found, results[0], strict=True))
-    paces = native_chain((plan,)).paces
-    for kind in ("forward", "backward"):
-        assert paces.of(kind, 64, 2, lambda *_: 0).threads == 1
-        assert paces.of(kind, 64, 2, lambda *_: 0).settled
+    settled = native_chain((plan,)).paces.settled
+    assert settled["forward", 64, 2] == settled["backward", 64, 2] == 1

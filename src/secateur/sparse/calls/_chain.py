@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,8 +99,12 @@ def _forward(
 
 def _paced(chain: NativeChain, kind: str, call: Callable[..., None], where: tuple[Any, ...], samples: int) -> None:
     """Call the kernels with as many threads as have been found to be fastest; results are the same with any."""
-    pace = chain.paces.of(kind, samples, torch.get_num_threads(), chain.native.threads_worth)
-    chain.paces.run(pace, lambda threads: call(*where, threads))
+    most = torch.get_num_threads()
+    threads = chain.paces.settled.get((kind, samples, most))
+    if threads is not None:
+        return call(*where, threads)
+    worth = partial(chain.native.threads_worth, most, samples)
+    return chain.paces.run((kind, samples, most), worth, lambda threads: call(*where, threads))
 
 
 class _NativeChain(torch.autograd.Function):

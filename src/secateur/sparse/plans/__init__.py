@@ -11,7 +11,7 @@ from secateur.sparse.plans._linear import (
     plan_layer,
     whole_blocks,
 )
-from secateur.sparse.plans._places import LayerPlaces, ListedPlaces, Places
+from secateur.sparse.plans._places import LayerPlaces, ListedPlaces, Places, floats
 from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
 from secateur.sparse.plans._survivors import Survivors, places_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "Places",
     "RecurrentPlan",
     "Survivors",
+    "floats",
     "geometry_of",
     "layer_of",
     "native_chain",

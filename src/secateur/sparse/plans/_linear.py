@@ -14,7 +14,7 @@ from secateur._base import door
 from secateur._base.errors import MaskError
 from secateur._base.recent import remember
 from secateur._base.types import Bool, Float, Int
-from secateur.sparse.plans._places import LayerPlaces, readable
+from secateur.sparse.plans._places import LayerPlaces, floats, readable
 from secateur.sparse.plans._survivors import Survivors, refuse_too_many
 from secateur.sparse.timing import Paces
 
@@ -92,7 +92,7 @@ class LayerPlan(Survivors):
         """Take the surviving weights out of a dense tensor."""
         if self.layer is None or not readable(dense):
             return super().gather(dense)
-        values = torch.from_numpy(np.empty(self.kept, dtype=np.float32))  # NumPy asks for large pages
+        values = floats(self.kept)
         self._places.take(dense, values)
         return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from secateur._base import door
 from secateur._base.types import Bool, Int
 
 _SOMEWHERE = 64  # where a tensor without numbers lies
+_LINE = 64  # bytes of a cache line
 
 
 @runtime_checkable
@@ -106,6 +108,17 @@ class LayerPlaces:
     def listed(self) -> Int[Tensor, " count"]:
         """List them."""
         return torch.from_numpy(self._native.listed(torch.get_num_threads()))
+
+
+def floats(count: int) -> Tensor:
+    """Return room for so many float32 values, all zero, on the CPU.
+
+    As NumPy allocates: in large pages where the system has them, and without memory for zeros that nobody has written.
+    Begins with a cache line, which the kernels' vectors fill.
+    """
+    array = np.zeros(count + _LINE // 4, dtype=np.float32)
+    first = -array.ctypes.data % _LINE // 4
+    return torch.from_numpy(array[first : first + count])
 
 
 def readable(tensor: Tensor) -> bool:

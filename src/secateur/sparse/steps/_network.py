@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -90,17 +91,23 @@ class NetworkStep(CompiledStep):
             x, shape = self._check(x, targets)
             self._prepare_engine(shape)
             self._send_options()
-            engine, samples = self._engine, x.shape[0]
-            sizes = x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples
-            pace = self._paces.of(shape, samples, torch.get_num_threads(), engine.threads_worth)
+            where = x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0]
+            most = torch.get_num_threads()
+            threads = self._paces.settled.get((where[-1], most))
             try:
-                loss = self._paces.run(pace, lambda threads: engine.step(*sizes, threads))
+                loss = self._try(most, where) if threads is None else self._engine.step(*where, threads)
             except ValueError as error:  # labels that are no class
                 raise SecateurError(str(error)) from None
             if self._norms:
                 self._statistics.count_batch()
             self._note_step()
             return loss
+
+    def _try(self, most: int, where: tuple[int, ...]) -> float:
+        """Step with all threads or with fewer, to find out which is faster: the results are the same with any."""
+        engine, samples = self._engine, where[-1]
+        worth = partial(engine.threads_worth, most, samples)
+        return self._paces.run((samples, most), worth, lambda threads: engine.step(*where, threads))
 
     @property
     def steps(self) -> int:
@@ -152,7 +159,7 @@ class NetworkStep(CompiledStep):
         self._active = {key: piece.value[: piece.active] for key, piece in self._slices.items()}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._engine_shape: tuple[int, ...] | None = None
-        self._paces = Paces()
+        self._paces_of: dict[tuple[int, ...], Paces] = {}
 
     def _cut(self) -> dict[int, Slice]:
         """Make room for every parameter, by its id: of masked weights only what survives."""
@@ -203,6 +210,8 @@ class NetworkStep(CompiledStep):
             if self._engine is not None:
                 engine.take_room(self._engine)
             self._engine, self._engine_shape = engine, shape
+            known = self._paces_of.get(shape)
+            self._paces = remember(self._paces_of, shape, Paces(), most=SHAPES) if known is None else known
             self._statistics.place(network.slots)
             self._sent = [None] * len(self.optimizer.param_groups)
         if self._norms:

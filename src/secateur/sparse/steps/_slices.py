@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,7 +14,7 @@ from secateur._base import door
 from secateur._base.errors import MaskError
 from secateur._base.finite import all_finite
 from secateur.sparse.calls import addresses
-from secateur.sparse.plans import ListedPlaces, Places
+from secateur.sparse.plans import ListedPlaces, Places, floats
 from secateur.sparse.programs import UnsupportedError
 
 __all__ = [
@@ -83,9 +82,7 @@ class Slice:
 def make_slice(parameter: Tensor, places: Places | Tensor, active: int, slots: int) -> Slice:
     """Make room for these places of a parameter and `slots` tensors of optimizer state, which is zero."""
     found = ListedPlaces(places) if isinstance(places, Tensor) else places
-    # NumPy's arrays get large pages where the system has them, and its zeros no memory before they are written to.
-    value = torch.from_numpy(np.empty(len(found), dtype=np.float32))
-    state = [torch.from_numpy(np.zeros(len(found), dtype=np.float32)) for _ in range(slots)]
+    value, *state = (floats(len(found)) for _ in range(1 + slots))
     return Slice(parameter, found, active, value, tuple(state))
 
 

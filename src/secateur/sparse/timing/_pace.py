@@ -77,29 +77,32 @@ class Pace:
 
 
 class Paces:
-    """The paces of several kinds of calls, by whatever tells them apart; `torch.set_num_threads` makes another kind."""
+    """The paces of several kinds of calls, by a key of whatever tells them apart.
+
+    The number of threads that torch has must be in the key, so that `torch.set_num_threads` begins anew.
+
+    Attributes:
+        settled: the numbers of threads that are decided, by key: looked at before each call, which takes microseconds.
+    """
 
     def __init__(self) -> None:
-        self._paces: dict[tuple[Hashable, int, int], Pace] = {}
+        self.settled: dict[Hashable, int] = {}
+        self._paces: dict[Hashable, Pace] = {}
 
-    def of(self, kind: Hashable, samples: int, most: int, worth: Callable[[int, int], int]) -> Pace:
-        """Return the pace of a kind of call for so many samples and at most so many threads.
+    def run(self, key: Hashable, worth: Callable[[], int], call: Callable[[int], Result]) -> Result:
+        """Call with the number of threads that the pace of this key wants, and let it know how long that took.
 
         Args:
-            kind: what is called.
-            samples: of the batch.
-            most: threads.
-            worth: tells of threads and samples how many of the threads the work is worth at all.
+            key: of the kind of call.
+            worth: tells how many threads the work is worth at most; asked for a new key.
+            call: given the number of threads; its results are the same with any.
         """
-        key = (kind, samples, most)
-        found = self._paces.get(key)
-        return remember(self._paces, key, Pace(worth(most, samples)), most=_KINDS) if found is None else found
-
-    def run(self, pace: Pace, call: Callable[[int], Result]) -> Result:
-        """Call with the number of threads that the pace wants, and let it know how long that took."""
-        if pace.settled:
-            return call(pace.threads)
+        pace = self._paces.get(key)
+        if pace is None:
+            pace = remember(self._paces, key, Pace(worth()), most=_KINDS)
         threads, start = pace.next(), clock()
         result = call(threads)
         pace.took(threads, clock() - start)
+        if pace.settled:
+            remember(self.settled, key, pace.threads, most=_KINDS)
         return result
