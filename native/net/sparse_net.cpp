@@ -302,8 +302,9 @@ void SparseNet::pass(const NetCall& call) const {
 }
 
 void SparseNet::forward(const NetCall& call) const {
-  if (prepares_ && call.part == 0) {
-    for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->prepare_forward(call, call.work + call.layout.own[i]);
+  for (size_t i = 0; i < nodes_.size() && !call.part; ++i)
+    nodes_[i]->prepare_forward(call, call.work + call.layout.own[i]);
+  if (prepares_ && !call.part) {
     call.wait();
   } else {
     pass(call);
