@@ -81,9 +81,10 @@ void forward_vector(const SparseChain& chain, const Addresses& values, const Add
   });
 }
 
+// With `add`, gradients of weights and biases are added to what is there: the batch comes in several calls.
 void backward(const SparseChain& chain, const Addresses& values, uintptr_t work, int64_t work_length, uintptr_t dy,
               int64_t dy_stride, int64_t samples, int64_t dy_columns, const Addresses& dvalues,
-              const Addresses& dbiases, uintptr_t dx, int64_t dx_length, int threads) {
+              const Addresses& dbiases, uintptr_t dx, int64_t dx_length, bool add, int threads) {
   const auto v = floats(chain, values, true, true);
   const auto dv = floats(chain, dvalues, true, false), db = floats(chain, dbiases, false, false);
   const size_t last = chain.size();
@@ -115,9 +116,14 @@ void backward(const SparseChain& chain, const Addresses& values, uintptr_t work,
       const float* g = gradients + chain.first_row(i + 1) * ld;
       const Range entries = share(layer.count(), thread, team, 16);
       if (dv[i])
-        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries, dv[i] + entries.begin);
+        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries, dv[i] + entries.begin,
+                       add);
       const Range rows = share(layer.rows(), thread, team);
-      if (db[i]) kernels.row_sums(g, ld, int32_t(rows.begin), int32_t(rows.end), tiles, db[i]);
+      for (int32_t r = int32_t(rows.begin); r < rows.end && db[i]; ++r) {
+        float sum;
+        kernels.row_sums(g + r * ld, ld, 0, 1, tiles, &sum);
+        db[i][r] = add ? db[i][r] + sum : sum;
+      }
     }
   });
 }
