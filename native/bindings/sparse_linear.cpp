@@ -158,6 +158,7 @@ void bind_sparse_linear(nb::module_& module) {
   nb::class_<SparseChain>(module, "SparseChain", "Sparse linear layers with a ReLU between them.")
       .def(nb::init<std::vector<std::shared_ptr<const SparseLayer>>>(), nb::arg("layers"))
       .def("work_floats", &SparseChain::work_floats, nb::arg("samples"))
+      .def("kept_floats", &SparseChain::kept_floats, nb::arg("samples"))
       .def("threads_worth", &SparseChain::threads_worth, nb::arg("threads"), nb::arg("samples"))
       .def("forward", &forward, Release())
       .def("forward_vector", &forward_vector, Release())

@@ -71,6 +71,15 @@ def _cut(tensor: Tensor, sizes: list[int]) -> Sequence[Tensor]:
     return (tensor,) if len(sizes) == 1 else tensor.split(sizes)
 
 
+def _rooms(native: Any, sizes: list[int]) -> list[tuple[int, int]]:
+    """Say where the activations of each part begin and end: what a part needs only until its outputs are written, at
+    the end, lies where the next part begins.
+    """
+    kept = [native.kept_floats(size) for size in sizes]
+    starts = [sum(kept[:index]) for index in range(len(sizes))]
+    return [(start, start + native.work_floats(size)) for start, size in zip(starts, sizes, strict=True)]
+
+
 def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
     return x.requires_grad or any([t is not None and t.requires_grad for t in (*values, *biases)])
 
@@ -122,10 +131,10 @@ class _NativeChain(torch.autograd.Function):
         count, native = len(plans), native_chain(plans).native
         values: tuple[Any, ...] = tensors[:count]
         ctx.plans, ctx.sizes = plans, [len(part) for part in _parts(x)]
-        ctx.floats = [native.work_floats(size) for size in ctx.sizes]
-        work = fresh(sum(ctx.floats))
+        ctx.rooms = _rooms(native, ctx.sizes)
+        work = fresh(max(end for _, end in ctx.rooms))
         ctx.save_for_backward(work, *values)
-        return _forward(x, plans, values, tensors[count:], _cut(work, ctx.floats))
+        return _forward(x, plans, values, tensors[count:], [work[a:b] for a, b in ctx.rooms])
 
     @staticmethod
     @first_order
@@ -141,7 +150,7 @@ class _NativeChain(torch.autograd.Function):
         weights, biases = addresses(*found[: len(plans)]), addresses(*found[len(plans) :])
         chain, kind = native_chain(plans), "backward" if dx is None else "backward to the input"
         made: Any = [None] * len(ctx.sizes) if dx is None else _cut(dx, ctx.sizes)
-        parts = zip(_cut(dy, ctx.sizes), _cut(work, ctx.floats), made, strict=True)
+        parts = zip(_cut(dy, ctx.sizes), [work[a:b] for a, b in ctx.rooms], made, strict=True)
         for index, (part, room, inputs) in enumerate(parts):  # the gradients of all parts are summed in place
             where = (
                 addresses(*held), *addresses(room), part.data_ptr(), dy.stride(0), len(part), dy.shape[1],
