@@ -91,11 +91,15 @@ class NetworkStep(CompiledStep):
             x, shape = self._check(x, targets)
             self._prepare_engine(shape)
             self._send_options()
-            where = x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0]
-            most = torch.get_num_threads()
-            threads = self._paces.settled.get((where[-1], most))
+            samples, most = x.shape[0], torch.get_num_threads()
+            threads = self._paces.settled.get((samples, most))
             try:
-                loss = self._try(most, where) if threads is None else self._engine.step(*where, threads)
+                if threads is None:
+                    loss = self._try(most, (x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples))
+                else:  # spelled out: a call through a tuple takes longer
+                    loss = self._engine.step(
+                        x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples, threads
+                    )
             except ValueError as error:  # labels that are no class
                 raise SecateurError(str(error)) from None
             if self._norms:
