@@ -50,7 +50,7 @@ class Line:
 
 def calls(plan: LayerPlan, x: Tensor, dy: Tensor) -> dict[str, Callable[[], object]]:
     """The parts of a training step of one layer."""
-    chain, (samples, columns), rows = native_chain((plan,)), x.shape, dy.shape[1]
+    chain, (samples, columns), rows = native_chain((plan,)).native, x.shape, dy.shape[1]
     values, bias = torch.randn(plan.kept), torch.randn(rows)
     work, y, dx = torch.empty(chain.work_floats(samples)), torch.empty_like(dy), torch.empty_like(x)
     dvalues, dbias = torch.empty_like(values), torch.empty_like(bias)

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstring>
-#include <new>
 
 #include "base/team.h"
 
@@ -18,11 +17,10 @@ Room* rooms_of_this_thread() {
 
 float* Room::floats(int64_t count) {
   if (size_ < count || !floats_) {
-    const int64_t bytes = (count * 4 / 4096 + 1) * 4096;
+    int64_t bytes = 4 * count;
     size_ = 0;
     floats_.reset();
-    floats_.reset(static_cast<float*>(std::aligned_alloc(4096, size_t(bytes))));
-    if (!floats_) throw std::bad_alloc();
+    floats_ = new_pages<float>(&bytes);
     size_ = bytes / 4;
   }
   return floats_.get();

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
+
+#include "base/pages.h"
 
 namespace secateur {
 
@@ -20,10 +20,7 @@ class Room {
   void release() { floats_.reset(), size_ = 0; }
 
  private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  std::unique_ptr<float, Free> floats_;
+  Pages<float> floats_;
   int64_t size_ = 0;
 };
 

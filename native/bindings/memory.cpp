@@ -16,6 +16,9 @@ void bind_memory(nb::module_& module) {
              nb::arg("threads"), "Bytes that the calling thread, and those that work for it, keep between calls.");
   module.def("release_scratch", [](int threads) { release_scratch(std::max(threads, 1)); }, Release(),
              nb::arg("threads"), "Give them back.");
+  module.def("ask_for_large_pages",
+             [](uintptr_t memory, int64_t bytes) { ask_for_large_pages(reinterpret_cast<void*>(memory), bytes); },
+             nb::arg("memory"), nb::arg("bytes"), "Where new memory of a large tensor lies.");
 }
 
 }  // namespace secateur

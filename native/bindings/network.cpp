@@ -73,6 +73,7 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
   const float* from = batch_of(net.output(), dy, dy_length, samples, "the output's gradient");
   float* room = room_at(work, work_length, layout.floats, "the workspace");
   if (dx) room_at(dx, dx_length, samples * net.input().features(), "the input's gradient");
+  net.index_gradients(dx != 0, threads);
   Barrier barrier;
   run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
     const NetCall call{layout, room, values, &wanted, training, dx != 0, barrier, thread, team,

@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 
 #include "base/addresses.h"
+#include "bindings/masks.h"
 #include "base/room.h"
 #include "net/sparse_chain.h"
 
@@ -80,9 +81,10 @@ void forward_vector(const SparseChain& chain, const Addresses& values, const Add
   });
 }
 
+// With `add`, gradients of weights and biases are added to what is there: the batch comes in several calls.
 void backward(const SparseChain& chain, const Addresses& values, uintptr_t work, int64_t work_length, uintptr_t dy,
               int64_t dy_stride, int64_t samples, int64_t dy_columns, const Addresses& dvalues,
-              const Addresses& dbiases, uintptr_t dx, int64_t dx_length, int threads) {
+              const Addresses& dbiases, uintptr_t dx, int64_t dx_length, bool add, int threads) {
   const auto v = floats(chain, values, true, true);
   const auto dv = floats(chain, dvalues, true, false), db = floats(chain, dbiases, false, false);
   const size_t last = chain.size();
@@ -96,6 +98,7 @@ void backward(const SparseChain& chain, const Addresses& values, uintptr_t work,
   float* transposed = scratch(Scratch::numbers, chain.first_entry(last));
   const SparseKernels& kernels = SECATEUR_TABLE(sparse_kernels);
   const size_t first = dx ? 0 : 1;
+  for (size_t i = 0; i < last; ++i) chain.layer(i).prepare_gradients(i >= first, threads);
   Barrier barrier;
   run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
     const Part part(kernels, barrier, thread, team, tiles);
@@ -113,9 +116,14 @@ void backward(const SparseChain& chain, const Addresses& values, uintptr_t work,
       const float* g = gradients + chain.first_row(i + 1) * ld;
       const Range entries = share(layer.count(), thread, team, 16);
       if (dv[i])
-        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries, dv[i] + entries.begin);
+        layer.gradient(kernels, g, activations + chain.first_row(i) * ld, ld, tiles, entries, dv[i] + entries.begin,
+                       add);
       const Range rows = share(layer.rows(), thread, team);
-      if (db[i]) kernels.row_sums(g, ld, int32_t(rows.begin), int32_t(rows.end), tiles, db[i]);
+      for (int32_t r = int32_t(rows.begin); r < rows.end && db[i]; ++r) {
+        float sum;
+        kernels.row_sums(g + r * ld, ld, 0, 1, tiles, &sum);
+        db[i][r] = add ? db[i][r] + sum : sum;
+      }
     }
   });
 }
@@ -131,12 +139,27 @@ void bind_sparse_linear(nb::module_& module) {
                                    int64_t(edges.size()), blocks);
           },
           nb::arg("rows"), nb::arg("columns"), nb::arg("positions"), nb::arg("edges"), nb::arg("blocks") = false)
+      .def(
+          "__init__",
+          [](SparseLayer* self, Matrix mask, Flags rows, Flags columns, Flags counted, int64_t block_columns,
+             int threads) {
+            if (block_columns < 1) throw std::invalid_argument("a block has at least one column");
+            new (self) SparseLayer(taken(mask, rows, columns), flags(counted, mask.shape(0)), block_columns, threads);
+          },
+          nb::arg("mask"), nb::arg("rows"), nb::arg("columns"), nb::arg("counted"), nb::arg("block_columns"),
+          nb::arg("threads"))
+      .def_prop_ro("rows", &SparseLayer::rows)
+      .def_prop_ro("columns", &SparseLayer::columns)
+      .def("__len__", &SparseLayer::count)
+      .def("edges", [](const SparseLayer& layer) { return array(std::vector<int64_t>(layer.edges())); })
       .def_prop_ro("alive_rows", &SparseLayer::alive_rows)
       .def_prop_ro("alive_columns", &SparseLayer::alive_columns);
   using Release = nb::call_guard<nb::gil_scoped_release>;
   nb::class_<SparseChain>(module, "SparseChain", "Sparse linear layers with a ReLU between them.")
       .def(nb::init<std::vector<std::shared_ptr<const SparseLayer>>>(), nb::arg("layers"))
       .def("work_floats", &SparseChain::work_floats, nb::arg("samples"))
+      .def("kept_floats", &SparseChain::kept_floats, nb::arg("samples"))
+      .def("threads_worth", &SparseChain::threads_worth, nb::arg("threads"), nb::arg("samples"))
       .def("forward", &forward, Release())
       .def("forward_vector", &forward_vector, Release())
       .def("backward", &backward, Release());

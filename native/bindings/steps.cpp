@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include "base/addresses.h"
+#include "bindings/masks.h"
 #include "step/net_step.h"
 #include "step/places.h"
 #include "step/recurrent_step.h"
@@ -17,19 +18,6 @@ namespace {
 
 using Release = nb::call_guard<nb::gil_scoped_release>;
 using Indices = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Flags = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
-
-// Gives the numbers to Python, which frees them.
-template <class T>
-Array<T> array(std::vector<T>&& numbers) {
-  auto* held = new std::vector<T>(std::move(numbers));
-  nb::capsule owner(held, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-  return Array<T>(held->data(), {held->size()}, owner);
-}
-
 // `given`: the values and the two tensors of optimizer state, all of one length, or none.
 Parameter parameter(const Addresses& given, int64_t active, int group) {
   if (count_of(given) < 3 || group < 0) throw std::invalid_argument("a parameter has a value, two states and a group");
@@ -75,6 +63,7 @@ void bind_optimizer(nb::class_<Step>& type) {
 void bind_net_step(nb::module_& module) {
   nb::class_<NetStep> type(module, "NetStep", "A training step of a SparseNet in one call.");
   type.def(nb::init<std::shared_ptr<SparseNet>>(), nb::arg("net"))
+      .def("threads_worth", &NetStep::threads_worth)
       .def("set_parameter",
            [](NetStep& step, int slot, const Addresses& given, int64_t active, int group) {
              const Parameter found = parameter(given, active, group);
@@ -131,9 +120,33 @@ void bind_recurrent_step(nb::module_& module) {
   bind_optimizer(type);
 }
 
-const bool* flags(const Flags& given, size_t expected) {
-  if (given.size() != expected) throw std::invalid_argument("a flag is needed for each row and each column");
-  return given.data();
+void bind_places(nb::module_& module) {
+  nb::class_<DensePlaces>(module, "DensePlaces", "Where a layer's weights stand in a dense one.")
+      .def(nb::init<std::shared_ptr<const SparseLayer>>(), nb::arg("layer"))
+      .def(
+          "__init__",
+          [](DensePlaces* self, std::shared_ptr<const SparseLayer> layer, Matrix mask, Flags rows, Flags columns) {
+            new (self) DensePlaces(std::move(layer), taken(mask, rows, columns));
+          },
+          nb::arg("layer"), nb::arg("mask"), nb::arg("rows"), nb::arg("columns"))
+      .def("__len__", &DensePlaces::count)
+      .def(
+          "take",
+          [](const DensePlaces& places, const Addresses& dense, const Addresses& values, int threads) {
+            places.take(array_at(dense, 0, places.numel(), true, [] { return std::string("the dense weight"); }),
+                        array_at(values, 0, places.count(), true, [] { return std::string("what is taken"); }),
+                        threads);
+          },
+          Release())
+      .def(
+          "put",
+          [](const DensePlaces& places, const Addresses& values, const Addresses& dense, int threads) {
+            places.put(array_at(values, 0, places.count(), true, [] { return std::string("what is put"); }),
+                       array_at(dense, 0, places.numel(), true, [] { return std::string("the dense weight"); }),
+                       threads);
+          },
+          Release())
+      .def("listed", [](const DensePlaces& places, int threads) { return array(places.listed(threads)); });
 }
 
 }  // namespace
@@ -141,6 +154,7 @@ const bool* flags(const Flags& given, size_t expected) {
 void bind_steps(nb::module_& module) {
   bind_net_step(module);
   bind_recurrent_step(module);
+  bind_places(module);
   module.def("whole_blocks", [](Matrix mask, Flags rows, Flags columns) {
     return whole_blocks(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)), flags(rows, mask.shape(0)),
                         flags(columns, mask.shape(1)));
@@ -148,14 +162,6 @@ void bind_steps(nb::module_& module) {
   module.def("used_columns", [](Matrix mask, Flags rows) {
     return array(used_columns(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)),
                               flags(rows, mask.shape(0))));
-  });
-  module.def("place_weights", [](Matrix mask, Flags rows, Flags columns, Flags counted, int64_t block_columns) {
-    if (block_columns < 1) throw std::invalid_argument("a block has at least one column");
-    Places found = place_weights(mask.data(), int64_t(mask.shape(0)), int64_t(mask.shape(1)),
-                                 flags(rows, mask.shape(0)), flags(columns, mask.shape(1)),
-                                 flags(counted, mask.shape(0)), block_columns);
-    return nb::make_tuple(found.taken_rows, found.taken_columns, array(std::move(found.positions)),
-                          array(std::move(found.edges)), array(std::move(found.places)), array(std::move(found.rows)));
   });
   module.def("carry", [](Positions from, Positions to, int64_t size, const Addresses& old, const Addresses& made) {
     if (count_of(old) != count_of(made)) throw std::invalid_argument("each array needs one to go to");

@@ -1,8 +1,5 @@
 #include "layers/sparse_layer.h"
 
-#include <stdexcept>
-#include <string>
-
 namespace secateur {
 namespace {
 
@@ -16,95 +13,7 @@ int32_t tiles_per_pass(int32_t alive) {
   return int32_t(std::clamp<int64_t>(fitting, 2, 4));
 }
 
-void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
 }  // namespace
-
-SparseLayer::SparseLayer(int64_t rows, int64_t columns, const int64_t* positions, int64_t count,
-                         const int64_t* edges, int64_t edge_count, bool blocks) {
-  require(rows > 0 && columns > 0 && rows < INT32_MAX && columns < INT32_MAX,
-          "a layer's rows and columns must be in [1, 2^31), got " + std::to_string(rows) + " x " +
-              std::to_string(columns));
-  require(count >= 0 && count < INT32_MAX,
-          "a layer must keep fewer than 2^31 weights, got " + std::to_string(count));
-  require(edge_count >= 2 && edges[0] == 0 && edges[edge_count - 1] == columns,
-          "the column blocks must begin at 0 and end at the number of columns");
-  for (int64_t b = 1; b < edge_count; ++b)
-    require(edges[b] > edges[b - 1], "the column blocks must be in ascending order");
-  rows_ = int32_t(rows);
-  columns_ = int32_t(columns);
-  blocks_ = int32_t(edge_count - 1);
-  count_ = count;
-  if (blocks) {
-    index_ = std::make_unique<BlockIndex>(rows, columns, positions, count, edges, edge_count);
-  } else {
-    index_entries(positions, count, edges, edge_count);
-  }
-  count_work();
-  if (!blocks) build_transpose();
-  build_pack();
-}
-
-void SparseLayer::index_entries(const int64_t* positions, int64_t count, const int64_t* edges, int64_t edge_count) {
-  starts_.assign(size_t(blocks_) * rows_ + 1, 0);
-  row_.resize(count);
-  column_.resize(count);
-  int64_t block = 0, last = -1;
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t position = positions[k];
-    if (position < 0 || position >= int64_t(rows_) * columns_)
-      throw std::invalid_argument("weight position " + std::to_string(position) + " lies outside the layer");
-    const int64_t r = position / columns_, c = position % columns_;
-    while (block < edge_count - 1 && c >= edges[block + 1]) ++block, last = -1;
-    if (block == edge_count - 1 || c < edges[block] || position <= last)
-      throw std::invalid_argument("weight positions must be sorted by block of columns, row and column, each once");
-    last = position;
-    row_[k] = int32_t(r);
-    column_[k] = int32_t(c);
-    ++starts_[size_t(block) * rows_ + r + 1];
-  }
-  for (size_t i = 1; i < starts_.size(); ++i) starts_[i] += starts_[i - 1];
-  for (int32_t b = 0; b <= blocks_; ++b) block_starts_.push_back(starts_[size_t(b) * rows_]);
-}
-
-void SparseLayer::count_work() {
-  row_work_.assign(size_t(rows_) + 1, 0);
-  column_starts_.assign(size_t(columns_) + 1, 0);
-  const auto add = [this](int32_t row, int32_t column) {
-    ++row_work_[size_t(row) + 1];
-    ++column_starts_[size_t(column) + 1];
-  };
-  for (size_t k = 0; k < row_.size(); ++k) add(row_[k], column_[k]);
-  if (index_) {
-    for (size_t k = 0; k < index_->column.size(); ++k)
-      for (int32_t i = 0; i < kRowsPerBlock; ++i) add(index_->group[k] * kRowsPerBlock + i, index_->column[k]);
-    for (size_t k = 0; k < index_->rest_row.size(); ++k) add(index_->rest_row[k], index_->rest_column[k]);
-  }
-  for (int32_t r = 0; r < rows_; ++r) {
-    alive_rows_ += row_work_[size_t(r) + 1] > 0;
-    row_work_[size_t(r) + 1] += row_work_[size_t(r)] + 2;  // storing the row costs about two entries
-  }
-  column_work_.assign(size_t(columns_) + 1, 0);
-  for (int32_t c = 0; c < columns_; ++c) {
-    alive_columns_ += column_starts_[c + 1] > 0;
-    column_work_[c + 1] = column_work_[c] + column_starts_[c + 1] + 2;
-    column_starts_[c + 1] += column_starts_[c];
-  }
-}
-
-void SparseLayer::build_transpose() {
-  column_rows_.resize(column_.size());
-  order_.resize(column_.size());
-  std::vector<int32_t> next(column_starts_.begin(), column_starts_.end() - 1);
-  // A column lies in one block, and there its entries come by row: the transpose is sorted as well.
-  for (size_t k = 0; k < column_.size(); ++k) {
-    const int32_t at = next[column_[k]]++;
-    column_rows_[at] = row_[k];
-    order_[at] = int32_t(k);
-  }
-}
 
 void SparseLayer::build_pack() {
   const auto groups = [](int32_t features, auto alive) {
@@ -162,8 +71,9 @@ Product SparseLayer::forward(const float* values, const float* x, const float* b
 
 Product SparseLayer::backward(const float* values, const float* transposed, const float* dy, const float* activation,
                               float* dx, int64_t ld) const {
-  Product p{columns_, 1, column_starts_.data(), column_rows_.data(), transposed, dy, ld, dx, ld, nullptr, activation,
-            false, tiles_per_pass(alive_rows_)};
+  const int32_t* rows = index_ ? nullptr : transpose(1).rows.data();
+  Product p{columns_, 1, column_starts_.data(), rows, transposed, dy, ld, dx, ld, nullptr, activation, false,
+            tiles_per_pass(alive_rows_)};
   if (index_) {
     p.entries = Entries::transposed_blocks;
     p.groups = index_->groups;
@@ -202,29 +112,29 @@ void SparseLayer::pack_gradient(const SparseKernels& kernels, const float* dy, i
 
 void SparseLayer::transpose_values(const SparseKernels& kernels, const float* values, Range entries,
                                    float* out) const {
-  if (!index_) return kernels.gather(values, order_.data(), entries.begin, entries.end, out);
+  if (!index_) return kernels.gather(values, transpose(1).order.data(), entries.begin, entries.end, out);
   const int64_t whole = index_->entries();
   kernels.gather(values, index_->rest_order.data(), std::max(entries.begin, whole) - whole, entries.end - whole,
                  out + whole);
 }
 
 void SparseLayer::gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld, int32_t tiles,
-                           Range entries, float* out) const {
-  if (index_) return block_gradient(kernels, dy, x, ld, tiles, entries, out);
-  const SampledProduct product{row_.data(), column_.data(), dy, ld, x, ld};
+                           Range entries, float* out, bool add) const {
+  if (index_) return block_gradient(kernels, dy, x, ld, tiles, entries, out, add);
+  const SampledProduct product{entry_rows(), column_.data(), dy, ld, x, ld};
   for (int32_t b = 0; b < blocks_; ++b) {
     const int64_t k0 = std::max(entries.begin, block_starts_[b]);
     const int64_t k1 = std::min(entries.end, block_starts_[b + 1]);
     if (k0 >= k1) continue;
     for (int32_t t = 0; t < tiles; t += kGradientTiles) {
       const int32_t end = std::min(tiles, t + kGradientTiles);
-      kernels.sampled(product, k0, k1, t, end, out + (k0 - entries.begin), t > 0);
+      kernels.sampled(product, k0, k1, t, end, out + (k0 - entries.begin), add || t > 0);
     }
   }
 }
 
 void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, const float* x, int64_t ld,
-                                 int32_t tiles, Range entries, float* out) const {
+                                 int32_t tiles, Range entries, float* out, bool add) const {
   const BlockIndex& index = *index_;
   const SampledProduct blocks{index.group.data(), index.column.data(), dy, ld, x, ld};
   const SampledProduct rest{index.rest_row.data(), index.rest_column.data(), dy, ld, x, ld};
@@ -234,9 +144,9 @@ void SparseLayer::block_gradient(const SparseKernels& kernels, const float* dy, 
   for (int32_t t = 0; t < tiles; t += kGradientTiles) {
     const int32_t end = std::min(tiles, t + kGradientTiles);
     if (mine.begin < mine.end)
-      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kRowsPerBlock - entries.begin, t > 0);
+      kernels.sampled_blocks(blocks, mine.begin, mine.end, t, end, out + mine.begin * kRowsPerBlock - entries.begin, add || t > 0);
     if (single.begin < single.end)
-      kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, t > 0);
+      kernels.sampled(rest, single.begin, single.end, t, end, out + whole + single.begin - entries.begin, add || t > 0);
   }
 }
 

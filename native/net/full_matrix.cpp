@@ -13,15 +13,15 @@ bool FullMatrix::pays(const SparseLayer& layer) {
   return !layer.of_blocks() && all < INT32_MAX && double(layer.count()) >= kFrom * double(all);
 }
 
-FullMatrix::FullMatrix(const SparseLayer& layer)
-    : rows_(layer.rows()), columns_(layer.columns()) {
-  place_.resize(size_t(layer.count()));
-  for (size_t k = 0; k < place_.size(); ++k) place_[k] = layer.entry_rows()[k] * columns_ + layer.entry_columns()[k];
-}
-
 void FullMatrix::fill(const float* values, int index, int parts, float* matrix) const {
-  const Range entries = share(int64_t(place_.size()), index, parts);
-  for (int64_t k = entries.begin; k < entries.end; ++k) matrix[place_[size_t(k)]] = values[k];
+  const Range rows = share(rows_, index, parts);
+  for (int32_t r = int32_t(rows.begin); r < rows.end; ++r) {
+    float* row = matrix + int64_t(r) * columns_;
+    for (int32_t b = 0; b < layer_->column_blocks(); ++b) {
+      const Range entries = layer_->entries_of(b, r, r + 1);
+      for (int64_t k = entries.begin; k < entries.end; ++k) row[layer_->entry_columns()[k]] = values[k];
+    }
+  }
 }
 
 DenseProduct FullMatrix::forward(const float* matrix, const float* x, const float* bias, bool relu, float* y,
@@ -40,9 +40,14 @@ void FullMatrix::gradient(const DenseKernels& kernels, const float* dy, int64_t 
   kernels.multiply(product, 0, row1 - row0, 0, columns_);
 }
 
-void FullMatrix::collect(const float* strip, int32_t row0, Range entries, float* out) const {
-  const int64_t first = int64_t(row0) * columns_;
-  for (int64_t k = entries.begin; k < entries.end; ++k) out[k - entries.begin] = strip[place_[size_t(k)] - first];
+void FullMatrix::collect(const float* strip, int32_t row0, int32_t block, Range entries, float* out) const {
+  for (int32_t r = row0; r < rows_; ++r, strip += columns_) {
+    const Range row = layer_->entries_of(block, r, r + 1);
+    if (row.begin >= entries.end) return;
+    const int64_t end = std::min(row.end, entries.end);
+    for (int64_t k = std::max(row.begin, entries.begin); k < end; ++k)
+      out[k - entries.begin] = strip[layer_->entry_columns()[k]];
+  }
 }
 
 }  // namespace secateur

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "kernels/sparse_kernels.h"
 #include "layers/sparse_layer.h"
@@ -16,7 +16,8 @@ class FullMatrix {
   // Whether that is faster than the sparse product, by the share of weights that the layer keeps.
   static bool pays(const SparseLayer& layer);
 
-  explicit FullMatrix(const SparseLayer& layer);
+  explicit FullMatrix(std::shared_ptr<const SparseLayer> layer)
+      : layer_(std::move(layer)), rows_(layer_->rows()), columns_(layer_->columns()) {}
 
   // Takes the kept weights over into a matrix of zeros, row by row; part `index` of `parts`.
   void fill(const float* values, int index, int parts, float* matrix) const;
@@ -28,15 +29,15 @@ class FullMatrix {
   // strip[row − row0, :] = Σ_samples dy[row, sample] · x[sample, :] for all columns: x is row-major, one row per sample.
   void gradient(const DenseKernels&, const float* dy, int64_t ld, const float* x, int64_t stride, int64_t samples,
                 int32_t row0, int32_t row1, float* strip) const;
-  // out[k − entries.begin] = the gradient of entry k, from a strip that begins with row0.
-  void collect(const float* strip, int32_t row0, Range entries, float* out) const;
+  // out[k − entries.begin] = the gradient of entry k of a block of columns, from a strip that begins with row0.
+  void collect(const float* strip, int32_t row0, int32_t block, Range entries, float* out) const;
 
   int64_t floats() const { return int64_t(rows_) * columns_; }
-  int64_t bytes() const { return 4 * (floats() + int64_t(place_.size())); }
+  int64_t bytes() const { return 4 * floats(); }
 
  private:
+  std::shared_ptr<const SparseLayer> layer_;
   int32_t rows_, columns_;
-  std::vector<int32_t> place_;  // where entry k stands in the matrix
 };
 
 }  // namespace secateur

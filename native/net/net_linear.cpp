@@ -15,7 +15,7 @@ constexpr int32_t kTilesAtOnce = 8;
 LinearNode::LinearNode(std::vector<int> inputs, int output, int slot, std::shared_ptr<const SparseLayer> layer,
                        bool relu, bool full)
     : NetNode(std::move(inputs), output, slot), layer_(std::move(layer)), relu_(relu) {
-  if (full && FullMatrix::pays(*layer_)) full_ = std::make_unique<FullMatrix>(*layer_);
+  if (full && FullMatrix::pays(*layer_)) full_ = std::make_unique<FullMatrix>(layer_);
 }
 
 void LinearNode::join(LinearNode& before) {
@@ -24,8 +24,14 @@ void LinearNode::join(LinearNode& before) {
 }
 
 int64_t LinearNode::floats(const NetLayout& layout) const {
-  if (full_) return full_->floats() + (inputs_[0] ? layout.samples * layer_->columns() : 0);
-  return layer_->count() + (layout.tiles > kTilesAtOnce ? layer_->count() + 32 : 0);
+  const int64_t sums = layout.parts > 1 ? layer_->count() + layer_->rows() + 64 : 0;
+  if (full_) return full_->floats() + (inputs_[0] ? layout.ld * layer_->columns() : 0) + sums;
+  return layer_->count() + (sums ? sums : layout.tiles > kTilesAtOnce ? layer_->count() + 32 : 0);
+}
+
+float* LinearNode::weight_sums(const NetCall& call, float* own) const {
+  if (!full_) return behind_values(own);
+  return inputs_by_row(own) + (inputs_[0] ? call.layout.ld * layer_->columns() : 0);
 }
 
 void LinearNode::prepare_forward(const NetCall& call, float* own) const {
@@ -98,14 +104,14 @@ void LinearNode::gradients(const NetCall& call, float* own) const {
   const int64_t ld = call.layout.ld;
   const int32_t tiles = call.layout.tiles;
   if (call.sink && layer_->of_blocks()) call.wait();  // another thread may still read the weights themselves
-  if (full_) {
-    full_gradients(call, own);
-  } else if (call.sink && call.sink->trains(slot_) && tiles > kTilesAtOnce) {
+  if (full_) full_gradients(call, own);
+  if (call.layout.parts > 1) return sum_gradients(call, own);
+  if (!full_ && call.sink && call.sink->trains(slot_) && tiles > kTilesAtOnce) {
     const Range mine = share(layer_->count(), call.thread, call.threads, 16);
     float* all = behind_values(own) + mine.begin;
     layer_->gradient(call.linear, dy, x, ld, tiles, mine, all);
     call.sink->take(slot_, mine, all);
-  } else {
+  } else if (!full_) {
     hand_over(call, slot_, layer_->count(), [&](Range some, float* out) {
       layer_->gradient(call.linear, dy, x, ld, tiles, some, out);
     });
@@ -113,6 +119,29 @@ void LinearNode::gradients(const NetCall& call, float* own) const {
   hand_over(call, slot_ + 1, layer_->rows(), [&](Range some, float* out) {
     call.linear.row_sums(dy + some.begin * ld, ld, 0, int32_t(some.end - some.begin), tiles, out);
   });
+}
+
+// Adds the gradients of one part of the batch to those of the parts before it; with the last one they are handed over.
+void LinearNode::sum_gradients(const NetCall& call, float* own) const {
+  const float* dy = call.gradient(output_).at;
+  const int64_t ld = call.layout.ld;
+  const bool last = call.part + 1 == call.layout.parts;
+  const Range mine = share(layer_->count(), call.thread, call.threads, 16);
+  if (!full_ && call.sink->trains(slot_) && mine.begin < mine.end) {
+    float* sums = weight_sums(call, own) + mine.begin;
+    layer_->gradient(call.linear, dy, call.value(inputs_[0]).at, ld, call.layout.tiles, mine, sums, call.part > 0);
+    if (last) call.sink->take(slot_, mine, sums);
+  }
+  if (!call.sink->trains(slot_ + 1)) return;
+  const Range rows = share(layer_->rows(), call.thread, call.threads, 16);
+  float* sums = bias_sums(call, own);
+  float block[kBlock];
+  for (int64_t r = rows.begin; r < rows.end; r += kBlock) {
+    const Range some{r, std::min(r + kBlock, rows.end)};
+    call.linear.row_sums(dy + some.begin * ld, ld, 0, int32_t(some.end - some.begin), call.layout.tiles, block);
+    for (int64_t i = some.begin; i < some.end; ++i) sums[i] = block[i - some.begin] + (call.part ? sums[i] : 0.0f);
+  }
+  if (last && rows.begin < rows.end) call.sink->take(slot_ + 1, rows, sums + rows.begin);
 }
 
 // A few rows at a time: the gradients of all their weights, of which those that exist are collected.
@@ -139,8 +168,14 @@ void LinearNode::full_gradients(const NetCall& call, float* own) const {
       const Range entries = layer_->entries_of(b, row, end);
       for (int64_t k = entries.begin; k < entries.end; k += kBlock) {
         const Range some{k, std::min(k + kBlock, entries.end)};
-        full_->collect(strip, row, some, block);
-        call.sink->take(slot_, some, block);
+        full_->collect(strip, row, b, some, block);
+        if (call.layout.parts == 1) {
+          call.sink->take(slot_, some, block);
+          continue;
+        }
+        float* sums = weight_sums(call, own) + some.begin;
+        for (int64_t i = 0; i < some.end - some.begin; ++i) sums[i] = block[i] + (call.part ? sums[i] : 0.0f);
+        if (call.part + 1 == call.layout.parts) call.sink->take(slot_, some, sums);
       }
     }
   }

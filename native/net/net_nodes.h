@@ -75,16 +75,23 @@ class LinearNode : public NetNode {
   void prepare(const NetCall&, float* own) const override;
   void backward(const NetCall&, float* own) const override;
   void gradients(const NetCall&, float* own) const override;
+  void index_gradients(bool input_gradient, int threads) const override {
+    if (!full_) layer_->prepare_gradients(inputs_[0] != 0 || input_gradient, threads);
+  }
 
  private:
   template <class Compute>
   void hand_over(const NetCall&, int slot, int64_t count, Compute compute) const;
+  void sum_gradients(const NetCall&, float* own) const;
   void multiply(const NetCall&, const DenseProduct&, int32_t rows) const;
   void full_gradients(const NetCall&, float* own) const;
   // In its own floats: the values in transposed order, then all of its gradients where they need several sweeps;
   // or the full matrix, then its inputs row by row.
+  // A batch in several parts has sums of gradients at the end, weights and then biases.
   float* behind_values(float* own) const { return own + layer_->count() + 16; }
   float* inputs_by_row(float* own) const { return own + full_->floats(); }
+  float* weight_sums(const NetCall& call, float* own) const;
+  float* bias_sums(const NetCall& call, float* own) const { return weight_sums(call, own) + layer_->count() + 16; }
 
   std::shared_ptr<const SparseLayer> layer_;
   bool relu_;

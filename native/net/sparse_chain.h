@@ -35,6 +35,8 @@ class SparseChain {
 
   static int64_t leading_dimension(int64_t samples);
   int64_t work_floats(int64_t samples) const { return work_rows_ * leading_dimension(samples); }
+  // Of them, those that a backward pass asks for: all but the last layer's outputs, which lie at the end.
+  int64_t kept_floats(int64_t samples) const { return first_row_[size()] * leading_dimension(samples); }
   size_t size() const { return layers_.size(); }
   const SparseLayer& layer(size_t i) const { return *layers_[i]; }
   int threads_worth(int threads, int64_t samples) const;

@@ -18,6 +18,8 @@ void require(bool holds, const std::string& message) {
 constexpr int64_t kWorkPerThread = 200000;
 // The same for a chain of linear layers, which has three.
 constexpr int64_t kWorkPerThreadOfChain = 6000;
+// Of one part of a large batch: 128 samples, for which a weight's gradient is summed in registers.
+constexpr int32_t kTilesOfPart = 8;
 
 NetPlace flat_place(const NetBuffer& b, int64_t ld, int64_t* floats) {
   const NetPlace place{*floats, 16, int64_t(b.height) * b.width * ld, b.width * ld, ld};
@@ -209,10 +211,15 @@ void SparseNet::join_linear() {
   }
 }
 
-NetLayout SparseNet::layout(int64_t samples) const {
+int SparseNet::parts(int64_t samples) const {
+  return chain_ ? std::max(1, (tiles_of(samples) + kTilesOfPart / 2) / kTilesOfPart) : 1;
+}
+
+NetLayout SparseNet::layout(int64_t samples, int parts) const {
   require(output_ >= 0, "the network is not finished");
   NetLayout made;
   made.samples = samples;
+  made.parts = parts;
   made.ld = SparseChain::leading_dimension(samples);
   made.tiles = tiles_of(samples);
   for (const NetBuffer& b : buffers_)
@@ -295,8 +302,9 @@ void SparseNet::pass(const NetCall& call) const {
 }
 
 void SparseNet::forward(const NetCall& call) const {
-  for (size_t i = 0; i < nodes_.size(); ++i) nodes_[i]->prepare_forward(call, call.work + call.layout.own[i]);
-  if (prepares_) {
+  for (size_t i = 0; i < nodes_.size() && !call.part; ++i)
+    nodes_[i]->prepare_forward(call, call.work + call.layout.own[i]);
+  if (prepares_ && !call.part) {
     call.wait();
   } else {
     pass(call);
@@ -305,6 +313,10 @@ void SparseNet::forward(const NetCall& call) const {
     nodes_[i]->forward(call, call.work + call.layout.own[i]);
     pass(call);
   }
+}
+
+void SparseNet::index_gradients(bool input_gradient, int threads) const {
+  for (const auto& node : nodes_) node->index_gradients(input_gradient, threads);
 }
 
 void SparseNet::prepare_backward(const NetCall& call) const {

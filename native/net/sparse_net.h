@@ -39,6 +39,7 @@ struct NetLayout {
   int64_t samples = 0, ld = 0, floats = 0;
   int64_t forward_floats = 0;  // without the gradients, which come last
   int32_t tiles = 0;
+  int parts = 1;  // of a batch, each in a pass of its own; `samples` are those of one
   std::vector<NetPlace> values, gradients;  // per buffer
   std::vector<int64_t> own;                 // per node: where its own floats begin
 };
@@ -68,6 +69,7 @@ struct NetCall {
   Grid grid;                           // how linear layers are shared: `SparseNet::grid`
   const float* batch = nullptr;        // the inputs as they came, one row per sample; null where they are not at hand
   const GradientSink* sink = nullptr;  // for linear layers, which then leave `gradients` alone
+  int part = 0;                        // of layout.parts; the sink takes gradients with the last one
 
   const SparseKernels& linear = SECATEUR_TABLE(sparse_kernels);
   const ConvKernels& convolution = SECATEUR_TABLE(conv_kernels);
@@ -107,6 +109,8 @@ class NetNode {
   // Before the backward pass begins.
   virtual void prepare(const NetCall&, float*) const {}
   virtual void backward(const NetCall&, float* own) const = 0;
+  // Writes down, with several threads, what only gradients ask for, before a team begins.
+  virtual void index_gradients(bool, int) const {}
   // Of its parameters, if `backward` has not found them.
   virtual void gradients(const NetCall&, float*) const {}
 
@@ -147,7 +151,11 @@ class SparseNet {
   const NetBuffer& image(int index) const { return buffers_.at(size_t(index)); }
   int output_index() const { return output_; }
   const std::vector<Slot>& slots() const { return slots_; }
-  NetLayout layout(int64_t samples) const;
+  NetLayout layout(int64_t samples, int parts = 1) const;
+  // In how many parts a step should compute a batch of this size, one after the other, so that what they read of the
+  // activations stays in the cache. One where samples depend on one another, or where layers go by tiles of samples
+  // anyway: only linear layers hold all samples of a feature in a row.
+  int parts(int64_t samples) const;
   // How many of the threads offered a batch of this size is worth.
   int threads_worth(int threads, int64_t samples) const;
   Grid grid(int threads, const NetLayout&) const;
@@ -159,6 +167,8 @@ class SparseNet {
   void pack_input(const NetCall&, const float* x) const;
   void forward(const NetCall&) const;
   void prepare_backward(const NetCall&) const;
+  // Before the team of a backward pass begins: what layers look up for gradients alone is written down once.
+  void index_gradients(bool input_gradient, int threads) const;
   void pack_output_gradient(const NetCall&, const float* dy) const;
   void backward(const NetCall&) const;
   void unpack_output(const NetCall&, float* out) const;

@@ -19,48 +19,62 @@ void NetStep::set_parameter(int slot, const Parameter& parameter, const float* k
   optimizer_.add_group(parameter.group);
 }
 
-void NetStep::prepare(int64_t samples) {
+void NetStep::prepare(int64_t samples, int threads) {
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (net_->slots()[slot].needed && net_->slots()[slot].length && !slots_[slot])
       throw std::invalid_argument(std::string("the step was not given its `") + net_->slots()[slot].name + "`");
     if (trained_[slot].value) optimizer_.check(trained_[slot]);
   }
-  if (layout_.samples != samples) {
-    layout_ = net_->layout(samples);
+  if (samples_ != samples) {
+    const int parts = net_->parts(samples);
+    const int64_t each = parts > 1 ? (tiles_of(samples) + parts - 1) / parts * kTileSamples : samples;
+    layout_ = net_->layout(each, int((samples + each - 1) / each));
+    last_ = layout_;  // the same places, and perhaps fewer samples
+    last_.samples = samples - each * (layout_.parts - 1);
+    last_.tiles = tiles_of(last_.samples);
     room_.zeros(layout_.floats);
+    samples_ = samples;
   }
-  losses_.assign(size_t(layout_.tiles), 0.0);
+  losses_.assign(size_t(tiles_of(samples)), 0.0);
+  net_->index_gradients(false, threads);
   optimizer_.begin_step();
 }
 
 double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int threads) {
   check_labels(labels, samples, net_->output().features());
-  prepare(samples);
+  prepare(samples, threads);
   Barrier barrier;
-  run_team(net_->threads_worth(threads, samples), [&](int thread, int team) {
-    run(NetCall{layout_, room_.at(), slots_, &gradients_, true, false, barrier, thread, team,
-                net_->grid(team, layout_), x, this},
-        x, labels);
+  run_team(net_->threads_worth(threads, layout_.samples), [&](int thread, int team) {
+    for (int part = 0; part < layout_.parts; ++part) {
+      const int64_t first = part * layout_.samples;
+      const NetLayout& layout = part + 1 < layout_.parts ? layout_ : last_;
+      run(NetCall{layout, room_.at(), slots_, &gradients_, true, false, barrier, thread, team,
+                  net_->grid(team, layout), x + first * net_->input().features(), this, part},
+          first, samples, labels);
+    }
   });
   double loss = 0;
   for (double l : losses_) loss += l;
   return loss / double(samples);
 }
 
-void NetStep::run(const NetCall& call, const float* x, const int64_t* labels) {
-  net_->pack_input(call, x);
-  net_->prepare_backward(call);  // the weights do not change before the update
+// One part of the batch, which begins with sample `first` of all `samples`.
+void NetStep::run(const NetCall& call, int64_t first, int64_t samples, const int64_t* labels) {
+  if (call.part) call.wait();  // its activations take the place of those that gradients were made of
+  net_->pack_input(call, call.batch);
+  if (!call.part) net_->prepare_backward(call);  // the weights do not change before the update
   net_->forward(call);
-  const float* logits = call.value(net_->output_index()).at;
-  float* gradient = call.gradient(net_->output_index()).at;
-  // In a chain a thread has computed these tiles itself.
-  const Range tiles = share(layout_.tiles, call.thread, call.threads);
-  for (int64_t t = tiles.begin; t < tiles.end; ++t)
+  const int64_t first_tile = first / kTileSamples;
+  const float* logits = call.value(net_->output_index()).at - first;
+  float* gradient = call.gradient(net_->output_index()).at - first;
+  const Range tiles = share(call.layout.tiles, call.thread, call.threads);
+  for (int64_t t = first_tile + tiles.begin; t < first_tile + tiles.end; ++t)
     losses_[size_t(t)] =
-        call.linear.cross_entropy(logits, layout_.ld, int32_t(net_->output().features()), layout_.samples, labels,
+        call.linear.cross_entropy(logits, call.layout.ld, int32_t(net_->output().features()), samples, labels,
                                   int32_t(t), int32_t(t) + 1, gradient);
   call.wait();
   net_->backward(call);
+  if (call.part + 1 < call.layout.parts) return;
   for (size_t slot = 0; slot < trained_.size(); ++slot) {
     const Trained& p = trained_[slot];
     if (!p.value) continue;

@@ -22,11 +22,15 @@ class NetStep final : private GradientSink {
   void set_constant(int slot, float* value) { slots_.at(size_t(slot)) = value; }
   const SparseNet& net() const { return *net_; }
   Optimizer& optimizer() { return optimizer_; }
+  // How many of the threads offered a batch of this size is worth, each part of it.
+  int threads_worth(int threads, int64_t samples) const {
+    return net_->threads_worth(threads, samples / net_->parts(samples));
+  }
   // Takes the memory of a step that is not needed any more.
   void take_room(NetStep& other) { room_ = std::move(other.room_), other.release(); }
   // What it keeps between steps, beside the weights; the next step takes it anew.
   int64_t room_bytes() const { return room_.bytes(); }
-  void release() { room_.release(), layout_ = NetLayout(); }
+  void release() { room_.release(), samples_ = 0; }
 
   // Mean loss of the batch before the update. x: contiguous samples; throws std::invalid_argument for labels that
   // are no class.
@@ -40,8 +44,8 @@ class NetStep final : private GradientSink {
 
   bool trains(int slot) const override { return trained_[size_t(slot)].value; }
   void take(int slot, Range, float* gradient) const override;
-  void prepare(int64_t samples);
-  void run(const NetCall&, const float* x, const int64_t* labels);
+  void prepare(int64_t samples, int threads);
+  void run(const NetCall&, int64_t first, int64_t samples, const int64_t* labels);
 
   std::shared_ptr<SparseNet> net_;
   std::vector<float*> slots_, gradients_;
@@ -49,7 +53,8 @@ class NetStep final : private GradientSink {
   Optimizer optimizer_;
   std::vector<double> losses_;
   Room room_;
-  NetLayout layout_;
+  NetLayout layout_, last_;  // of a part of the batch, and of the last part
+  int64_t samples_ = 0;      // for which they are
 };
 
 }  // namespace secateur

@@ -1,58 +1,12 @@
 #include "step/places.h"
 
 #include <algorithm>
-#include <cstring>
+#include <stdexcept>
 
 #include "base/room.h"
 #include "kernels/sparse_kernels.h"
 
 namespace secateur {
-namespace {
-
-uint64_t eight(const bool* flags) {
-  uint64_t bytes;
-  std::memcpy(&bytes, flags, 8);
-  return bytes;
-}
-
-int64_t count(const bool* flags, int64_t size) {
-  int64_t found = 0, i = 0;
-  for (; i + 8 <= size; i += 8) found += int64_t(eight(flags + i) * 0x0101010101010101u >> 56);
-  for (; i < size; ++i) found += flags[i];
-  return found;
-}
-
-// Calls body(i) for every true flag in [first, last). Most are false, so 64 of them are looked at together: one branch
-// that is guessed wrong costs as much as dozens of flags.
-template <class Body>
-void each_kept(const bool* flags, int64_t first, int64_t last, Body body) {
-  int64_t i = first;
-  for (; i + 64 <= last; i += 64) {
-    uint64_t bits = 0;  // byte 0 or 1 of flag j to bit j
-    for (int j = 0; j < 8; ++j) bits |= (eight(flags + i + 8 * j) * 0x0102040810204080u >> 56) << (8 * j);
-    for (; bits; bits &= bits - 1) body(i + __builtin_ctzll(bits));
-  }
-  for (; i < last; ++i)
-    if (flags[i]) body(i);
-}
-
-std::vector<int64_t> cut(const std::vector<uint8_t>& used, int64_t block_columns) {
-  const int64_t columns = int64_t(used.size());
-  const int64_t total = std::count(used.begin(), used.end(), uint8_t{1});
-  const int64_t blocks = std::max<int64_t>(1, (total + block_columns - 1) / block_columns);
-  std::vector<int64_t> edges{0};
-  int64_t seen = 0;
-  for (int64_t c = 0; c < columns; ++c) {
-    seen += used[size_t(c)];
-    const int64_t b = int64_t(edges.size());
-    if (b < blocks && seen >= total * b / blocks) edges.push_back(c + 1);
-  }
-  if (edges.back() < columns) edges.push_back(columns);
-  return edges;
-}
-
-}  // namespace
-
 bool whole_blocks(const bool* mask, int64_t rows, int64_t columns, const bool* taken_rows, const bool* taken_columns) {
   std::vector<const bool*> taken;
   for (int64_t r = 0; r < rows; ++r)
@@ -68,55 +22,48 @@ bool whole_blocks(const bool* mask, int64_t rows, int64_t columns, const bool* t
   return any;
 }
 
-std::vector<uint8_t> used_columns(const bool* mask, int64_t rows, int64_t columns, const bool* taken) {
-  std::vector<uint8_t> used(size_t(columns), 0);
-  uint8_t* __restrict to = used.data();
-  for (int64_t r = 0; r < rows; ++r) {
-    if (!taken[r]) continue;
-    const auto* __restrict row = reinterpret_cast<const uint8_t*>(mask + r * columns);
-    for (int64_t c = 0; c < columns; ++c) to[c] = uint8_t(to[c] | row[c]);
-  }
-  return used;
+DensePlaces::DensePlaces(std::shared_ptr<const SparseLayer> layer)
+    : layer_(std::move(layer)), dense_rows_(layer_->rows()), dense_columns_(layer_->columns()) {}
+
+DensePlaces::DensePlaces(std::shared_ptr<const SparseLayer> layer, const Taken& taken)
+    : layer_(std::move(layer)), dense_rows_(taken.rows), dense_columns_(taken.columns) {
+  rows_ = Taken::listed(taken.taken_rows, taken.rows);
+  columns_ = Taken::listed(taken.taken_columns, taken.columns);
+  if (int64_t(rows_.size()) != layer_->rows() || int64_t(columns_.size()) != layer_->columns())
+    throw std::invalid_argument("the layer must have as many rows and columns as are taken");
+  for (int64_t r = 0; r < taken.rows; ++r)
+    if (!taken.taken_rows[r])
+      each_kept(taken.mask + r * taken.columns, 0, taken.columns,
+                [&](int64_t c) { idle_.push_back(r * taken.columns + c); });
 }
 
-Places place_weights(const bool* mask, int64_t rows, int64_t columns, const bool* taken_rows, const bool* taken_columns,
-                     const bool* counted, int64_t block_columns) {
-  std::vector<int64_t> number(size_t(columns), 0);  // of each column among those taken
-  std::vector<int64_t> taken;
-  for (int64_t c = 0; c < columns; ++c) {
-    number[size_t(c)] = int64_t(taken.size());
-    if (taken_columns[c]) taken.push_back(c);
-  }
-  const std::vector<uint8_t> used = used_columns(mask, rows, columns, counted);
-  std::vector<uint8_t> used_of_taken;
-  for (int64_t c : taken) used_of_taken.push_back(used[size_t(c)]);
-  Places found;
-  const int64_t kept = count(mask, rows * columns);
-  found.places.reserve(size_t(kept));
-  found.positions.reserve(size_t(kept));
-  for (const bool idle : {false, true}) {
-    for (int64_t r = 0; r < rows; ++r)
-      if (taken_rows[r] != idle) found.rows.push_back(r);
-    if (!idle) found.taken_rows = int64_t(found.rows.size());
-  }
-  found.taken_columns = int64_t(taken.size());
-  found.edges = cut(used_of_taken, block_columns);
-  for (size_t b = 0; b + 1 < found.edges.size(); ++b) {
-    const int64_t first = taken[size_t(found.edges[b])], last = taken[size_t(found.edges[b + 1] - 1)] + 1;
-    int64_t row_of_taken = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      if (!taken_rows[r]) continue;
-      each_kept(mask + r * columns, first, last, [&](int64_t c) {
-        if (!taken_columns[c]) return;  // nothing comes from there
-        found.positions.push_back(row_of_taken * int64_t(taken.size()) + number[size_t(c)]);
-        found.places.push_back(r * columns + c);
+// Calls body(i, place) for each of them.
+template <class Body>
+void DensePlaces::each(int threads, Body body) const {
+  run_team(threads, [&](int thread, int team) {
+    if (rows_.empty()) {
+      layer_->each_entry(thread, team, [&](int64_t k, int64_t r, int64_t c) { body(k, r * dense_columns_ + c); });
+    } else {
+      layer_->each_entry(thread, team, [&](int64_t k, int64_t r, int64_t c) {
+        body(k, rows_[size_t(r)] * dense_columns_ + columns_[size_t(c)]);
       });
-      ++row_of_taken;
     }
-  }
-  for (int64_t r = 0; r < rows; ++r)
-    if (!taken_rows[r])
-      each_kept(mask + r * columns, 0, columns, [&](int64_t c) { found.places.push_back(r * columns + c); });
+    if (thread) return;
+    for (size_t i = 0; i < idle_.size(); ++i) body(layer_->count() + int64_t(i), idle_[i]);
+  });
+}
+
+void DensePlaces::take(const float* dense, float* values, int threads) const {
+  each(threads, [&](int64_t i, int64_t place) { values[i] = dense[place]; });
+}
+
+void DensePlaces::put(const float* values, float* dense, int threads) const {
+  each(threads, [&](int64_t i, int64_t place) { dense[place] = values[i]; });
+}
+
+std::vector<int64_t> DensePlaces::listed(int threads) const {
+  std::vector<int64_t> found(static_cast<size_t>(count()));
+  each(threads, [&](int64_t i, int64_t place) { found[size_t(i)] = place; });
   return found;
 }
 

@@ -4,7 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "layers/sparse_layer.h"
 
 namespace secateur {
 
@@ -12,20 +15,32 @@ namespace secateur {
 // and at least one.
 bool whole_blocks(const bool* mask, int64_t rows, int64_t columns, const bool* taken_rows, const bool* taken_columns);
 
-// A flag for each column: whether any of the rows given keeps a weight of it.
-std::vector<uint8_t> used_columns(const bool* mask, int64_t rows, int64_t columns, const bool* taken);
+// Where each of a layer's entries, in storage order, stands in a dense weight, and behind them those that the mask keeps
+// in rows that were not taken, row by row. Nothing is held for an entry: the layer knows its row and column already.
+class DensePlaces {
+ public:
+  // Of a layer that is the whole weight.
+  explicit DensePlaces(std::shared_ptr<const SparseLayer> layer);
+  // Of a layer of the rows and columns taken.
+  DensePlaces(std::shared_ptr<const SparseLayer> layer, const Taken& taken);
 
-struct Places {
-  std::vector<int64_t> positions;  // in the matrix of the rows and columns taken, as SparseLayer wants them
-  std::vector<int64_t> edges;      // its blocks of columns
-  int64_t taken_rows = 0, taken_columns = 0;
-  std::vector<int64_t> rows;    // those taken, then the others
-  std::vector<int64_t> places;  // the same weights in the dense matrix, then those in the other rows
+  int64_t count() const { return layer_->count() + int64_t(idle_.size()); }
+  // Entries of the dense weight.
+  int64_t numel() const { return dense_rows_ * dense_columns_; }
+  void take(const float* dense, float* values, int threads) const;
+  // Leaves other entries as they are.
+  void put(const float* values, float* dense, int threads) const;
+  std::vector<int64_t> listed(int threads) const;
+
+ private:
+  template <class Body>
+  void each(int threads, Body body) const;
+
+  std::shared_ptr<const SparseLayer> layer_;
+  int64_t dense_rows_, dense_columns_;
+  std::vector<int32_t> rows_, columns_;  // in the dense weight, of those of the layer; empty: the same
+  std::vector<int64_t> idle_;
 };
-
-// The blocks have about equally many columns with a weight in the rows of `counted`, at most `block_columns`.
-Places place_weights(const bool* mask, int64_t rows, int64_t columns, const bool* taken_rows, const bool* taken_columns,
-                     const bool* counted, int64_t block_columns);
 
 // For each place of `to`, where in `from` it is, or −1; `size` is larger than any place.
 std::vector<int64_t> match(const int64_t* from, int64_t from_count, const int64_t* to, int64_t to_count, int64_t size);

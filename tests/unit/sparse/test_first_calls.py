@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateur.sparse import SparseConv2d, SparseLinear, densify, report_of, sparsify
-from secateur.sparse.convert import _sparsify as convert
+from secateur.sparse.convert import _candidates as candidates
 from secateur.sparse.layers import NetworkSequential, OneDnnLinear, SparseSequential
 from timed_cases import DENSE, SPARSE, Clock, convnet, masks_of, mlp
 
@@ -99,7 +99,7 @@ def test_machine_decides_by_numbers_alone(clock: Clock, sparse_machine: Any) -> 
 def test_real_timing_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few kept the kernels win by far, with nearly all they lose. Whatever is chosen, it is the same function."""
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
-    monkeypatch.setattr(convert, "whole_verdict", lambda *args, **options: DENSE)
+    monkeypatch.setattr(candidates, "whole_verdict", lambda *args, **options: DENSE)
     x = torch.rand(64, 512)
     for density in (0.005, 0.98):
         model = nn.Linear(512, 512).eval()

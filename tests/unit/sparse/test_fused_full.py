@@ -140,8 +140,8 @@ def test_the_full_matrices_are_counted() -> None:
         masks = most_of(model, density)
         step = compile_step(model, masks, cross_entropy, SGD(model.parameters(), lr=0.1))
         kept = int(masks["0.weight"].sum())
-        sizes.append(step.training_bytes - kept * (4 + 8 + 24))  # values, their places in the model, the indices
-    assert sizes[1] - sizes[0] == 4 * 64 * 50 + 4 * kept
+        sizes.append(step.training_bytes - kept * (4 + 16))  # values, and the indices, which know their places as well
+    assert sizes[1] - sizes[0] == 4 * 64 * 50
 
 
 @pytest.mark.parametrize("density", [0.1, 0.8])

@@ -154,12 +154,13 @@ def test_calls_of_a_chain() -> None:
     refuse_each(chain.forward, arguments, {0, 1}, {5, 7, 9}, {2, 4, 8})
     assert torch.equal(out, torch.full((20, 4), 7.0))
     refuse_each(chain.forward_vector, [of_values, of_bias, place, 6, out.data_ptr(), 4, 1], {0, 1}, {3, 5}, {2, 4})
-    refuse_each(
-        chain.backward,
-        [of_values, *addresses(work), out.data_ptr(), 4, 20, 4, addresses(dv), addresses(db), *addresses(dx), 1],
-        {0, 7, 8}, {2, 6, 10}, {1, 3, 5},
-    )  # fmt: skip
+    sums = addresses(dv), addresses(db), *addresses(dx)
+    arguments = [of_values, *addresses(work), out.data_ptr(), 4, 20, 4, *sums, False, 1]
+    refuse_each(chain.backward, arguments, {0, 7, 8}, {2, 6, 10}, {1, 3, 5})
     assert torch.equal(db, out.sum(0))
+    once = dv.clone()
+    chain.backward(*replaced(arguments, 11, True))
+    assert torch.equal(dv, 2 * once) and torch.equal(db, 2 * out.sum(0))
 
 
 @pytest.mark.parametrize("single", [False, True])

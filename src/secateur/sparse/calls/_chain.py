@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +13,8 @@ from torch._compile import _disable_dynamo
 
 from secateur._base import door
 from secateur.sparse.calls._limits import first_order
-from secateur.sparse.calls._tensors import addresses, contiguous, plain
-from secateur.sparse.plans import LayerPlan, native_chain
+from secateur.sparse.calls._tensors import addresses, contiguous, fresh, plain
+from secateur.sparse.plans import LayerPlan, NativeChain, native_chain
 
 Plans = tuple[LayerPlan, ...]
 
@@ -40,9 +42,9 @@ def _sparse_chain(x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: t
     if door.native is None:
         y = _torch_chain(rows, plans, values, biases)
     elif torch.is_grad_enabled() and _any_requires_grad(x, values, biases):
-        y = _joined([_NativeChain.apply(part, plans, *values, *biases) for part in _parts(rows)])
+        y = _NativeChain.apply(rows, plans, *values, *biases)  # type: ignore[assignment]
     else:
-        y = _joined([_forward(part, plans, values, biases, None) for part in _parts(rows)])
+        y = _forward(rows, plans, values, biases, None)
     return y if len(shape) == 2 else y.view(*shape[:-1], plans[-1].rows)  # type: ignore[return-value,union-attr]
 
 
@@ -65,8 +67,17 @@ def _parts(rows: Tensor) -> tuple[Tensor, ...]:
     return rows.split(-(-each // 16) * 16)
 
 
-def _joined(parts: list[Any]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _cut(tensor: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    return (tensor,) if len(sizes) == 1 else tensor.split(sizes)
+
+
+def _rooms(native: Any, sizes: list[int]) -> list[tuple[int, int]]:
+    """Say where the activations of each part begin and end: what a part needs only until its outputs are written, at
+    the end, lies where the next part begins.
+    """
+    kept = [native.kept_floats(size) for size in sizes]
+    starts = [sum(kept[:index]) for index in range(len(sizes))]
+    return [(start, start + native.work_floats(size)) for start, size in zip(starts, sizes, strict=True)]
 
 
 def _any_requires_grad(x: Tensor, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...]) -> bool:
@@ -78,35 +89,52 @@ def _dense_rows(x: Tensor) -> Tensor:
 
 
 def _forward(
-    x: Tensor, plans: Plans, values: tuple[Tensor, ...], biases: tuple[Tensor | None, ...], work: Tensor | None
+    x: Tensor,
+    plans: Plans,
+    values: tuple[Tensor, ...],
+    biases: tuple[Tensor | None, ...],
+    work: Sequence[Tensor] | None,
 ) -> Tensor:
+    """Compute the outputs, one part of the batch after the other; `work` has room for the activations of each."""
     chain = native_chain(plans)
     x = _dense_rows(x)
     held, also = contiguous(*values), contiguous(*biases)
     samples, columns = x.shape
-    out = x.new_empty((samples, plans[-1].rows))
-    threads = torch.get_num_threads()
+    out = fresh(samples, plans[-1].rows)
     if samples == 1 and work is None:
-        chain.forward_vector(addresses(*held), addresses(*also), x.data_ptr(), columns, *addresses(out), threads)
-    else:
-        chain.forward(
-            addresses(*held), addresses(*also), x.data_ptr(), x.stride(0), samples, columns,
-            *addresses(work, out), threads,
-        )  # fmt: skip
+        where = addresses(*held), addresses(*also), x.data_ptr(), columns, *addresses(out)
+        _paced(chain, "one sample", chain.native.forward_vector, where, 1)
+        return out
+    sizes = [len(part) for part in _parts(x)]
+    for index, (part, made) in enumerate(zip(_cut(x, sizes), _cut(out, sizes), strict=True)):
+        rows = part.data_ptr(), x.stride(0), len(part), columns
+        room = addresses(None if work is None else work[index], made)
+        _paced(chain, "forward", chain.native.forward, (addresses(*held), addresses(*also), *rows, *room), len(part))
     return out
 
 
+def _paced(chain: NativeChain, kind: str, call: Callable[..., None], where: tuple[Any, ...], samples: int) -> None:
+    """Call the kernels with as many threads as have been found to be fastest; results are the same with any."""
+    most = torch.get_num_threads()
+    threads = chain.paces.settled.get((kind, samples, most))
+    if threads is not None:
+        return call(*where, threads)
+    worth = partial(chain.native.threads_worth, most, samples)
+    return chain.paces.run((kind, samples, most), worth, lambda threads: call(*where, threads))
+
+
 class _NativeChain(torch.autograd.Function):
-    """One call forward and one backward for the whole chain; activations stay in the kernels' layout."""
+    """The whole chain forward and backward, part by part; activations stay in the kernels' layout."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plans: Plans, *tensors: Tensor | None) -> Tensor:
-        count = len(plans)
+        count, native = len(plans), native_chain(plans).native
         values: tuple[Any, ...] = tensors[:count]
-        work = x.new_empty(native_chain(plans).work_floats(x.shape[0]))
-        ctx.plans, ctx.samples = plans, x.shape[0]
+        ctx.plans, ctx.sizes = plans, [len(part) for part in _parts(x)]
+        ctx.rooms = _rooms(native, ctx.sizes)
+        work = fresh(max(end for _, end in ctx.rooms))
         ctx.save_for_backward(work, *values)
-        return _forward(x, plans, values, tensors[count:], work)
+        return _forward(x, plans, values, tensors[count:], [work[a:b] for a, b in ctx.rooms])
 
     @staticmethod
     @first_order
@@ -116,13 +144,19 @@ class _NativeChain(torch.autograd.Function):
         need_x, _, *needs = ctx.needs_input_grad
         dy = _dense_rows(grads[0])
         held = contiguous(*values)  # an address must not outlive its tensor
-        dx = dy.new_empty((ctx.samples, plans[0].columns)) if need_x else None
+        dx = fresh(len(dy), plans[0].columns) if need_x else None
         sizes = [plan.kept for plan in plans] + [plan.rows for plan in plans]
-        found = tuple(dy.new_empty(n) if need else None for n, need in zip(sizes, needs, strict=True))
-        native_chain(plans).backward(
-            addresses(*held), *addresses(work), dy.data_ptr(), dy.stride(0), ctx.samples, dy.shape[1],
-            addresses(*found[: len(plans)]), addresses(*found[len(plans) :]), *addresses(dx), torch.get_num_threads(),
-        )  # fmt: skip
+        found = tuple(fresh(n) if need else None for n, need in zip(sizes, needs, strict=True))
+        weights, biases = addresses(*found[: len(plans)]), addresses(*found[len(plans) :])
+        chain, kind = native_chain(plans), "backward" if dx is None else "backward to the input"
+        made: Any = [None] * len(ctx.sizes) if dx is None else _cut(dx, ctx.sizes)
+        parts = zip(_cut(dy, ctx.sizes), [work[a:b] for a, b in ctx.rooms], made, strict=True)
+        for index, (part, room, inputs) in enumerate(parts):  # the gradients of all parts are summed in place
+            where = (
+                addresses(*held), *addresses(room), part.data_ptr(), dy.stride(0), len(part), dy.shape[1],
+                weights, biases, *addresses(inputs), index > 0,
+            )  # fmt: skip
+            _paced(chain, kind, chain.native.backward, where, len(part))
         return dx, None, *found
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur._base import door
+
 _CAST = (torch.float32, torch.bfloat16, torch.float16)  # what autocast casts
+_LARGE = 1 << 22  # bytes: some large pages fit for certain
 _EMPTY = 64  # where a tensor without numbers lies: anywhere, but not nowhere
 
 
@@ -72,3 +75,13 @@ def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor as numbers in a row, none of which waits for its sign to be turned."""
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()
+
+
+def fresh(*shape: int) -> Tensor:
+    """Return float32 memory on the CPU for a result. Large ones lie in large pages where the system has them: memory
+    that is new at each call is mapped at each call, which takes longer than some of the products that fill it.
+    """
+    made = torch.empty(shape, dtype=torch.float32, device="cpu")
+    if made.nbytes >= _LARGE and door.native is not None:
+        door.native.ask_for_large_pages(made.data_ptr(), made.nbytes)
+    return made

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from torch import Tensor
+from torch import Tensor, nn
 
+#: The attribute of a model that has its report.
+REPORT = "sparse_report"
 _NOTE = "NOTE surviving values are vectors: weight decay for `ndim >= 2` skips them; see secateur.sparse.dense_shapes"
 
 
@@ -69,3 +71,11 @@ class Report:
         if any(layer.held and len(layer.shape) > 1 for layer in self.layers):
             lines.append(_NOTE)
         return "\n".join([*lines, *([self.whole] if self.whole else [])])
+
+
+def report_of(model: nn.Module) -> Report:
+    """Return what `sparsify` chose for the layers of this model, and why."""
+    report = getattr(model, REPORT, None)
+    if not isinstance(report, Report):
+        raise ValueError("the model was not made by secateur.sparsify, so there is no report of it")
+    return report

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from numbers import Integral
 
 import torch
@@ -14,14 +11,14 @@ from torch import nn
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import MaskError, SecateurError
+from secateur._base.finite import all_finite
 from secateur.holding import held, hold
 from secateur.masks import Masks, refuse_shared_memory, require_masks
+from secateur.sparse.convert._candidates import fastest
 from secateur.sparse.convert._choose import choose
 from secateur.sparse.convert._inputs import Inputs, assumed, uses_of
-from secateur.sparse.convert._report import Choice, LayerReport, Report
+from secateur.sparse.convert._report import REPORT, Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
-from secateur.sparse.convert._timed import crashes_channels_last
-from secateur.sparse.convert._whole import whole_verdict
 from secateur.sparse.layers import (
     Choosing,
     DenseState,
@@ -34,12 +31,10 @@ from secateur.sparse.layers import (
     SparseSequential,
     apart,
     fill,
-    in_one_call,
 )
 from secateur.sparse.measured import Machine
 from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
 
-_REPORT = "sparse_report"
 #: Classes that modules around sparse layers take, and the class that each had.
 _DENSE: dict[type[nn.Module], type[nn.Module]] = {
     SparseSequential: nn.Sequential,
@@ -112,7 +107,7 @@ def sparsify(
     require_masks(masks, "sparsify(model, masks)")
     _refuse_options(batch, machine)
     refuse_sparsified(model, "sparsify")
-    if hasattr(model, _REPORT):
+    if hasattr(model, REPORT):
         raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
     catch_up(model)
     refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
@@ -123,7 +118,7 @@ def sparsify(
     chosen = _converted(situation)
     if inputs is None or machine is not None:
         return chosen
-    return _fastest(situation, chosen, inputs)
+    return fastest(situation, chosen, inputs, _converted)
 
 
 def _converted(situation: Situation) -> nn.Module:
@@ -140,53 +135,6 @@ def _converted(situation: Situation) -> nn.Module:
     why = "no sparse kernel for this kind of parameter; keep its zeros with secateur.hold"
     lines += [LayerReport.of(n, masks[n], masks[n], Choice.UNTOUCHED, why) for n in masks if n not in done]
     return _assemble(situation, swaps, Report(tuple(lines)))
-
-
-def _fastest(situation: Situation, chosen: nn.Module, inputs: Inputs) -> nn.Module:
-    """Return the fastest of several models: as the layers chose one by one, all sparse, and dense in two layouts."""
-    choices = {line.choice for line in report_of(chosen).layers} - {Choice.UNTOUCHED}
-    leaves = [module for module in situation.model.modules() if not any(True for _ in module.children())]
-    on_cpu = all(parameter.is_cpu for parameter in situation.model.parameters())
-    if not choices or not on_cpu:  # a call on an accelerator returns before it is done
-        return chosen
-    sparse = replace(situation, wanted=Choice.SPARSE)
-    others = {} if choices == {Choice.SPARSE} else {"all sparse": sparse}
-    others["all dense"] = replace(situation, wanted=Choice.DENSE, as_is=True)
-    risky = situation.model.training and any(crashes_channels_last(leaf) for leaf in leaves)
-    if any(isinstance(leaf, nn.Conv2d) for leaf in leaves) and not risky:
-        others["all dense, channels-last"] = replace(situation, wanted=Choice.DENSE, channels_last=True)
-    best, name, told, training = chosen, "as its layers chose", [], situation.model.training
-    candidates: dict[str, Callable[[], nn.Module | None]] = {}
-    candidates |= {other: partial(_converted, wanted) for other, wanted in others.items()}
-    candidates["all sparse, in one call"] = partial(_joined, sparse, inputs)
-    for other, make in candidates.items():
-        if (candidate := make()) is None:
-            continue
-        verdict = whole_verdict(best, candidate, inputs, training=training)
-        told.append(f"{other} takes {verdict.ratio:.2f} of the time {name}")
-        best, name = (candidate, other) if verdict.second_is_faster else (best, name)
-    if told:
-        whole = f"whole model, {'training' if training else 'inference'}: {'; '.join(told)}"
-        setattr(best, _REPORT, Report(report_of(best).layers, whole))
-    return best
-
-
-def _joined(situation: Situation, inputs: Inputs) -> nn.Module | None:
-    """Return the model in one call, if it can be and its convolutions are not joined already, as a Sequential's are."""
-    x = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
-    leaves = [module for module in situation.model.modules() if not any(True for _ in module.children())]
-    joined = type(situation.model) is nn.Sequential and len(leaves) == len(situation.model)
-    if joined or situation.model.training or not any(isinstance(leaf, nn.Conv1d | nn.Conv2d) for leaf in leaves):
-        return None
-    return in_one_call(_converted(situation), situation.model, x)
-
-
-def report_of(model: nn.Module) -> Report:
-    """Return what `sparsify` chose for the layers of this model, and why."""
-    report = getattr(model, _REPORT, None)
-    if not isinstance(report, Report):
-        raise ValueError("the model was not made by secateur.sparsify, so there is no report of it")
-    return report
 
 
 def densify(model: nn.Module) -> nn.Module:
@@ -216,12 +164,12 @@ def densify(model: nn.Module) -> nn.Module:
     for module in list(dense.modules()):
         if type(module) in _DENSE:
             module.__class__ = _DENSE[type(module)]  # type: ignore[assignment]
-    report = getattr(dense, _REPORT, None)
+    report = getattr(dense, REPORT, None)
     if isinstance(report, Report):
         for ours in held(dense):
             if ours.masks.keys() <= _kept_dense(report):
                 ours.release()
-        delattr(dense, _REPORT)
+        delattr(dense, REPORT)
     return dense
 
 
@@ -241,6 +189,8 @@ def _refuse_options(batch: object, machine: object) -> None:
 
 def _refuse_nan(masks: Masks, model: nn.Module) -> None:
     for name, parameter in masks.parameters(model).items():
+        if all_finite(parameter.detach()):
+            continue
         bad = int((~torch.isfinite(parameter.detach()) & masks[name].to(parameter.device)).count_nonzero())
         if bad:
             raise MaskError(
@@ -271,7 +221,7 @@ def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report)
             module.__class__ = SparseSequential  # type: ignore[assignment]
         elif type(module) in _ENCODERS and any(isinstance(inner, DenseState) for inner in module.modules()):
             module.__class__ = _ENCODERS[type(module)]  # type: ignore[assignment]
-    setattr(new, _REPORT, report)
+    setattr(new, REPORT, report)
     if situation.given is None:
         _let_choose(new, situation)
     return new

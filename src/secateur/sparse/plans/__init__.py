@@ -2,7 +2,17 @@
 
 from secateur.sparse.plans._convolution import ConvolutionPlan, Geometry, geometry_of, plan_convolution
 from secateur.sparse.plans._half import HalfPlan, half_of
-from secateur.sparse.plans._linear import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, native_chain, plan_layer, whole_blocks
+from secateur.sparse.plans._linear import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    LayerPlan,
+    NativeChain,
+    layer_of,
+    native_chain,
+    plan_layer,
+    whole_blocks,
+)
+from secateur.sparse.plans._places import LayerPlaces, ListedPlaces, Places, floats
 from secateur.sparse.plans._recurrent import RecurrentPlan, plan_recurrent
 from secateur.sparse.plans._survivors import Survivors, places_of
 
@@ -12,11 +22,17 @@ __all__ = [
     "ConvolutionPlan",
     "Geometry",
     "HalfPlan",
+    "LayerPlaces",
     "LayerPlan",
+    "ListedPlaces",
+    "NativeChain",
+    "Places",
     "RecurrentPlan",
     "Survivors",
+    "floats",
     "geometry_of",
     "half_of",
+    "layer_of",
     "native_chain",
     "places_of",
     "plan_convolution",

@@ -31,7 +31,6 @@ class Survivors(Shared):
 
     Attributes:
         shape: of the dense tensor.
-        positions: flat place of each surviving entry, in the order in which their values are stored.
 
     Raises:
         MaskError: 2³¹ or more surviving entries.
@@ -44,14 +43,18 @@ class Survivors(Shared):
     made_of = ("shape", "positions")
 
     def __init__(self, shape: tuple[int, ...], positions: Int[Tensor, " kept"]) -> None:
-        if positions.numel() >= 2**31:
-            raise MaskError("a sparse layer must keep fewer than 2³¹ weights: its indices are 32 bits wide")
-        self.shape, self.positions = torch.Size(shape), positions
+        refuse_too_many(positions.numel())
+        self.shape, self._positions = torch.Size(shape), positions
+
+    @property
+    def positions(self) -> Int[Tensor, " kept"]:
+        """Flat place of each surviving entry, in the order in which their values are stored."""
+        return self._positions
 
     @property
     def kept(self) -> int:
         """How many entries survive."""
-        return self.positions.numel()
+        return self._positions.numel()
 
     @property
     def density(self) -> float:
@@ -72,6 +75,16 @@ class Survivors(Shared):
         flat = torch.zeros(self.shape.numel(), dtype=torch.bool, device="cpu")
         flat[self.positions] = True
         return flat.view(self.shape)
+
+
+def refuse_too_many(kept: int) -> None:
+    """Raise unless 32 bits are enough to number the surviving entries.
+
+    Raises:
+        MaskError: 2³¹ or more.
+    """
+    if kept >= 2**31:
+        raise MaskError("a sparse layer must keep fewer than 2³¹ weights: its indices are 32 bits wide")
 
 
 def places_of(mask: Bool[Tensor, "*shape"]) -> Int[Tensor, " kept"]:

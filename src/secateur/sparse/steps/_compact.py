@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur._base import door
 from secateur._base.types import Int
-from secateur.sparse.plans import BLOCK_COLUMNS, BLOCK_ROWS, LayerPlan, plan_layer
+from secateur.sparse.plans import BLOCK_ROWS, LayerPlaces, LayerPlan, layer_of, plan_layer
 from secateur.sparse.programs import Kind, Operation, Program
 
 __all__ = ["CompactLayer", "compact"]
@@ -31,13 +31,13 @@ class CompactLayer:
 
     Attributes:
         plan: of the units that matter.
-        places: of each of the plan's weights, in its order, the flat index in the dense weight; then those of the
+        places: of each of the plan's weights, in its order, where it stands in the dense weight; then those of the
             surviving weights that lead to idle units: no gradient ever reaches them.
         rows: the dense row of each row of the plan, then the idle rows.
     """
 
     plan: LayerPlan
-    places: Int[Tensor, " kept"]
+    places: LayerPlaces
     rows: Int[Tensor, " rows"]
 
 
@@ -104,14 +104,11 @@ def _read(mask: Flags, rows: Flags, below: Flags) -> Flags:
 
 def _placed(mask: Flags, rows: Flags, columns: Flags, full: bool) -> CompactLayer:
     native: Any = door.native
+    kept, taken, read = torch.from_numpy(mask), torch.from_numpy(rows), torch.from_numpy(columns)
+    order = torch.cat([taken.nonzero()[:, 0], (~taken).nonzero()[:, 0]])
     # Networks without full matrices cut their columns as they did when they had idle units: the sums keep their order.
-    counted = rows if full else np.ones(len(rows), dtype=bool)
-    height, width, *parts = native.place_weights(mask, rows, columns, counted, BLOCK_COLUMNS)
-    positions, edges, places, order = (torch.from_numpy(part) for part in parts)
-    dense = full and len(positions) >= _BLOCKS_BELOW * height * width
-    if dense or not native.whole_blocks(mask, rows, columns):
-        return CompactLayer(LayerPlan(height, width, positions, edges), places, order)
-    plan = plan_layer(torch.from_numpy(mask[rows][:, columns]), blocks=True)
-    flat = order[:height, None] * mask.shape[1] + torch.from_numpy(columns.nonzero()[0])
-    places = torch.cat([flat.reshape(-1)[plan.positions], places[plan.kept :]])
-    return CompactLayer(plan, places, order)
+    plan = LayerPlan.of_layer(layer_of(kept, taken, read, taken if full else None))
+    dense = full and plan.kept >= _BLOCKS_BELOW * plan.rows * plan.columns
+    if not dense and native.whole_blocks(mask, rows, columns):
+        plan = plan_layer(kept[taken][:, read], blocks=True)
+    return CompactLayer(plan, LayerPlaces(plan.layer, kept, taken, read), order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -23,6 +24,7 @@ from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
 from secateur.sparse.steps._statistics import Statistics
 from secateur.sparse.steps._watch import Watch
+from secateur.sparse.timing import Paces
 
 __all__ = ["NetworkStep", "supported_network"]
 
@@ -89,16 +91,27 @@ class NetworkStep(CompiledStep):
             x, shape = self._check(x, targets)
             self._prepare_engine(shape)
             self._send_options()
+            samples, most = x.shape[0], torch.get_num_threads()
+            threads = self._paces.settled.get((samples, most))
             try:
-                loss = self._engine.step(
-                    x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), x.shape[0], torch.get_num_threads()
-                )
+                if threads is None:
+                    loss = self._try(most, (x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples))
+                else:  # spelled out: a call through a tuple takes longer
+                    loss = self._engine.step(
+                        x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples, threads
+                    )
             except ValueError as error:  # labels that are no class
                 raise SecateurError(str(error)) from None
             if self._norms:
                 self._statistics.count_batch()
             self._note_step()
             return loss
+
+    def _try(self, most: int, where: tuple[int, ...]) -> float:
+        """Step with all threads or with fewer, to find out which is faster: the results are the same with any."""
+        engine, samples = self._engine, where[-1]
+        worth = partial(engine.threads_worth, most, samples)
+        return self._paces.run((samples, most), worth, lambda threads: engine.step(*where, threads))
 
     @property
     def steps(self) -> int:
@@ -111,7 +124,7 @@ class NetworkStep(CompiledStep):
         linear = {key: layer.plan for key, layer in self._linear.items()}
         found = sum(plan.index_bytes for plan in linear.values())
         for key, piece in self._slices.items():
-            found += len(piece.places) * (4 + 4 * len(piece.state) + (8 if key in linear else 16))
+            found += len(piece.places) * (4 + 4 * len(piece.state) + (0 if key in linear else 16))
         full = self._full and self._features is not None
         return found + (self._network_for((self._features or 0,)).native.full_bytes if full else 0)
 
@@ -144,12 +157,13 @@ class NetworkStep(CompiledStep):
         self._full = not self._keep and all(o.kind is Kind.LINEAR for o in self._program.operations)
         self._linear = compact(self._program, self._masks, full=self._full)
         self._slices = self._cut()
-        self._kept = {key: keep[self._slices[key].places].float() for key, keep in self._keep.items()}
+        self._kept = {key: keep[self._slices[key].places.listed()].float() for key, keep in self._keep.items()}
         for key, keep in self._kept.items():
             self._slices[key] = replace(self._slices[key], keep=keep)
         self._active = {key: piece.value[: piece.active] for key, piece in self._slices.items()}
         self._networks: dict[tuple[int, ...], Network] = {}
         self._engine_shape: tuple[int, ...] | None = None
+        self._paces_of: dict[tuple[int, ...], Paces] = {}
 
     def _cut(self) -> dict[int, Slice]:
         """Make room for every parameter, by its id: of masked weights only what survives."""
@@ -200,6 +214,8 @@ class NetworkStep(CompiledStep):
             if self._engine is not None:
                 engine.take_room(self._engine)
             self._engine, self._engine_shape = engine, shape
+            known = self._paces_of.get(shape)
+            self._paces = remember(self._paces_of, shape, Paces(), most=SHAPES) if known is None else known
             self._statistics.place(network.slots)
             self._sent = [None] * len(self.optimizer.param_groups)
         if self._norms:

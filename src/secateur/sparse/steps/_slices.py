@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 
 from secateur._base import door
 from secateur._base.errors import MaskError
+from secateur._base.finite import all_finite
 from secateur.sparse.calls import addresses
+from secateur.sparse.plans import ListedPlaces, Places, floats
 from secateur.sparse.programs import UnsupportedError
 
 __all__ = [
@@ -56,7 +58,7 @@ def refuse_parameter(name: str, parameter: Tensor) -> None:
         raise UnsupportedError(f"{name!r} does not require a gradient: frozen layers are not supported")
     if 0 in parameter.shape:
         raise UnsupportedError(f"{name!r} is empty, of shape {tuple(parameter.shape)}")
-    if not bool(torch.isfinite(parameter.detach()).all()):
+    if not all_finite(parameter.detach()):
         raise MaskError(f"{name!r} has NaN or infinite weights; load a checkpoint from before the run diverged")
 
 
@@ -64,33 +66,34 @@ def refuse_parameter(name: str, parameter: Tensor) -> None:
 class Slice:
     """The part of one torch parameter that the engine trains, and its optimizer state there.
 
-    `places` are flat indices into the dense parameter: those with gradients, then those that only decay
+    `places` are where in the dense parameter its values stand: those with gradients, then those that only decay
     because nothing depends on their unit. `keep` has a 1 for each place that may change and a 0 for the others;
     None lets all change.
     """
 
     parameter: Tensor
-    places: Tensor
+    places: Places
     active: int
     value: Tensor
     state: tuple[Tensor, ...]
     keep: Tensor | None = None
 
 
-def make_slice(parameter: Tensor, places: Tensor, active: int, slots: int) -> Slice:
-    """Make room for these places of a parameter and `slots` tensors of optimizer state; nothing is written there."""
-    tensors = [torch.empty(len(places), dtype=torch.float32, device="cpu") for _ in range(1 + slots)]
-    return Slice(parameter, places, active, tensors[0], tuple(tensors[1:]))
+def make_slice(parameter: Tensor, places: Places | Tensor, active: int, slots: int) -> Slice:
+    """Make room for these places of a parameter and `slots` tensors of optimizer state, which is zero."""
+    found = ListedPlaces(places) if isinstance(places, Tensor) else places
+    value, *state = (floats(len(found)) for _ in range(1 + slots))
+    return Slice(parameter, found, active, value, tuple(state))
 
 
-def spread(values: Tensor, places: Tensor, target: Tensor) -> None:
-    """Write values to flat places of a dense tensor of any type, device and order, and zeros everywhere else."""
+def spread(values: Tensor, places: Places, target: Tensor) -> None:
+    """Write values to their places in a dense tensor of any type, device and order, and zeros everywhere else."""
     if target.dtype is values.dtype and target.device == values.device and target.is_contiguous():
-        target.zero_().view(-1)[places] = values
+        places.put(values, target.zero_())
     else:
-        dense = values.new_zeros(target.numel())
-        dense[places] = values
-        target.copy_(dense.view(target.shape))
+        dense = values.new_zeros(target.shape)
+        places.put(values, dense)
+        target.copy_(dense)
 
 
 def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...], steps: int) -> None:
@@ -112,11 +115,15 @@ def write_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str
 def read_slices(slices: Iterable[Slice], optimizer: Optimizer, slots: tuple[str, ...]) -> None:
     """Take the torch parameters and the optimizer's state into the engine's values."""
     for piece in slices:
-        piece.value.copy_(piece.parameter.reshape(-1)[piece.places])
+        piece.places.take(piece.parameter, piece.value)
         state = optimizer.state.get(piece.parameter, {})
         for slot, tensor in zip(slots, piece.state, strict=True):
             found = state.get(slot)
-            tensor.zero_() if found is None else tensor.copy_(found.reshape(-1)[piece.places])
+            if found is not None:
+                piece.places.take(found, tensor)
+            elif len(tensor) and bool(torch.linalg.vector_norm(tensor, float("inf"))):
+                # Looked at first: to write zeros over those that nobody has touched would take memory.
+                tensor.zero_()
 
 
 def carry_slices(old: Iterable[Slice], made: Iterable[Slice]) -> None:
@@ -127,7 +134,7 @@ def carry_slices(old: Iterable[Slice], made: Iterable[Slice]) -> None:
         source = before[id(piece.parameter)]
         tensors = (piece.value, *piece.state)
         native.carry(
-            source.places.numpy(), piece.places.numpy(), piece.parameter.numel(),
+            source.places.listed().numpy(), piece.places.listed().numpy(), piece.parameter.numel(),
             addresses(source.value, *source.state), addresses(*tensors),
         )  # fmt: skip
         if piece.keep is not None:

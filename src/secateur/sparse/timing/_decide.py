@@ -75,7 +75,7 @@ def decide(first: Callable[[], object], second: Callable[[], object], *, seconds
         turn = len(times[0])
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
             times[which].append(_turn(ways[which], repeats[which]))
-        verdict, spent = _verdict(times), time.perf_counter() - begin
+        verdict, spent = verdict_of(times), time.perf_counter() - begin
         fewest = _fewest(spent / (turn + 1))
         if turn + 1 >= fewest and (verdict.certain or turn + 1 >= _MOST or spent > seconds):
             return verdict
@@ -88,7 +88,8 @@ def _fewest(turn: float) -> int:
     return _GROUPS if turn > 0.1 else 2 * _GROUPS
 
 
-def _verdict(times: tuple[list[float], list[float]]) -> Verdict:
+def verdict_of(times: tuple[list[float], list[float]]) -> Verdict:
+    """Judge two ways by the seconds of their turns, equally many of each."""
     groups = [(min(times[0][g::_GROUPS]), min(times[1][g::_GROUPS])) for g in range(min(_GROUPS, len(times[0])))]
     ratios = [second / first for first, second in groups]
     middle = median(ratios)
