@@ -91,7 +91,7 @@ def sparsify(
         SecateurError: a model that is sparsified already, or in which two parameters share memory, or one that does
             not run on `example_inputs`.
 
-    >>> from secateur.sparse import BreakEven
+    >>> from secateur.sparse import BreakEven, report_of
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
     >>> masks = Masks({"0.weight": torch.eye(64) > 0})
     >>> example = Machine("example", onednn=False, break_evens=(BreakEven(size=64, batch=128, density=0.3),))
