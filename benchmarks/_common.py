@@ -35,6 +35,15 @@ def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
     return step
 
 
+def settle(*calls: Callable[[], object], seconds: float = 0.5) -> None:
+    """Call each for a while: small calls find out by themselves how many threads are best, within 400 of them."""
+    for call in calls:
+        begin, done = time.perf_counter(), 0
+        while done < 4 or (done < 400 and time.perf_counter() - begin < seconds):
+            call()
+            done += 1
+
+
 def through_onednn(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.Linear:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from _common import grown_digits, head, loop, milliseconds, options, say_where, sgd, through_onednn, write
+from _common import grown_digits, head, loop, milliseconds, options, say_where, settle, sgd, through_onednn, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -161,8 +161,10 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
         everything = Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
         dense_step = compile_step(unpruned, everything, cross_entropy, sgd(unpruned))
         training[UNPRUNED] = lambda: dense_step(x, y)
+    settle(*training.values())
     trained = interleaved(training, seconds=seconds, sample=TURN)
     with torch.no_grad():
+        settle(*inference.values())
         inferred = interleaved(inference, seconds=seconds / 2, sample=TURN)
     numbers = sum(p.numel() for p in fast.parameters()) / sum(p.numel() for p in base.parameters())
     kept = [layer.kept for layer in masks.layers()]

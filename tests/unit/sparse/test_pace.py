@@ -71,16 +71,23 @@ def test_in_doubt_it_is_all_threads() -> None:
     assert pace.settled and pace.threads == 2 and len(asked) > 300  # it looked for long
 
 
-def test_long_calls_are_not_tried_for_long() -> None:
+def test_long_calls_are_not_tried_with_fewer_threads() -> None:
     pace = Pace(2)
     asked = run(pace, lambda threads, _: 0.1 * threads)
-    assert pace.settled and pace.threads == 2 and len(asked) <= 16
+    assert pace.settled and asked == [2] * 4
+
+
+@pytest.mark.parametrize(("half", "best"), [(1.5, 2), (0.6, 1)])
+def test_what_is_clear_is_decided_at_once(half: float, best: int) -> None:
+    pace = Pace(2)
+    asked = run(pace, lambda threads, _: 1e-4 * (half if threads == 1 else 1))
+    assert pace.settled and pace.threads == best and len(asked) == 24
 
 
 def test_first_calls_do_not_count() -> None:
-    """Neither the first turn of all, nor the first call after a change: there the caches hold what the other left."""
+    """The first turn only tells how long calls are, and after a change the caches hold what the other has left."""
     pace = Pace(2)
-    run(pace, lambda threads, call: 1.0 if call <= 8 or call % 4 == 1 else 1e-4 * threads)
+    run(pace, lambda threads, call: 1.0 if call in (6, 7, 8) or call % 4 == 1 else 1e-4 * threads)
     assert pace.threads == 1
 
 

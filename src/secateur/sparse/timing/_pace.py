@@ -11,6 +11,7 @@ from secateur.sparse.timing._decide import verdict_of
 
 _BLOCK = 4  # calls in a row with one number of threads; the first finds the caches as the other number left them
 _FEWEST, _MOST = 8, 40  # turns of two blocks; the verdict needs four groups of them
+_AT_ONCE, _CLEAR = 2, 1.3  # turns after which it is decided if each block of one took that many times as long
 _LONG = 0.005  # seconds of a call: threads meet some dozens of times in it, for microseconds each
 _KINDS = 16  # of calls that are remembered
 
@@ -23,7 +24,8 @@ class Pace:
     """The number of threads for calls of one kind, which must compute the same bits with any.
 
     The calls alternate between `threads` and half as many, in blocks A B, B A, …, until it is certain which are
-    faster (`Verdict.certain`). If half as many are, a quarter is tried next; in doubt it is the larger number.
+    faster (`Verdict.certain`). If half as many are, a quarter is tried next; in doubt it is the larger number. Long
+    calls are not tried with fewer: after the first block they keep all threads.
 
     >>> pace = Pace(1)
     >>> pace.settled, pace.threads
@@ -52,11 +54,14 @@ class Pace:
             return  # another Python thread's call has settled it meanwhile
         self._calls += 1
         turn, within = divmod(self._calls - 1, 2 * _BLOCK)
-        if within % _BLOCK and turn:  # the first turn only warms up
+        if within % _BLOCK:
             self._block.append(seconds)
-        if within % _BLOCK == _BLOCK - 1 and self._block:
-            self._times[threads != self.threads].append(min(self._block))
-            self._block = []
+        if within % _BLOCK == _BLOCK - 1:
+            best, self._block = min(self._block, default=0.0), []
+            if turn:  # the first one only warms up, and tells how long calls are
+                self._times[threads != self.threads].append(best)
+            elif within < _BLOCK and best > _LONG:
+                self.settled = True
         if turn and within == 2 * _BLOCK - 1:
             self._judge()
 
@@ -64,16 +69,21 @@ class Pace:
         full, half = self._times
         if not full or len(full) != len(half):
             self._begin()  # two Python threads at once: their blocks are mixed up
-        elif min(full) > _LONG:
+        elif len(full) >= _AT_ONCE and min(half) > _CLEAR * max(full):
             self.settled = True
+        elif len(full) >= _AT_ONCE and min(full) > _CLEAR * max(half):
+            self._halve()
         elif len(full) >= _FEWEST:
             verdict = verdict_of(self._times)
             if verdict.second_is_faster:
-                self.threads //= 2
-                self.settled = self.threads < 2
-                self._begin()
+                self._halve()
             elif verdict.certain or len(full) >= _MOST:
                 self.settled = True
+
+    def _halve(self) -> None:
+        self.threads //= 2
+        self.settled = self.threads < 2
+        self._begin()
 
 
 class Paces:
