@@ -23,13 +23,15 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
 
-def loop(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """An ordinary training step."""
+def loop(model: nn.Module, x: Tensor, y: Tensor, *, cast: bool = False) -> Callable[[], None]:
+    """An ordinary training step, under bfloat16 autocast if `cast`."""
     optimizer = sgd(model)
 
     def step() -> None:
         optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = cross_entropy(model(x), y)
+        loss.backward()
         optimizer.step()
 
     return step

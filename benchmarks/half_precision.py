@@ -29,6 +29,7 @@ from secateur.sparse.timing import interleaved
 SHAPES = ((768, 3072), (3072, 768), (4096, 4096))  # inputs, outputs
 BATCHES = (1, 8, 128, 1024)
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
+TURN = 0.02  # seconds of one way's turn, with its own data in the caches as in a loop of its own
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -115,7 +116,7 @@ def main() -> None:
     for inputs, outputs in shapes:
         for batch in BATCHES:
             layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
-            found = interleaved(calls_for(layer, x), seconds=seconds)
+            found = interleaved(calls_for(layer, x), seconds=seconds, sample=TURN)
             report[f"{inputs} → {outputs}, {batch}"] = found
             print("\n".join(rows_of(found, f"{inputs} → {outputs}", batch)), flush=True)
     if args.json:

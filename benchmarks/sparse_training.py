@@ -3,10 +3,10 @@
     python benchmarks/sparse_training.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
 
 For each network and density, in one run and interleaved: stock torch eager, the best dense found (oneDNN linear;
-with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, the fused step, the same with
-nothing pruned (which shows what is owed to fusing), and peers that are installed (SparseProp, torch CSR, scipy). Masks
-are SNIP's, from one batch of MNIST where it is found, else of the handwritten digits of scikit-learn. Figures are
-medians; ratios are formed inside the run only.
+with --compile also torch.compile), dense bfloat16 (training by autocast, inference with bfloat16 weights), `sparsify`
+in an ordinary loop with torch.optim, the fused step, the same with nothing pruned (which shows what is owed to fusing),
+and peers that are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is
+found, else of the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DENSITIES = (0.10, 0.05, 0.02, 0.01)
 # the caches: a turn must be long against that, for a training loop runs one way of computing only.
 TURN = 0.03
 DENSE = ("stock", "oneDNN", "torch.compile")
+HALF = "autocast"
 UNPRUNED = "fused, nothing pruned"
 
 
@@ -70,12 +71,12 @@ class Result:
     training_flops: float  # of the surviving weights in one step
 
     def ratio(self, kind: str, name: str) -> str:
-        """Format the speed-up over stock and over the best dense."""
+        """Format the speed-up over stock, over the best dense in float32, and over autocast to bfloat16."""
         times = self.training if kind == "training" else self.inference
         if name not in times:
             return "–"
         best = min(times[d] for d in DENSE if d in times)
-        return f"{times['stock'] / times[name]:.1f} / {best / times[name]:.1f}"
+        return " / ".join(f"{dense / times[name]:.1f}" for dense in (times["stock"], best, times[HALF]))
 
 
 def images(count: int) -> tuple[Tensor, Tensor, str]:
@@ -144,15 +145,18 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
     dense = {"stock": net.build(), "oneDNN": through_onednn(net.build())}
     if compiled:
         dense["torch.compile"] = torch.compile(net.build())  # type: ignore[assignment]
-    fast = sparsify(base, masks, example_inputs=x)
+    fast, half, rounded = sparsify(base, masks, example_inputs=x), net.build(), net.build().bfloat16()
     peer = sparseprop_model(copy.deepcopy(base))
-    training = {name: loop(model, x, y) for name, model in dense.items()} | {"module": loop(fast, x, y)}
+    training = {name: loop(model, x, y) for name, model in dense.items()} | {
+        "module": loop(fast, x, y),
+        HALF: loop(half, x, y, cast=True),
+    }
     if peer is not None:
         training["SparseProp"] = loop(peer, x, y)
     inference: dict[str, Callable[[], object]] = {n: (lambda m=m: m(x)) for n, m in (dense | {"module": fast}).items()}
     if peer is not None:
         inference["SparseProp"] = lambda: peer(x)
-    inference |= csr_inference(base, x)
+    inference |= csr_inference(base, x) | {HALF: lambda: rounded(x.bfloat16())}
     if door.native is not None:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
@@ -186,7 +190,7 @@ def table(results: list[Result]) -> str:
         ("{0}, batch {1}, inference, torch CSR", "inference", "torch CSR"),
         ("{0}, batch {1}, inference, scipy CSR", "inference", "scipy CSR"),
     ]
-    lines = head("speed-up over stock / over best dense", densities)
+    lines = head("speed-up over stock / best dense float32 / bfloat16", densities)
     for net in dict.fromkeys((r.net, r.batch) for r in results):
         own = {r.density: r for r in results if r.net == net[0]}
         for label, kind, name in rows:

@@ -70,7 +70,7 @@ struct Kernels {
   void (*round)(const uint32_t* masks, const int32_t* starts, const float* values, uint16_t* packed);
 };
 
-// Factors as float32. The functions at the end serve the other sets as well.
+// Factors as float32; what a set does not have of its own it has from here.
 // float_kernel.cpp is compiled once for each set of base/isa.h; these only where the compiler knows the instructions.
 #if defined(SECATEUR_HAVE_AVX512_BF16)
 Kernels with_pairs(Kernels base);  // vdpbf16ps

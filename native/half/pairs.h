@@ -30,6 +30,13 @@ inline __m512i interleaved(__m256i a, __m256i b) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
 }
 
+// The same, of float32 numbers that are rounded.
+inline __m512i rounded_pairs(__m512 a, __m512 b) {
+  alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_load_si512(order), (__m512i)_mm512_cvtne2ps_pbh(b, a));
+}
+
 // Row `row` of a corner: its columns, rounded. The instruction takes float32 below 1.2e-38 for zero.
 inline __m512i row_of(const Corner& c, int row) {
   if (row >= c.rows) return _mm512_setzero_si512();
@@ -40,16 +47,17 @@ inline __m512i row_of(const Corner& c, int row) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-// Sixteen columns of one row, rounded.
-inline __m256i half_row(const Corner& c, int row, int column) {
-  const __mmask16 lanes = row < c.rows ? lanes16(c.columns - column) : __mmask16(0);
-  if (c.bf16) return _mm256_maskz_loadu_epi16(lanes, static_cast<const uint16_t*>(c.at) + row * c.stride + column);
-  return (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, static_cast<const float*>(c.at) + row * c.stride + column));
-}
-
-// Rows 2q and 2q + 1 as pairs, for sixteen columns.
+// Rows 2q and 2q + 1 as pairs, for sixteen columns, rounded.
 inline __m512i rows_of(const Corner& c, int q, int column) {
-  return interleaved(half_row(c, 2 * q, column), half_row(c, 2 * q + 1, column));
+  const __mmask16 own = lanes16(c.columns - column);
+  const __mmask16 even = 2 * q < c.rows ? own : __mmask16(0), odd = 2 * q + 1 < c.rows ? own : __mmask16(0);
+  const int64_t at = 2 * q * c.stride + column;
+  if (c.bf16) {
+    const uint16_t* from = static_cast<const uint16_t*>(c.at) + at;
+    return interleaved(_mm256_maskz_loadu_epi16(even, from), _mm256_maskz_loadu_epi16(odd, from + c.stride));
+  }
+  const float* from = static_cast<const float*>(c.at) + at;
+  return rounded_pairs(_mm512_maskz_loadu_ps(even, from), _mm512_maskz_loadu_ps(odd, from + c.stride));
 }
 
 // 16 × 16 transpose of 32-bit elements.

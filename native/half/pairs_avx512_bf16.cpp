@@ -54,10 +54,10 @@ void weights_right(const uint32_t* masks, const uint16_t* values, void* block) {
     values += __builtin_popcount(masks[0]);
     const __m512i odd = expand_row(masks[1], values);
     values += __builtin_popcount(masks[1]);
-    const __m512i low = interleaved(_mm512_castsi512_si256(even), _mm512_castsi512_si256(odd));
-    const __m512i high = interleaved(_mm512_extracti64x4_epi64(even, 1), _mm512_extracti64x4_epi64(odd, 1));
-    store_line(block, q, low);
-    store_line(block, 16 + q, high);
+    // Unpacked within 128 bits, then those put in order: low and high hold columns 0–3, 8–11, … and 4–7, 12–15, …
+    const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
+    store_line(block, q, _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high));
+    store_line(block, 16 + q, _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high));
   }
 }
 
@@ -138,6 +138,62 @@ void panel(const uint32_t* masks, const uint16_t* values, const int32_t* first, 
   half_panel(masks, values, first, count, at, true, sums + 16);
 }
 
+// --- results -------------------------------------------------------------------------------------------------------
+
+void write_line(const Target& to, int row, __m512i line) {
+  _mm512_mask_storeu_epi16(static_cast<uint16_t*>(to.at) + row * to.stride, lanes32(to.columns), line);
+}
+
+void write_floats(const Target& to, int row, int column, __m512 v) {
+  _mm512_mask_storeu_ps(static_cast<float*>(to.at) + row * to.stride + column, lanes16(to.columns - column), v);
+}
+
+void write(const float* sums, const Target& to) {
+  for (int row = 0; row < to.rows; ++row, sums += kSide) {
+    const __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + 16);
+    if (to.bf16) {
+      write_line(to, row, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    } else {
+      write_floats(to, row, 0, low), write_floats(to, row, 16, high);
+    }
+  }
+}
+
+// Row `row` of the sums with its bias, sixteen columns of it.
+inline __m512 biased(const float* sums, const float* bias, int row, int rows, int column) {
+  const __m512 v = _mm512_loadu_ps(sums + row * kSide + column);
+  return bias && row < rows ? _mm512_add_ps(v, _mm512_set1_ps(bias[row])) : v;
+}
+
+// Two rows become pairs of bfloat16 before they are turned, for half as many shuffles.
+void write_turned_bf16(const float* sums, const float* bias, const Target& to, int half) {
+  __m512i v[16];
+  for (int q = 0; q < 16; ++q) {
+    const __m512 even = biased(sums, bias, 2 * q, to.columns, 16 * half);
+    v[q] = rounded_pairs(even, biased(sums, bias, 2 * q + 1, to.columns, 16 * half));
+  }
+  transpose_pairs(v);
+  for (int i = 0; i < 16 && half * 16 + i < to.rows; ++i) write_line(to, half * 16 + i, v[i]);
+}
+
+void write_turned_floats(const float* sums, const float* bias, const Target& to, int half, int column) {
+  __m512i v[16];
+  for (int r = 0; r < 16; ++r) v[r] = _mm512_castps_si512(biased(sums, bias, column + r, to.columns, 16 * half));
+  transpose_pairs(v);
+  for (int i = 0; i < 16 && half * 16 + i < to.rows; ++i)
+    write_floats(to, half * 16 + i, column, _mm512_castsi512_ps(v[i]));
+}
+
+void write_turned(const float* sums, const float* bias, const Target& to) {
+  for (int half = 0; half < 2 && half * 16 < to.rows; ++half) {
+    if (to.bf16) {
+      write_turned_bf16(sums, bias, to, half);
+    } else {
+      for (int column = 0; column < to.columns; column += 16) write_turned_floats(sums, bias, to, half, column);
+    }
+  }
+}
+
 // --- rounding ------------------------------------------------------------------------------------------------------
 
 void round(const uint32_t* masks, const int32_t* starts, const float* values, uint16_t* packed) {
@@ -161,6 +217,7 @@ Kernels with_pairs(Kernels base) {
   set.weights_left = weights_left, set.weights_right = weights_right;
   set.multiply = multiply;
   set.line = line, set.panel = panel;
+  set.write = write, set.write_turned = write_turned;
   set.round = round;
   return set;
 }
