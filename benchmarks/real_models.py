@@ -4,11 +4,11 @@
     python benchmarks/real_models.py [--models sentences pitch voice] [--threads N] [--seconds S]
 
 In an environment of their own: none of them is needed for anything else, and what is missing is skipped. Sentences: a
-BERT of 22.7 M weights embeds 256 lines of Tiny Shakespeare (found as the library finds data sets). Pitch: CREPE, 22.2 M,
-on 64 windows of tones. Voice: an LSTM of 1.4 M on 32 × 160 frames. Weights are cut layer by layer to the same density
-(pitch: by one ranking) without retraining; the cosine is that between the outputs of the cut model and of the whole one.
-`sparsify` is given `example_inputs`; dense, dense under bfloat16 autocast, sparsified, and sparsified under autocast are
-interleaved.
+BERT of 22.7 M weights embeds 256 lines of Tiny Shakespeare (found as the library finds data sets). Pitch: CREPE, 22.2
+M, on 64 windows of tones. Voice: an LSTM of 1.4 M on 32 × 160 frames. Weights are cut layer by layer to the same
+density (pitch: by one ranking) without retraining; the cosine is that between the outputs of the cut model and of the
+whole one. `sparsify` is given `example_inputs`; dense, dense under bfloat16 autocast, sparsified, and sparsified
+under autocast are interleaved.
 """
 
 from __future__ import annotations
