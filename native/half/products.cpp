@@ -7,6 +7,7 @@
 
 #include <numeric>
 
+#include "base/caches.h"
 #include "base/room.h"
 #include "half/sets.h"
 #include "half/tasks.h"
@@ -16,10 +17,15 @@ namespace {
 
 constexpr int64_t kStepBytes = 16 << 10;  // of expanded weights: with more, the samples push them out of 32 KiB
 constexpr int kMostStep = 8;
-// Tiles of samples × panels. Few tiles and many panels spare the second-level cache; the weights' gradient expands
-// nothing.
-constexpr Tasks::Size kWeightTask = {8, 16}, kGradientTask = {8, 16};
-constexpr int64_t kSums = 128;  // blocks of sums of either
+constexpr int64_t kMostRows = 8, kMostColumns = 16;
+constexpr int64_t kSums = kMostRows * kMostColumns;  // blocks of sums
+
+// Blocks of one task's result: sums that take a quarter of a second-level cache of 2 MiB, half of a smaller one. Few
+// rows and many columns spare that cache most.
+Tasks::Size task_size() {
+  const int64_t fitting = second_level_bytes() / 2 / (kMostRows * kBlock * 4);
+  return {kMostRows, std::clamp<int64_t>(fitting, 4, kMostColumns)};
+}
 
 constexpr int32_t kInOrder[kMostStep] = {0, 1, 2, 3, 4, 5, 6, 7};
 
@@ -116,7 +122,7 @@ struct WeightProduct {
   void run(int threads) const {
     char* samples = room(Scratch::activations, tiles() * steps() * bytes());
     threads = threads_worth(threads, tiles() * layer.blocks());
-    const Tasks tasks(tiles(), panels(), kWeightTask, threads);
+    const Tasks tasks(tiles(), panels(), task_size(), threads);
     Queue packs(tiles()), products(tasks.count());
     Barrier barrier;
     run_team(threads, [&](int, int team) {
@@ -198,7 +204,7 @@ struct WeightGradient {
     char* left = room(Scratch::gradients, panels * steps() * bytes());
     char* right = room(Scratch::activations, tiles * steps() * bytes());
     threads = threads_worth(threads, steps() * layer.blocks());
-    const Tasks tasks(panels, tiles, kGradientTask, threads);
+    const Tasks tasks(panels, tiles, task_size(), threads);
     Queue packs(panels + tiles), products(tasks.count());
     Barrier barrier;
     run_team(threads, [&](int, int team) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/caches.h"
+
 namespace secateur {
 namespace {
 
@@ -10,7 +12,7 @@ constexpr int kMostAccumulators = 16;
 // A block computes all of its places about twice as fast as single rows compute those that are kept.
 constexpr double kWorthwhile = 0.5;
 // Inputs and gradients that one sweep over the weights may touch in the second-level cache.
-constexpr int64_t kCacheBytes = 500 * 1024;
+int64_t swept_bytes() { return second_level_bytes() / 2; }
 constexpr int64_t kChunkBytes = 32 * 1024, kRowBytes = 256 * 1024;
 constexpr int64_t kTapsOfChunk = 20, kTapsOfSlab = 8;
 
@@ -235,7 +237,7 @@ void ConvRows::gradient(const ConvKernels& kernels, const Planes& x, const Plane
   std::fill(scratch + place_of(blocks.begin), scratch + place_of(blocks.end), 0.0f);
   for (int64_t u = units.begin; u < units.end; ++u)
     std::fill(out + starts[size_t(singles_[size_t(u)].first)], out + starts[size_t(singles_[size_t(u)].last)], 0.0f);
-  const auto fitting = [&](int64_t bytes) { return int32_t(std::clamp<int64_t>(kCacheBytes / bytes, 1, sweep.height)); };
+  const auto fitting = [&](int64_t bytes) { return int32_t(std::clamp<int64_t>(swept_bytes() / bytes, 1, sweep.height)); };
   const auto piece_at = [&](int32_t t, int32_t y0, int32_t rows, const std::vector<int32_t>& of) {
     return ConvGradient{of.data(), x.at + t * x.tile + y0 * sweep.x_row, nullptr,
                         std::min(tiles_at_once, sweep.tiles - t), std::min(rows, sweep.height - y0), sweep.width,

@@ -1,15 +1,16 @@
 #include "layers/sparse_layer.h"
 
+#include "base/caches.h"
+
 namespace secateur {
 namespace {
 
-// What one sweep touches should stay in the second-level cache, which is 1 MB or more on current servers.
-constexpr int64_t kCacheBytes = 700 * 1024;
 // Tiles whose products are summed before the weights' gradients are stored.
 constexpr int32_t kGradientTiles = 8;
 
 int32_t tiles_per_pass(int32_t alive) {
-  const int64_t fitting = kCacheBytes / (64 * std::max<int64_t>(alive, 1));
+  // What one sweep touches should stay in the second-level cache, of which others have a share.
+  const int64_t fitting = second_level_bytes() * 7 / 10 / (64 * std::max<int64_t>(alive, 1));
   return int32_t(std::clamp<int64_t>(fitting, 2, 4));
 }
 

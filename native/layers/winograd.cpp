@@ -2,14 +2,16 @@
 
 #include <algorithm>
 
+#include "base/caches.h"
 #include "base/room.h"
 #include "layers/conv_layer.h"
 
 namespace secateur {
 namespace {
 
-// What the transformed inputs and outputs of one go may take of the second-level cache.
-constexpr int64_t kCacheBytes = 1600 * 1024;
+// What the transformed inputs and outputs of one go may take: more than the second-level cache, for their points are
+// read one after the other.
+int64_t transformed_bytes() { return second_level_bytes() * 8 / 5; }
 constexpr int64_t kSumBytes = 1600 * 1024;
 // Measured, in multiply-adds of a dense product of matrices: what a kept weight takes on its own, at each place; what
 // the transforms of a channel take at each point and unit; and those of a weight at each point, for two tiles.
@@ -94,7 +96,7 @@ void Winograd::Direction::convolve(const float* own, const float* bias, bool rel
   const WinogradKernels& kernels = SECATEUR_TABLE(winograd_kernels);
   const float* weights = own + 9 * plane();
   const Range mine = share(int64_t(tiles) * patches(height) * patches(width), index, parts, 2);
-  const int64_t most = std::clamp<int64_t>(kCacheBytes / (kPoints * (inputs + outputs) * 64) / 2 * 2, 2, 8);
+  const int64_t most = std::clamp<int64_t>(transformed_bytes() / (kPoints * (inputs + outputs) * 64) / 2 * 2, 2, 8);
   const int64_t in_stride = apart(inputs * most * 16), out_stride = apart(outputs * most * 16);
   float* v = room(kPoints * (in_stride + out_stride));
   float* m = v + kPoints * in_stride;
