@@ -4,12 +4,12 @@
         [--masks magnitude] [--blocks bert gpt2] [--densities 0.5 0.1] [--modes inference]
 
 Blocks of BERT-base and GPT-2 small (768 features, 12 heads, 3072 inside; GPT-2's of `Conv1D`, which keeps its weights
-inputs first) and torch's own `nn.TransformerEncoderLayer` of that size, at 8 × 128 tokens. For each block, density and
-mode, in one run and interleaved: dense float32 (torch, and linear layers through oneDNN), dense bfloat16
-(`torch.autocast`, and `model.bfloat16()`), and `sparsify` with `example_inputs`, in float32 and under
-`torch.autocast`. Training is forward, backward and AdamW in an ordinary loop, without holding the dense model's zeros.
-Figures are medians; ratios are formed inside the run only. On a machine that others use, --threads 1 --own-time counts
-the time that the processor spends on this thread.
+inputs first) and torch's own `nn.TransformerEncoderLayer` of that size, at 8 × 128 tokens. For each block, density
+and mode, in one run and interleaved: dense float32 (torch, and linear layers through oneDNN), dense bfloat16
+(`torch.autocast`, and `model.bfloat16()`), and `sparsify` with `example_inputs`, in float32, under `torch.autocast`,
+and of `model.bfloat16()`. Training is forward, backward and AdamW in an ordinary loop, without holding the dense
+model's zeros. Figures are medians; ratios are formed inside the run only. On a machine that others use, --threads 1
+--own-time counts the time that the processor spends on this thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SAMPLES, TOKENS = 8, 128
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05)
 TURN = 0.03  # seconds of one candidate's turn, as in sparse_training.py
 FLOAT32, BFLOAT16 = ("torch", "oneDNN"), ("autocast", "bfloat16")
-OURS = ("sparsify", "sparsify, autocast")
+OURS = ("sparsify", "sparsify, autocast", "sparsify, bfloat16")
 
 
 # ------------------------------------------------------------------ the blocks
@@ -166,6 +166,7 @@ def measure(block: str, density: float, mode: str, kind: str, seconds: float, cl
     fast = sparsify(base, masks, example_inputs=x)
     with cast():
         faster = sparsify(base, masks, example_inputs=x)
+    half = sparsify(copy.deepcopy(base).bfloat16(), masks, example_inputs=x.bfloat16())
     call = training if mode == "training" else inference
     calls = {
         "torch": call(copy.deepcopy(plain), x, nullcontext),
@@ -174,11 +175,12 @@ def measure(block: str, density: float, mode: str, kind: str, seconds: float, cl
         "bfloat16": call(copy.deepcopy(plain).bfloat16(), x.bfloat16(), nullcontext),
         "sparsify": call(fast, x, nullcontext),
         "sparsify, autocast": call(faster, x, cast),
+        "sparsify, bfloat16": call(half, x.bfloat16(), nullcontext),
     }
     times = interleaved(calls, seconds=seconds, sample=TURN, clock=clock)
     chosen = {
         name: " ".join(line.choice.value.split()[0] for line in report_of(model).layers)
-        for name, model in zip(OURS, (fast, faster), strict=True)
+        for name, model in zip(OURS, (fast, faster, half), strict=True)
     }
     return Result(title, mode, density, times, chosen)
 

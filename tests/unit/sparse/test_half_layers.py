@@ -18,6 +18,7 @@ from secateur.sparse import SparseLinear, densify, report_of, sparsify
 from secateur.sparse.layers import RoundedLinear
 from secateur.sparse.measured import BreakEven, Machine
 from timed_cases import DENSE, SPARSE, Clock, masks_of
+from transformer_cases import Conv1D
 
 pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 ALWAYS = Machine("always sparse", False, (BreakEven(64, 128, 2.0),), convolution=2.0)
@@ -154,6 +155,30 @@ def test_a_model_in_bfloat16() -> None:
     mixed.weight = nn.Parameter(mixed.weight.detach().bfloat16())
     kept = sparsify(mixed, masks_of(mixed), machine=ALWAYS)
     assert type(kept) is nn.Linear and "float32 on cpu; the kernels take bfloat16" in str(report_of(kept))
+
+
+@pytest.mark.parametrize("name", ["attention", "conv1d", "encoder"])
+def test_parts_of_transformers_in_bfloat16(name: str) -> None:
+    torch.manual_seed(0)
+    builds: dict[str, Callable[[], nn.Module]] = {
+        "attention": lambda: nn.MultiheadAttention(64, 4, batch_first=True),
+        "conv1d": lambda: Conv1D(48, 64),
+        "encoder": lambda: nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True),
+    }
+    model = builds[name]().bfloat16()
+    fast, dense = both(model)
+    assert "sparse" in str(report_of(fast)) and all(p.dtype is torch.bfloat16 for p in fast.parameters())
+    x = torch.randn(3, 7, 64).bfloat16()
+    inputs = (x, x, x) if name == "attention" else (x,)
+    ours, theirs = first(fast(*inputs)), first(dense(*inputs))
+    assert ours.dtype is torch.bfloat16
+    torch.testing.assert_close(ours, theirs, rtol=0.03, atol=0.03)
+    back = torch.randn_like(theirs)
+    ours.backward(back), theirs.backward(back)
+    mine, other = _biases(fast), _biases(dense)
+    for a, b in zip(mine, other, strict=True):
+        assert a.grad is not None and b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, rtol=0.05, atol=0.2)
 
 
 def test_second_derivatives_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -33,7 +34,8 @@ def conv1d(path: str, module: nn.Module, situation: Situation) -> Chosen:
     weight = module.get_parameter("weight")
     mask, name = situation.mask(weight), situation.name(path, "weight", weight)
     reason = situation.why_not(module, type(module)) or (None if weight.numel() else "it has no weights")
-    reason = reason or refused_by_kernels(module) or without_gain(mask) or why_no_conv1d(module)
+    reason = reason or refused_by_kernels(module, torch.bfloat16) or without_gain(mask)
+    reason = reason or why_no_conv1d(module)
     if reason is not None or mask is None:
         return None, [LayerReport.of(name, weight, mask, Choice.UNTOUCHED, reason or "")]
     sparse = SparseTransposedLinear.from_conv1d(module, mask)
@@ -77,7 +79,8 @@ def _why_no_attention(module: nn.MultiheadAttention, situation: Situation) -> st
     for name in ("in_proj_bias", "bias_k", "bias_v"):
         if situation.mask(module._parameters.get(name)) is not None:
             return f"its {name} is masked too"
-    return refused_by_kernels(module) or refused_by_kernels(last)
+    mixed = None if last.weight.dtype is next(iter(_weights(module).values())).dtype else "its weights are of two types"
+    return mixed or refused_by_kernels(module, torch.bfloat16) or refused_by_kernels(last, torch.bfloat16)
 
 
 def _by_break_even(
