@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from secateur._base import door
+from secateur.sparse.calls import addresses
 from secateur.sparse.plans import BLOCK_ROWS, LayerPlan, native_chain, plan_layer
 from secateur.sparse.timing import interleaved, processor
 
@@ -59,15 +60,14 @@ def calls(plan: LayerPlan, x: Tensor, dy: Tensor) -> dict[str, Callable[[], obje
     def forward() -> None:
         assert kept
         chain.forward(
-            [values.data_ptr()], [bias.data_ptr()], x.data_ptr(), columns, samples,
-            work.data_ptr(), y.data_ptr(), rows, 1,
+            addresses(values), addresses(bias), x.data_ptr(), columns, samples, columns, *addresses(work, y), 1,
         )  # fmt: skip
 
     def backward(weights: bool, inputs: bool) -> None:
         chain.backward(
-            [values.data_ptr()], work.data_ptr(), dy.data_ptr(), rows, samples,
-            [dvalues.data_ptr() if weights else 0], [dbias.data_ptr() if weights else 0],
-            dx.data_ptr() if inputs else 0, columns, 1,
+            addresses(values), *addresses(work), dy.data_ptr(), rows, samples, rows,
+            addresses(dvalues if weights else None), addresses(dbias if weights else None),
+            *addresses(dx if inputs else None), False, 1,
         )  # fmt: skip
 
     def whole() -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from secateur._base import door
 from secateur.selection import kept_count, topk_mask
-from secateur.sparse.measured import processor
+from secateur.sparse.timing import processor
 
 DENSITY = 0.05
 TENSORS = 8
