@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from distributed.workers import leave
 from secateur import gather, prunable
 from secateur.measures import KNOWN
 
@@ -44,4 +45,4 @@ def measure(rank: int, folder: str) -> None:
     model, batch = make_model(), make_batches()[rank]
     wanted = [KNOWN[name]() for name in NAMES]
     torch.save(gather(model, [batch], wanted, params=prunable(model)), Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    leave()

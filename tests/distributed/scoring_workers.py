@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from distributed.workers import leave
 from secateur import Masks, methods, prune
 from secateur.axes import Method
 
@@ -53,4 +54,4 @@ def score(rank: int, folder: str) -> None:
             )
             found[f"{name} {'ddp' if wrapped else 'plain'}"] = dict(masks)
     torch.save(found, Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    leave()

@@ -7,6 +7,7 @@ saves what it found: starting processes costs more than training in them.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,20 @@ def _start(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
 
 
+def leave() -> None:
+    """Leave the group of processes.
+
+    Torch 2.13 frees a group with the interpreter's lock held, and waits there for gloo's threads; one that is about to
+    drop the last work waits for that lock, for ever. So they get the time to do so first.
+    """
+    dist.barrier()
+    time.sleep(0.2)  # other threads run
+    dist.destroy_process_group()
+
+
 def _finish(rank: int, folder: str, results: dict[str, Any]) -> None:
     torch.save(results, Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def ddp(rank: int, folder: str) -> None:
