@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from secateur import DerivativeError
 from secateur._base import door
 from secateur.sparse import SparseLinear, densify, report_of, sparsify
+from secateur.sparse.calls import Rounded
 from secateur.sparse.layers import RoundedLinear
 from secateur.sparse.measured import BreakEven, Machine
 from timed_cases import DENSE, SPARSE, Clock, masks_of
@@ -126,6 +127,15 @@ def test_rounded_weights_follow_the_values() -> None:
             fast.values.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward(back)
+
+
+def test_rounded_weights_in_use_are_not_written_over() -> None:
+    fast, _ = both(nn.Linear(64, 32))
+    rounded, values = Rounded(), fast.values.detach()
+    in_use = rounded.of(fast.plan, values)
+    before = in_use.clone()
+    assert not torch.equal(rounded.of(fast.plan, values * 2)[:-32], before[:-32])
+    assert torch.equal(in_use[:-32], before[:-32])
 
 
 def test_copies_and_pickles_leave_rounded_weights_behind() -> None:

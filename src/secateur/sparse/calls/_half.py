@@ -32,11 +32,10 @@ class Rounded:
             if self._made is not None and self._made[0] == key and not values.is_inference():
                 return self._made[1]
             half, size = half_of(plan), plan.kept + _native().half_padding
-            old = None if self._made is None else self._made[1]
-            # In the place of the old ones, which nobody may use any more: autograd refuses a backward pass with values
-            # that were written since, and one whose values merely were others rounds them again.
-            fits = old is not None and old.numel() == size
-            packed = old if fits and old is not None else torch.zeros(size, dtype=torch.bfloat16, device="cpu")
+            # Never over the old ones: another thread may be multiplying by them. Given up first, so that memory which
+            # nobody uses is taken again.
+            self._made = None
+            packed = torch.empty(size, dtype=torch.bfloat16, device="cpu")
             source = half.sorted(values)
             half.layer.round_values(*_place(source), *_place(packed), torch.get_num_threads())
             self._made = (key, packed, values.detach())  # held, so that nothing else comes to lie at its address

@@ -33,7 +33,7 @@ class RowsOf:
         self.layer = SparseLinear(own, torch.empty(0), None, compute_dense=compute_dense)
         self.layer.onednn = onednn
         self.layer.round_anew()
-        self._last: tuple[object, SparseLinear] | None = None
+        self._last: tuple[object, SparseLinear, object] | None = None
 
     def __call__(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply: x [..., columns] → [..., rows], with all values of the weight and its whole bias."""
@@ -44,7 +44,8 @@ class RowsOf:
         known = self._last
         if known is None or known[0] != key:
             with torch.inference_mode(mode=False), torch.no_grad():
-                known = self._last = (key, self._with(values, bias))
+                held = [t.detach() for t in (values, bias) if t is not None]  # nothing else comes to lie there
+                known = self._last = (key, self._with(values, bias), held)
         return known[1](x)
 
     def forget(self) -> None:
