@@ -25,6 +25,7 @@ from secateur._base.errors import (
     ScoreError,
     SecateurError,
     TiedScoresWarning,
+    UnfitError,
 )
 from secateur._catalogue import catalogue
 from secateur.axes import Gate, Method, invert, measured, method, schedule, scope, structure
@@ -61,6 +62,7 @@ __all__ = [
     "SecateurError",
     "Structure",
     "TiedScoresWarning",
+    "UnfitError",
     "catalogue",
     "densify",
     "gather",

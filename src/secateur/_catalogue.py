@@ -14,7 +14,7 @@ from secateur._base.errors import SecateurError, nearest
 from secateur.axes import Method
 
 #: What a factory wants and a table row does not know, filled in to make an example.
-_EXAMPLE = {"density": 0.5, "until": 1000, "end": 1000, "steps": 1000}
+_EXAMPLE = {"density": 0.5, "until": 10_000, "end": 10_000, "steps": 10_000}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find(name: str) -> Entry:
 
 
 def example(factory: Callable[..., Method]) -> Method:
-    """Make a method with its defaults, and a density of ½ and 1,000 steps of training where it asks for them."""
+    """Make a method with its defaults, and a density of ½ and 10,000 steps of training where it asks for them."""
     asked = inspect.signature(factory).parameters.values()
     missing = [parameter.name for parameter in asked if parameter.default is parameter.empty]
     unknown = [name for name in missing if name not in _EXAMPLE]

@@ -21,6 +21,10 @@ class ScoreError(SecateurError):
     """Scores that cannot be ranked: NaN or infinite values, a wrong shape, a missing tensor."""
 
 
+class UnfitError(SecateurError):
+    """A network without what a method works on: convolutions, batch norm."""
+
+
 class LeakError(SecateurError):
     """A weight that its mask says is pruned is not zero."""
 

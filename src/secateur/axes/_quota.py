@@ -1,4 +1,4 @@
-"""How many weights each layer may keep: quotas from shapes alone (ERK, ideal gas), and rounding that adds up."""
+"""How many weights each layer may keep: quotas from shapes alone (ERK, ideal gas, …), and rounding that adds up."""
 
 from __future__ import annotations
 
@@ -82,3 +82,65 @@ def largest_remainder(ideal: Mapping[str, float], size: Mapping[str, int], total
                 counts[name] += step
                 missing -= step
     return counts
+
+
+def uniform_plus_densities(shapes: Shapes, density: float, *, last: float = 0.2) -> dict[str, float]:
+    """The same density everywhere, but the first layer dense and the last at `last` at least; Σ d_l N_l = ρN.
+
+    d is solved from what the first layer (and the last, where d would be below its floor) leave of ρN.
+
+    >>> shapes = {"fc1": torch.Size([4, 5]), "fc2": torch.Size([30, 10]), "fc3": torch.Size([10, 10])}
+    >>> {name: round(d, 4) for name, d in uniform_plus_densities(shapes, 0.12).items()}
+    {'fc1': 1.0, 'fc2': 0.0347, 'fc3': 0.2}
+    """
+    size = {name: shape.numel() for name, shape in shapes.items()}
+    first, final = next(iter(size)), next(reversed(size))
+    if len(size) < 2:
+        return {first: density}
+    found = {first: 1.0}
+    for floor in ({}, {final: last}):
+        fixed = found | floor
+        rest = sum(count for name, count in size.items() if name not in fixed)
+        room = density * sum(size.values()) - sum(part * size[name] for name, part in fixed.items())
+        if room >= (0 if floor else last * rest):
+            return {name: fixed.get(name, room / max(1, rest)) for name in size}
+    least = (size[first] + last * size[final]) / sum(size.values())
+    raise SecateurError(
+        f"uniform_plus keeps {first!r} whole and {last:.0%} of {final!r}, which is {least:.3g} of all weights: more "
+        f"than `density`={density:g}. Ask for a higher density, or for another scope (`erk`, `layerwise`)."
+    )
+
+
+def erdos_renyi_densities(shapes: Shapes, epsilon: float) -> dict[str, float]:
+    """d_l = min(1, ε(n_in + n_out)/(n_in·n_out)), whatever the kernel's size; tensors of one dimension are dense.
+
+    >>> erdos_renyi_densities({"fc": torch.Size([100, 300])}, 20)
+    {'fc': 0.26666666666666666}
+    """
+    return {
+        name: min(1.0, epsilon * (shape[0] + shape[1]) / (shape[0] * shape[1])) if len(shape) > 1 else 1.0
+        for name, shape in shapes.items()
+    }
+
+
+def apportioned(total: int, weights: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
+    """Share `total` out in proportion to `weights`, none above its `room`; what overflows goes to the others.
+
+    Exactly `total` altogether (largest remainders). Where all that have room weigh nothing, they share by their room.
+
+    >>> apportioned(10, {"a": 3.0, "b": 1.0, "c": 1.0}, {"a": 4, "b": 9, "c": 9})
+    {'a': 4, 'b': 3, 'c': 3}
+    """
+    ideal, left, open_ = dict.fromkeys(room, 0.0), float(total), [name for name in room if room[name]]
+    while open_ and left > 0:
+        parts = {name: weights[name] for name in open_}
+        if not sum(parts.values()) > 0:
+            parts = {name: float(room[name]) for name in open_}
+        each = left / sum(parts.values())
+        full = [name for name in open_ if each * parts[name] >= room[name]]
+        ideal |= {name: float(room[name]) if name in full else each * parts[name] for name in open_}
+        left -= sum(room[name] for name in full)
+        open_ = [name for name in open_ if name not in full]
+        if not full:
+            break
+    return largest_remainder(ideal, room, total)

@@ -32,6 +32,10 @@ class Scope:
         rank: applied to each layer's scores before they compete (LAMP's normalisation, say).
         counted: the density says how many stay; False where the scope alone does, and the density may be None.
         budgeted: the density is of costs, not of units.
+        check: (shapes, density) → None, raising where this scope cannot serve a network; asked before anything is
+            pruned, for every density of a schedule.
+        among: shape → whether tensors of it compete at all; the density is of those, the others are kept whole. None:
+            all do.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Scope:
     rank: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
     counted: bool = True
     budgeted: bool = False
+    check: Callable[[Shapes, float], object] | None = field(default=None, repr=False, compare=False)
+    among: Callable[[torch.Size], bool] | None = field(default=None, repr=False)
 
     def __call__(
         self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
@@ -169,6 +175,8 @@ def floored(scope: Scope, *, at_least: int) -> Scope:
         _Floored(scope, at_least),
         rank=scope.rank,
         counted=scope.counted,
+        check=scope.check,
+        among=scope.among,
     )
 
 

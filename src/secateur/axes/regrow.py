@@ -1,22 +1,54 @@
-"""Whether pruned weights may come back: by which score, how many, and with what value."""
+"""Whether pruned weights may come back: by which score, how many, and with what value.
+
+It is made of few choices: which units leave (`fraction`, or a rule such as `below`), how many come to each layer (as
+many as left, or a rule such as `by_survivors`), which (the highest of a score), and how the first ones are chosen.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
+from secateur.axes._exchange import (
+    Adaptive,
+    Anywhere,
+    Below,
+    ByGrowth,
+    BySurvivors,
+    Exchange,
+    Fraction,
+    Leave,
+    Scores,
+    Share,
+    Spared,
+    Weakest,
+    exchanged,
+)
 from secateur.axes._moment import Bits, Moment
+from secateur.axes._scope import Scope
 from secateur.axes._score import Score
-from secateur.selection import topk_mask
 
-#: Optimizer step → the fraction of a layer's units that is exchanged.
-Fraction = Callable[[int], float]
-Scores = Mapping[str, Tensor]
+__all__ = [
+    "Exchange",
+    "Fraction",
+    "Leave",
+    "Regrow",
+    "Share",
+    "adaptive",
+    "anywhere",
+    "below",
+    "by_growth",
+    "by_survivors",
+    "constant",
+    "cosine",
+    "drop_and_grow",
+    "revive",
+    "soft",
+    "spared",
+]
 
 
 @dataclass(frozen=True)
@@ -29,18 +61,26 @@ class Regrow:
         fraction: which part of each layer's living units is exchanged at a step.
         start: the score by which the first units are chosen (RigL and SET start from a random network); None: the
             method's own.
+        quota: who competes in that first choice, where it is not as later on; None: the method's scope.
+        leave: which of the living stay, instead of all but the lowest `fraction` of each layer.
+        share: how many come to each layer; None: as many as left it.
         online: whether it only makes sense while the network trains.
         revives: whether dead units compete with the living in every round, at the value they had before (FORCE).
         just_dropped: whether a unit may be dropped and grown in one step; it then keeps its value.
+        soft: whether what is cut is set to zero and goes on training, until the last milestone cuts for good (SFP).
     """
 
     name: str
     by: Score | None = None
     fraction: Fraction | None = field(default=None)
     start: Score | None = None
+    quota: Scope | None = None
+    leave: Leave | None = None
+    share: Share | None = None
     online: bool = True
     revives: bool = False
     just_dropped: bool = True
+    soft: bool = False
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -48,31 +88,14 @@ class Regrow:
         return tuple(score for score in (self.by, self.start) if score is not None)
 
     def exchange(self, moment: Moment, alive: Bits, scores: Scores, growth: Scores) -> dict[str, Tensor]:
-        """Drop the lowest `scores` of each layer and grow as many of the highest `growth`: counts stay as they are.
+        """Drop the lowest `scores` and grow as many of the highest `growth`: the total stays as it is.
 
         With n_l living units in layer l and f the fraction at this step, k_l = ⌊f·n_l⌋ units go, and k_l come; no
-        more than the layer has room for.
+        more than the layer has room for. With `leave` and `share` these say which go, and how many come where.
         """
-        part = 0.0 if self.fraction is None else self.fraction(moment.step)
-        return {name: self._exchange_one(bits, scores[name], growth[name], part) for name, bits in alive.items()}
-
-    def _exchange_one(self, alive: Tensor, scores: Tensor, growth: Tensor, part: float) -> Tensor:
-        living = int(alive.count_nonzero())
-        moved = min(math.floor(part * living + 1e-9), alive.numel() - living)
-        if moved == 0:
-            return alive.clone()
-        stay = _best(scores, among=alive, count=living - moved)
-        closed = stay if self.just_dropped else alive
-        return stay | _best(growth, among=~closed, count=moved)
-
-
-def _best(scores: Tensor, *, among: Tensor, count: int) -> Tensor:
-    """The `count` highest scores `among` the entries allowed, exactly, ties by lower index."""
-    if count == 0:
-        return torch.zeros_like(among)
-    worst = torch.full((), torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device)
-    chosen = topk_mask({"": torch.where(among, scores, worst)}, count)[""]
-    return chosen & among
+        one = Exchange(moment, alive, scores, growth)
+        leave = self.leave or Weakest(self.fraction or Constant(0.0))
+        return exchanged(one, leave(one), self.share, just_dropped=self.just_dropped)
 
 
 def revive() -> Regrow:
@@ -83,27 +106,68 @@ def revive() -> Regrow:
     return Regrow("revive", online=False, revives=True)
 
 
-def drop_and_grow(by: Score, fraction: Fraction, *, start: Score | None = None, just_dropped: bool = True) -> Regrow:
-    """Exchange a fraction of each layer at every milestone: lowest scores go, the highest of `by` come, from zero.
+def soft() -> Regrow:
+    """Set what is cut to zero and let it train on, to compete again at the next milestone; the last one cuts for good.
+
+    What is zeroed keeps its place in the optimizer and its momentum: it begins anew at zero with the next step.
+    Source: SFP, arXiv 1808.06866, §3.
+    """
+    return Regrow("soft", soft=True)
+
+
+def drop_and_grow(
+    by: Score,
+    fraction: Fraction | None = None,
+    *,
+    start: Score | None = None,
+    quota: Scope | None = None,
+    leave: Leave | None = None,
+    share: Share | None = None,
+    just_dropped: bool = True,
+) -> Regrow:
+    """Exchange units at every milestone: lowest scores go, the highest of `by` come, from zero.
 
     Args:
         by: what the dead are worth, for example the magnitude of their dense gradient, or noise.
         fraction: step → fraction of the living units of each layer; see `cosine` and `constant`.
         start: the score of the first choice; None: the method's own.
+        quota: who competes in the first choice; None: as later on.
+        leave: which stay, instead of all but a fraction: `below`, `adaptive`, `spared`, or your own.
+        share: how many come to each layer: `by_growth`, `by_survivors`, `anywhere`; None: as many as left it.
         just_dropped: whether what has just been dropped may grow again.
     """
-    return Regrow("drop_and_grow", by=by, fraction=fraction, start=start, just_dropped=just_dropped)
+    if (fraction is None) == (leave is None):
+        raise SecateurError(
+            f"drop_and_grow needs `fraction` or `leave`, and not both, got fraction={fraction} and leave={leave}. "
+            "`fraction` is the short way to say that the weakest of each layer leave."
+        )
+    return Regrow(
+        "drop_and_grow",
+        by=by,
+        fraction=fraction,
+        start=start,
+        quota=quota,
+        leave=leave,
+        share=share,
+        just_dropped=just_dropped,
+    )
+
+
+# --- how much leaves ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """f(t) = α/2 · (1 + cos(π t/T)) for t < T, then 0."""
+    """f(t) = α' + (α − α')/2 · (1 + cos(π (t − t₀)/(T − t₀))) for t < T, then α'."""
 
     start: float
     until: int
+    begin: int = 0
+    end: float = 0.0
 
     def __call__(self, step: int) -> float:
-        return self.start / 2 * (1 + math.cos(math.pi * min(step, self.until) / self.until))
+        progress = (min(max(step, self.begin), self.until) - self.begin) / (self.until - self.begin)
+        return self.end + (self.start - self.end) / 2 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass(frozen=True)
@@ -116,18 +180,25 @@ class Constant:
         return self.value
 
 
-def cosine(start: float, *, until: int) -> Cosine:
-    """Exchange α = `start` of each layer at first and nothing from step T = `until` on: α/2·(1 + cos(π t/T)).
+def cosine(start: float, *, until: int, begin: int = 0, end: float = 0.0) -> Cosine:
+    """Exchange α = `start` of each layer at t₀ (`begin`), less and less, and α' = `end` at T = `until`.
 
-    Source: RigL, arXiv 1911.11134, §3, item (2).
+    f(t) = α' + (α − α')/2·(1 + cos(π (t − t₀)/(T − t₀))): the clock runs on t − t₀, not on t.
+    Source: RigL, arXiv 1911.11134, §3, item (2), with α' = 0; ITOP, SNFS and GraNet end at 0.005.
 
     >>> round(cosine(0.3, until=100)(50), 3)
     0.15
     """
     _check_fraction(start)
+    _check_fraction(end)
     if until < 1:
         raise SecateurError(f"`until` must be at least 1 step, got {until}.")
-    return Cosine(start, until)
+    if not 0 <= begin < until:
+        raise SecateurError(
+            f"`begin` must be before `until`, got begin={begin} and until={until}: the exchanges would end before they "
+            "begin."
+        )
+    return Cosine(start, until, begin, end)
 
 
 def constant(fraction: float) -> Constant:
@@ -139,3 +210,60 @@ def constant(fraction: float) -> Constant:
 def _check_fraction(fraction: float) -> None:
     if not 0 <= fraction < 1:
         raise SecateurError(f"`fraction` must be in [0, 1), got {fraction}: the part of a layer's weights to exchange.")
+
+
+def spared(fraction: Fraction) -> Leave:
+    """Let the weakest fraction of each layer go, but of a nearly dense layer that is about to grow only a little.
+
+    A layer with a sparsity below 20 % whose mean growth score is above the layers' average loses no larger part than
+    its sparsity. Source: the code of SNFS, arXiv 1907.04840.
+    """
+    return Spared(fraction)
+
+
+def below(value: float) -> Leave:
+    """Let every unit go that scores less than `value`, in whatever layer (Deep-R: at zero, where a sign flips)."""
+    return Below(value)
+
+
+def adaptive(fraction: float, *, start: float = 1e-3, tolerance: float = 0.1) -> Leave:
+    """Let every unit go that scores less than one threshold H, which follows how many that are.
+
+    If more than (1 + δ)·f of all living units went, H is halved for the next time; if fewer than (1 − δ)·f, doubled.
+    Every layer keeps its best one. H is in the `Pruner`'s state.
+
+    Args:
+        fraction: f, the part of all living units that should go each time.
+        start: the first H.
+        tolerance: δ.
+
+    Source: DSR, arXiv 1902.05967, Algorithm 1.
+    """
+    _check_fraction(fraction)
+    if not (start > 0 and 0 <= tolerance < 1):
+        raise SecateurError(f"adaptive needs start > 0 and 0 <= tolerance < 1, got start={start}, {tolerance=}.")
+    return Adaptive(fraction, start, tolerance)
+
+
+# --- how much comes -----------------------------------------------------------------------------------------------
+
+
+def by_growth(*, fill: float = 0.99) -> Share:
+    """Let units come to each layer in proportion to the mean growth score of its living units.
+
+    No layer gets more than `fill` of its free places; what does not fit goes to the others.
+    Source: SNFS, arXiv 1907.04840, §3.
+    """
+    if not 0 < fill <= 1:
+        raise SecateurError(f"`fill` must be in (0, 1], got {fill}: the part of a layer's free places to be taken.")
+    return ByGrowth(fill)
+
+
+def by_survivors() -> Share:
+    """Let units come to each layer in proportion to how many stayed there (DSR, arXiv 1902.05967, Algorithm 1)."""
+    return BySurvivors()
+
+
+def anywhere() -> Share:
+    """Let units come wherever the growth score is highest, in one ranking over all layers."""
+    return Anywhere()

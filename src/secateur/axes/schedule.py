@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from secateur._base.errors import SecateurError
@@ -159,16 +159,66 @@ def geometric(density: float, *, halvings: int = 5, begin: int = 0, every: int =
 
 
 def steady(density: float | None, *, every: int, until: int, begin: int = 0) -> Schedule:
-    """Ask for the same density again and again: the clock of dynamic sparse training (drop and regrow).
+    """Ask for the same density again and again.
 
-    Milestones at begin, begin + every, … < `until` (RigL: every=100, until=¾ of training, arXiv 1911.11134, §3).
-    With `density` None the scope decides each time how many stay.
+    Milestones at begin, begin + every, … < `until`. With `density` None the scope decides each time how many stay.
     """
     _check(density)
     if every < 1 or until <= begin:
         raise SecateurError(f"steady needs every >= 1 and until > begin, got every={every}, until={until}.")
     points = (Milestone(step, density) for step in range(begin, until, every))
     return Schedule(f"steady({_text(density)})", tuple(points))
+
+
+def exchanges(density: float | None, *, every: int, until: int, begin: int = 0) -> Schedule:
+    """The clock of dynamic sparse training: choose before the first step, and exchange from step `begin` on.
+
+    Milestones at 0, and at begin, begin + every, … < `until` (RigL: every=100, until=¾ of training, arXiv 1911.11134,
+    §3).
+
+    >>> [step for step, _ in exchanges(0.1, every=10, until=40, begin=15).milestones]
+    [0, 15, 25, 35]
+    """
+    later = steady(density, every=every, until=until, begin=begin)
+    _check_repeats(every, until - begin)
+    return later if begin == 0 else replace(then(once(density), later, gap=0), name=later.name)
+
+
+def repeated(density: float, *, every: int, until: int) -> Schedule:
+    """Prune to one density before the first step, again and again, and for the last time at `until` (SFP).
+
+    >>> [step for step, _ in repeated(0.7, every=10, until=25).milestones]
+    [0, 10, 20, 25]
+    """
+    again = steady(density, every=every, until=until)
+    _check_repeats(every, until)
+    return Schedule(f"repeated({density:g})", (*again.milestones, Milestone(until, density)))
+
+
+def gradual(density: float, *, end: int, until: int, every: int, initial: float = 1.0, begin: int = 0) -> Schedule:
+    """Prune along `cubic` from `begin` to `end`, and go on asking for the last density until `until`.
+
+    From a dense network (`initial` 1) nothing is to be done at `begin`, and that milestone is left out.
+    Source: GraNet, arXiv 2106.10404, eq. 1, which exchanges weights all the while.
+
+    >>> [(step, round(1 - d, 4)) for step, d in gradual(0.1, end=20, until=41, every=10).milestones]
+    [(10, 0.7875), (20, 0.9), (30, 0.9), (40, 0.9)]
+    """
+    if end > until:
+        raise SecateurError(f"`until` must not come before `end`, got end={end} and until={until}.")
+    _check_repeats(every, until - begin)
+    curve = cubic(density, begin=begin, end=end, every=every, initial=initial).milestones
+    first = 1 if initial == 1 else 0
+    later = (Milestone(step, density) for step in range(end + every - (end - begin) % every, until, every))
+    return Schedule(f"gradual({density:g}, {begin}..{end})", (*curve[first:], *later))
+
+
+def _check_repeats(every: int, steps: int) -> None:
+    if every >= steps:
+        raise SecateurError(
+            f"`every` must be shorter than the time it is repeated in, {steps} steps, got every={every}: nothing would "
+            "ever be exchanged. Give a smaller `every`, or a later `until`."
+        )
 
 
 def cyclic(low: float, high: float, *, period: int, cycles: int, begin: int = 0, every: int = 1) -> Schedule:

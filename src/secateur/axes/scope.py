@@ -16,13 +16,15 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError, nearest
 from secateur._base.types import Float
-from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
+from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, sparing, uniform_plus
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
 __all__ = [
     "Scope",
     "above",
+    "convolutions",
+    "erdos_renyi",
     "erk",
     "everywhere",
     "floored",
@@ -34,8 +36,10 @@ __all__ = [
     "per_row",
     "ranked_with",
     "rms",
+    "sparing",
     "std",
     "threshold",
+    "uniform_plus",
 ]
 
 #: Numbers by layer: names or globs. An exact name wins over a glob, an earlier glob over a later one.
@@ -103,46 +107,6 @@ def _layerwise(scores: Scores, shapes: Shapes, density: float) -> Keep:
     if not any(counts.values()):
         kappa(density, max((tensor.numel() for tensor in scores.values()), default=0))
     return best_of_each(scores, counts)
-
-
-def erk(*, power: float = 1.0) -> Scope:
-    """Erdős–Rényi-kernel quotas: d_l ∝ ((n_in + n_out + k_h + k_w)/(n_in·n_out·k_h·k_w))^`power`, total exactly κ.
-
-    Layers whose quota exceeds 1 are kept dense and the rest is solved again. Source: Evci et al., arXiv 1911.11134, §3.
-    """
-    return Scope("erk" if power == 1.0 else f"erk(power={power:g})", _Quota(_Erk(power)))
-
-
-@dataclass(frozen=True)
-class _Erk:
-    power: float
-
-    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
-        return erk_densities(shapes, density, power=self.power)
-
-
-def igq() -> Scope:
-    """Ideal-gas quotas: d_l = 1/(F·N_l + 1) with F ≥ 0 such that Σ d_l N_l = κ, total exactly κ.
-
-    Source: Vysogorets & Kempe, arXiv 2107.02306, §4.
-    """
-    return Scope("igq", _Quota(igq_densities))
-
-
-@dataclass(frozen=True)
-class _Quota:
-    """Per-layer pools whose sizes follow a quota and add up to exactly κ."""
-
-    densities: Callable[[Shapes, float], dict[str, float]]
-
-    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
-        # In the order of `shapes`, which is the model's: of equal remainders the first layer's is rounded up.
-        size = {layer: scores[layer].numel() for layer in shapes if layer in scores}
-        keep = kappa(density, sum(size.values()))
-        quota = self.densities({layer: shapes[layer] for layer in size}, density)
-        return best_of_each(
-            scores, largest_remainder({layer: quota[layer] * size[layer] for layer in size}, size, keep)
-        )
 
 
 def given(densities: ByName) -> Scope:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._dns import dns
+from secateur.methods._dsr import dsr
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
+from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
+from secateur.methods._itop import itop
 from secateur.methods._l0 import l0
 from secateur.methods._lamp import lamp
 from secateur.methods._lwc import lwc
@@ -20,18 +23,23 @@ from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._snfs import snfs
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
+from secateur.methods._soft_filters import soft_filters
 from secateur.methods._synflow import synflow
 
 __all__ = [
     "agp",
     "dns",
+    "dsr",
     "erk",
     "force",
+    "granet",
     "grasp",
     "igq",
     "iter_snip",
+    "itop",
     "l0",
     "lamp",
     "lwc",
@@ -40,8 +48,10 @@ __all__ = [
     "random",
     "rigl",
     "set_",
+    "snfs",
     "snip",
     "snip_it",
+    "soft_filters",
     "synflow",
 ]
 

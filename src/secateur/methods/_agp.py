@@ -35,14 +35,15 @@ def agp(
         begin: t₀, the step of the first.
         every: Δt, optimizer steps between two cuts.
         initial: ρ_i, the density before the first cut.
-        scope: who competes; the paper's is each layer for itself.
+        scope: who competes; the paper's is each layer for itself. `scope.uniform_plus()` is that of "The state of
+            sparsity" (arXiv 1902.09574): the first layer whole, a fifth of the last at least, the others alike.
         structure: what is cut as one; single weights by default.
 
     Family: during training.
     Source: Zhu & Gupta, arXiv 1710.01878, eq. 1.
     Deviates: masks are nested (TensorFlow's masked weights keep their values and may return); exactly κ_l weights stay
-    where `>=` at a threshold keeps all ties. The paper leaves the first layer or the embedding dense in places; narrow
-    with `only=`.
+    where `>=` at a threshold keeps all ties. The paper leaves the first layer or the embedding dense in places:
+    `scope.sparing`, or `only=`.
     """
     return method(
         "agp",

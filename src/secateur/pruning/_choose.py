@@ -25,20 +25,22 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
 
     Units compete by the method's score for the density of the moment, among those alive; where the method regrows, a
     part of what stays is then exchanged for what is worth more by the growth's score, or the dead compete as well.
+    A regrowth may have a start of its own: the first choice is then by another score, and maybe in other pools.
     At the `last` moment there is a warning if equal scores leave the choice to the index.
     """
     regrow, structure = method.regrow, method.structure
     untouched = all(all_true(bits) for bits in moment.alive.values())
     start = regrow.start if regrow is not None and untouched else None
+    scope = regrow.quota if start is not None and regrow is not None and regrow.quota else method.scope
     ranking = start or method.score
     if ranking is None:
         raise SecateurError(f"{method.name} has gates and no score: its masks come from the gates.")
-    grows = regrow is not None and regrow.by is not None and not untouched
+    grows = regrow is not None and regrow.by is not None and start is None
     only_reader = not grows and method.repair is None
     scores = unit_scores(ranking, structure, moment, spend=only_reader)
     free = untouched or (regrow is not None and regrow.revives)
     alive = None if free else _living_units(structure, moment, scores)
-    keep = method.scope(scores, moment.shapes, moment.density, alive=alive)
+    keep = scope(scores, moment.shapes, moment.density, alive=alive)
     report_ties(scores, keep, alive, ranking, last=last)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.axes import Method
-from secateur.measures import Evidence, Measure, Needs, Observer, Params, reduced
+from secateur.measures import Evidence, Measure, Memory, Needs, Observer, Params, reduced
 
 
 class Training:
@@ -29,8 +29,8 @@ class Training:
 
     def wants_gradients(self, *, milestone: bool) -> bool:
         """Whether the coming step's dense gradients will be looked at: at a milestone, or at every step."""
-        of_gradients = any(measure.needs is Needs.LABELS for measure in self._measures)
-        return self.remembers or (milestone and of_gradients)
+        of_gradients = [measure for measure in self._measures if measure.needs is Needs.LABELS]
+        return any(measure.online is not Memory.STEP or milestone for measure in of_gradients)
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """Take in one training step."""

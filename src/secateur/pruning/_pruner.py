@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
@@ -26,8 +24,11 @@ from secateur.pruning._refusals import (
     refuse_closure,
     refuse_in_training,
     refuse_other_arguments,
+    refuse_state,
+    refuse_unfit,
     refuse_unscorable,
     report_left_out,
+    warn_if_early,
 )
 
 
@@ -81,6 +82,7 @@ class Pruner:
         self._params = prunable(self._network, only, biases=method.structure.biases)
         refuse_unscorable(self._params)
         refuse_in_training(method, with_batches=batches is not None)
+        refuse_unfit(method, self._network, self._params)
         if only is None:
             report_left_out(self._network, self._params)
         self._batches = reusable(batches)
@@ -90,6 +92,7 @@ class Pruner:
         self._step = 0
         self._training = Training(self._network, method, self._params, generator) if batches is None else None
         self._gates: Gates | None = None
+        self._memory: dict[str, float] = {}
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
         self._hold: Hold = hold(model, Masks(all_alive(self._params)), on_step=self._after_step)
         if self._training is not None:
@@ -113,6 +116,14 @@ class Pruner:
         """How many optimizer steps have been seen."""
         return self._step
 
+    @property
+    def exploration(self) -> float:
+        """R_s: the fraction of all prunable weights that has been alive at some step so far (ITOP, arXiv 2102.02887).
+
+        Of a mask that stays it is the density; it never falls, and a network that began dense has explored all.
+        """
+        return self._explored.density
+
     def adopt(self, optimizer: Optimizer) -> None:
         """Put the gates' parameters into groups of their own in `optimizer`, with the options that the gates name.
 
@@ -134,7 +145,7 @@ class Pruner:
         Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
         """
         masks = self.masks
-        self._warn_if_early(masks)
+        warn_if_early(self.method, self._step, masks)
         if self._gates is not None:
             report_empty(masks, allow_empty=self._allow_empty)
             masks = self._gates.fold()
@@ -161,6 +172,10 @@ class Pruner:
         """
         evidence = {} if self._training is None else self._training.state_dict()
         state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": evidence}
+        if self._explored != self._hold.masks:
+            state["explored"] = dict(self._explored)
+        if self._memory:
+            state["memory"] = dict(self._memory)
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
         return state
@@ -171,7 +186,7 @@ class Pruner:
         Before or after the model's and the optimizer's own state is loaded: what this Pruner cut when it was made is
         given back, unless the weights have been loaded since.
         """
-        self._check_state(state)
+        refuse_state(state, self._generator)
         masks = Masks(state["masks"])
         masks.check(self._network)
         untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
@@ -180,6 +195,8 @@ class Pruner:
         self._hold.replace(masks, forget=False)
         self._give_back(untouched)
         self._step = int(state["step"])
+        self._explored = Masks(state.get("explored", state["masks"]))
+        self._memory = {name: float(value) for name, value in state.get("memory", {}).items()}
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
         self._ask()
@@ -199,9 +216,10 @@ class Pruner:
         before = {name: p.detach().clone() for name, p in self._params.items()} if self._acts_at(0) else {}
         self._act(0)
         for name, old in before.items():
-            pruned = ~self._hold.masks[name]
+            pruned = ~self._hold.masks[name] | (self._params[name].detach() != old)
             if bool(pruned.any()):
                 self._cut[name] = (self._params[name]._version, pruned, old[pruned])
+        self._explored = self._hold.masks
 
     def _give_back(self, names: Iterable[str]) -> None:
         with torch.no_grad():
@@ -245,12 +263,18 @@ class Pruner:
         report_empty(masks, allow_empty=self._allow_empty)
         if self.method.repair is not None and self.method.repair.always:
             self.method.repair(self._network, masks, moment)
+        if self.method.regrow is not None and self.method.regrow.soft and not last:
+            masks.apply_(self._network)
+            return
         self._hold.replace(masks)
+        if self.method.regrow is not None and step > 0:
+            self._explored = self._explored | masks
 
     def _moment(self, step: int, density: float | None, alive: Mapping[str, Tensor]) -> Moment:
         here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
         turned = layouts(self._network, self._params)
-        return Moment(step, density, self._params, here, generator=self._generator, layouts=turned)
+        memory = self._memory
+        return Moment(step, density, self._params, here, generator=self._generator, layouts=turned, memory=memory)
 
     def _evidence(self, moment: Moment) -> dict[str, dict[str, Tensor]]:
         untouched = all(all_true(bits) for bits in moment.alive.values())
@@ -270,26 +294,3 @@ class Pruner:
     def _for_repair(self) -> dict[str, dict[str, Tensor]]:
         measures = () if self.method.repair is None else self.method.repair.measures
         return self._gathered(measures) if measures else {}
-
-    def _warn_if_early(self, masks: Masks) -> None:
-        last = self.method.schedule.milestones[-1].step
-        if self._step < last:
-            wanted = "" if self.method.density is None else f", not {self.method.density:g}"
-            warnings.warn(
-                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
-                f"{last}: density is {masks.density:.3g}{wanted}.",
-                EarlyFinishWarning,
-                stacklevel=3,
-            )
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator"}:
-            raise SecateurError(
-                "A Pruner's state has the keys 'step' and 'masks', and 'evidence' and 'generator' where it has some, "
-                f"got {sorted(state)}."
-            )
-        if "generator" in state and self._generator is None:
-            raise SecateurError(
-                "This state holds the random state of a generator, and this Pruner has none: pass "
-                "generator=torch.Generator() to the Pruner that continues."
-            )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import nn
 
 from secateur._base.arguments import require_model
-from secateur._base.errors import LeftOutWarning, ScoreError, SecateurError
+from secateur._base.errors import EarlyFinishWarning, LeftOutWarning, ScoreError, SecateurError
 from secateur._base.warn import warn
-from secateur.axes import Method
-from secateur.masks import coverage
+from secateur.axes import Method, Moment
+from secateur.masks import Masks, coverage, layouts
 from secateur.measures import Needs, Params, check_online
 
 _NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
@@ -53,13 +58,50 @@ def refuse_in_training(method: Method, *, with_batches: bool) -> None:
         check_online(measure)
     if method.score is None or method.relax is not None or method.schedule(0) is None:
         return
-    first = method.regrow.start if method.regrow is not None and method.regrow.start is not None else method.score
-    for _, measure in first.measures:
+    start = method.regrow.start if method.regrow is not None else None
+    for _, measure in (pair for score in ((start,) if start else method.scores) for pair in score.measures):
         if measure.needs is not Needs.NOTHING:
             raise ScoreError(
                 f"{method.name} acts at step 0, before the first backward, when there is no {measure.name!r} to act "
                 "on yet. Pass `batches` to the Pruner, or let its schedule begin at step 1 or later."
             )
+
+
+def refuse_unfit(method: Method, network: nn.Module, params: Params) -> None:
+    """Refuse a network, or a density, that the method's scope cannot serve, while nothing has been changed."""
+    if method.scope.check is None:
+        return
+    shapes = Moment(0, None, params, {}, layouts=layouts(network, params)).shapes
+    for density in dict.fromkeys(method.schedule.densities):
+        method.scope.check(shapes, 1.0 if density is None else density)
+
+
+def refuse_state(state: Mapping[str, Any], generator: torch.Generator | None) -> None:
+    """Refuse what is no `state_dict` of a Pruner, and one with a random state for a Pruner that draws nothing."""
+    known = {"step", "masks", "evidence", "explored", "memory", "generator"}
+    if not {"step", "masks"} <= set(state) <= known:
+        raise SecateurError(
+            "A Pruner's state has the keys 'step' and 'masks', and 'evidence', 'explored', 'memory' and 'generator' "
+            f"where it has some, got {sorted(state)}."
+        )
+    if "generator" in state and generator is None:
+        raise SecateurError(
+            "This state holds the random state of a generator, and this Pruner has none: pass "
+            "generator=torch.Generator() to the Pruner that continues."
+        )
+
+
+def warn_if_early(method: Method, step: int, masks: Masks) -> None:
+    """Warn of a Pruner that is finished before its schedule has ended."""
+    last = method.schedule.milestones[-1].step
+    if step < last:
+        wanted = "" if method.density is None else f", not {method.density:g}"
+        warnings.warn(
+            f"finish() after {step} optimizer steps, but the schedule of {method.name} ends at step {last}: density is "
+            f"{masks.density:.3g}{wanted}.",
+            EarlyFinishWarning,
+            stacklevel=4,
+        )
 
 
 def report_left_out(model: nn.Module, params: Params) -> None:

@@ -83,7 +83,7 @@ def test_the_count_dropped_is_zeta_of_each_sign() -> None:
 
 
 def test_weights_that_never_moved_from_zero_go_first() -> None:
-    found = methods.set_(0.5, until=5).score
+    found = methods.set_(0.5, until=5, every=1).score
     assert found is not None
     ranks = found.function(torch.tensor([0.3, 0.0, -0.1, -0.2, 0.1, 0.2]))
     expected = torch.tensor([3 / 3, 0, 1 / 2, 2 / 2, 1 / 3, 2 / 3], dtype=torch.float64)

@@ -17,6 +17,8 @@ from secateur.selection import check_density
 
 # Arguments that say when a method ends, as fractions of the training steps: what a user does not give, the lab does.
 _CLOCK = {"until": 3 / 4, "end": 3 / 4, "steps": 1}
+_LAST_CUT = 1 / 2  # the `end` of a method that goes on exchanging `until` later
+_TURNS = 10  # how often a method acts at least
 _PLAIN = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
 
 
@@ -71,7 +73,8 @@ def arguments_of(experiment: Experiment) -> dict[str, Any]:
     """Return what the method's factory is called with: density, options, blocks; and the clock.
 
     A clock's end that is not among the options follows from the length of training: `until` and `end` are three
-    quarters of its steps, `steps` all of them.
+    quarters of its steps, `steps` all of them; `end` of a method that goes on `until` later, half. `every` is the
+    method's own default, but never more than a tenth of that time.
 
     Raises:
         SecateurError: an option that the factory does not have, or of another type.
@@ -79,8 +82,7 @@ def arguments_of(experiment: Experiment) -> dict[str, Any]:
     check_density(experiment.density)
     factory = entry_of(experiment).factory
     _check_options(experiment, options_of(factory))
-    steps, parameters = experiment.recipe.steps, inspect.signature(factory).parameters
-    clock = {name: max(1, int(steps * part)) for name, part in _CLOCK.items() if name in parameters}
+    clock = _clock(experiment, inspect.signature(factory).parameters)
     share = {"density": experiment.density} if takes_density(factory) else {}
     units = {"structure": _blocks(experiment, factory)} if experiment.blocked else {}
     return share | clock | dict(experiment.options) | units
@@ -109,6 +111,20 @@ def _check_options(experiment: Experiment, known: Mapping[str, tuple[type, ...]]
         if not isinstance(value, known[name]) or (isinstance(value, bool) and bool not in known[name]):
             kinds = " or ".join(kind.__name__ for kind in known[name])
             raise SecateurError(f"the option {name} of {experiment.method} must be of type {kinds}, got {value!r}.")
+
+
+def _clock(experiment: Experiment, parameters: Mapping[str, inspect.Parameter]) -> dict[str, int]:
+    """What a method that acts while it is trained needs to know of how long that is."""
+    steps, given = experiment.recipe.steps, dict(experiment.options)
+    parts = {name: part for name, part in _CLOCK.items() if name in parameters}
+    if {"until", "end"} <= parts.keys():
+        parts["end"] = _LAST_CUT
+    clock = {name: max(1, int(steps * part)) for name, part in parts.items()}
+    every = parameters["every"].default if "every" in parameters else None
+    if clock and isinstance(every, int):
+        last = min(int(given.get(name, step)) for name, step in clock.items())
+        clock["every"] = max(1, min(every, last // _TURNS))
+    return clock
 
 
 def _blocks(experiment: Experiment, factory: Callable[..., Any]) -> Structure:

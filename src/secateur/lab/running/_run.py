@@ -186,6 +186,7 @@ def _result(work: Work, state: State) -> dict[str, Any]:
         "kept": prunable_count if masks is None else masks.kept,
         "prunable": prunable_count if masks is None else masks.numel,
         "layers": [asdict(layer) | {"density": layer.density} for layer in layers],
+        **({} if state.exploration is None else {"exploration": state.exploration}),
         "empty": [] if masks is None else emptied_layers(masks),
         "bytes": sizes(state.model, masks),
         "curve": [{"step": step, "loss": loss} for step, loss in trail.curve],

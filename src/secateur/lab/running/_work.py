@@ -81,6 +81,7 @@ class State:
         seconds: what each phase took, over all the processes that took part.
         choice: who computed the last training steps, and why.
         trail: of the last training.
+        exploration: R_s, the share of the weights that training with a `Pruner` has tried; None without one.
     """
 
     model: nn.Module | None = None
@@ -89,6 +90,7 @@ class State:
     seconds: Mapping[str, float] = field(default_factory=dict)
     choice: Choice | None = None
     trail: Trail | None = None
+    exploration: float | None = None
 
 
 def trained(
@@ -135,11 +137,12 @@ def trained(
             on_step=_teller(work, state, stepper, stage),
         )
         stepper.verify()
-        masks = state.masks
+        masks, exploration = state.masks, state.exploration
         if stepper.pruner is not None:
+            exploration = stepper.pruner.exploration
             masks = stepper.pruner.finish().to("cpu")
             judge(stepper, splits, trail)  # anew: what is finished may have changed the weights
-    return State(model, masks, state.fingerprint, state.seconds, choice, trail)
+    return State(model, masks, state.fingerprint, state.seconds, choice, trail, exploration)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
