@@ -34,7 +34,7 @@ from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, weight
 from secateur.measures._preserve import preserved, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
-from secateur.measures._reduction import all_norm, all_sum, from_first_rank, reduced
+from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
 from secateur.measures._running import Running
 from secateur.measures._signals import activity, gram, input_norm
 
@@ -71,6 +71,7 @@ __all__ = [
     "Probe",
     "Running",
     "activity",
+    "all_mean",
     "all_norm",
     "all_sum",
     "at_least_float32",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -12,22 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, gather
+from secateur.pruning._attached import Attached
 from secateur.pruning._choose import choose, report_empty
 from secateur.pruning._evidence import Training
 from secateur.pruning._gates import Gates
 from secateur.pruning._prune import reusable
 from secateur.pruning._refusals import (
+    check_state,
     refuse_closure,
     refuse_in_training,
     refuse_other_arguments,
     refuse_unscorable,
     report_left_out,
+    warn_if_early,
 )
 
 
@@ -36,7 +37,8 @@ class Pruner:
 
     After every optimizer step whose number is a milestone of the method's schedule, the weights are scored, weights go
     (or, where the method says so, others come back), and the zeros are held from then on. Methods with gates put them
-    on the model and train them along. Your loop does not change; `finish` returns the masks.
+    on the model and train them along; penalties join the gradients, or act after the step. Your loop does not change;
+    `finish` returns the masks.
 
     Evidence comes from the gradients of the training steps, as they are before the masks cut them, or, with `batches`,
     from batches of your choice run through the model at each milestone (the model is then left as found). Evidence
@@ -45,7 +47,8 @@ class Pruner:
     Args:
         model: the network being trained (wrapped or not).
         method: for example `methods.magnitude(density=0.1, schedule=schedule.cubic(0.1, begin=0, end=900, every=100))`.
-        batches: evidence to score on; None uses the training gradients.
+        batches: evidence to score on; None uses the training gradients. For gates that learn from held-out
+            examples: those.
         loss: (output, target) → scalar, with `batches` only.
         only: which tensors, see `prunable`.
         generator: source of randomness for methods that draw.
@@ -80,23 +83,23 @@ class Pruner:
         self._network = unwrap(model)
         self._params = prunable(self._network, only, biases=method.structure.biases)
         refuse_unscorable(self._params)
+        batches = reusable(batches)
         refuse_in_training(method, with_batches=batches is not None)
         if only is None:
             report_left_out(self._network, self._params)
-        self._batches = reusable(batches)
+        self._batches = batches
         self._loss = loss
         self._generator = generator
         self._allow_empty = allow_empty
         self._step = 0
         self._training = Training(self._network, method, self._params, generator) if batches is None else None
-        self._gates: Gates | None = None
+        self._attached = Attached(self._network, self._params, method)
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
         self._hold: Hold = hold(model, Masks(all_alive(self._params)), on_step=self._after_step)
         if self._training is not None:
             self._hold.before_step = self._before_step
         try:
-            if method.relax is not None:
-                self._gates = Gates(self._network, self._params, method.relax, generator)
+            self._attached.attach(batches, loss, generator)
             self._act_before_the_first_step()
         except BaseException:
             self.release()
@@ -119,12 +122,11 @@ class Pruner:
         For methods with gates that want other options than the weights (no weight decay, say). Call it right after the
         optimizer was made, before schedulers and before its state is loaded. Without gates it does nothing.
         """
-        if self._gates is not None:
-            self._gates.adopt(optimizer)
+        self._attached.adopt(optimizer)
 
     def parameters(self) -> list[nn.Parameter]:
         """The gates' own parameters, for an optimizer of their own. Empty where the method has no gates."""
-        return [] if self._gates is None else self._gates.parameters()
+        return self._attached.parameters()
 
     def finish(self) -> Masks:
         """Stop: fold gates away, let the method repair the survivors, write the zeros, and return the masks.
@@ -134,11 +136,10 @@ class Pruner:
         Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
         """
         masks = self.masks
-        self._warn_if_early(masks)
+        warn_if_early(self.method, self._step, masks)
         if self._gates is not None:
             report_empty(masks, allow_empty=self._allow_empty)
-            masks = self._gates.fold()
-            self._gates = None
+        masks = self._attached.fold() or masks
         self._hold.release()
         if self.method.repair is not None:
             moment = self._moment(self._step, self.method.density, masks)
@@ -150,9 +151,7 @@ class Pruner:
     def release(self) -> None:
         """Stop without a result: hooks and gates go, the weights stay as they are. Twice is fine."""
         self._hold.release()
-        if self._gates is not None:
-            self._gates.remove()
-            self._gates = None
+        self._attached.release()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs: step, masks, running evidence and the generator, as tensors and numbers only.
@@ -161,6 +160,8 @@ class Pruner:
         """
         evidence = {} if self._training is None else self._training.state_dict()
         state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": evidence}
+        if own := self._attached.state_dict():
+            state["held_out"] = own
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
         return state
@@ -171,7 +172,7 @@ class Pruner:
         Before or after the model's and the optimizer's own state is loaded: what this Pruner cut when it was made is
         given back, unless the weights have been loaded since.
         """
-        self._check_state(state)
+        check_state(state, with_generator=self._generator is not None)
         masks = Masks(state["masks"])
         masks.check(self._network)
         untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
@@ -180,6 +181,9 @@ class Pruner:
         self._hold.replace(masks, forget=False)
         self._give_back(untouched)
         self._step = int(state["step"])
+        self._attached.load_state_dict(state.get("held_out", {}))
+        if self._step >= self._last > 0:
+            self._attached.ended()
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
         self._ask()
@@ -220,8 +224,7 @@ class Pruner:
     def _after_step(self, _: int) -> None:
         self._cut.clear()
         self._step += 1
-        if self._gates is not None:
-            self._gates.after_step()
+        self._attached.after_step()
         self._act(self._step)
         self._ask()
 
@@ -231,21 +234,44 @@ class Pruner:
         self._hold.ask(self._training is not None and self._training.wants_gradients(milestone=milestone))
 
     def _acts_at(self, step: int) -> bool:
-        return self.method.score is not None and self.method.relax is None and self.method.schedule(step) is not None
+        return self.method.score is not None and self._gates is None and self.method.schedule(step) is not None
 
     def _act(self, step: int) -> None:
-        if not self._acts_at(step):
-            return
         milestone = self.method.schedule(step)
-        density = None if milestone is None else milestone.density
+        if milestone is None:
+            return
+        if self._gates is not None:
+            self._let_gates_act(step, milestone.density)
+        elif self._acts_at(step):
+            self._choose(step, milestone.density)
+        if step >= self._last > 0:
+            masks = self._attached.end()
+            if masks is not None:
+                report_empty(masks, allow_empty=self._allow_empty)
+                self._hold.replace(masks)
+
+    def _let_gates_act(self, step: int, density: float | None) -> None:
+        if density is not None:
+            moment = self._moment(step, density, all_alive(self._params))
+            report_empty(self._attached.chosen(moment), allow_empty=self._allow_empty)
+
+    def _choose(self, step: int, density: float | None) -> None:
         moment = self._moment(step, density, self._hold.masks)
         moment = replace(moment, evidence=self._evidence(moment))
-        last = step >= self.method.schedule.milestones[-1].step
-        masks = Masks(choose(self.method, moment, last=last), copy=False)
+        masks = Masks(choose(self.method, moment, last=step >= self._last), copy=False)
         report_empty(masks, allow_empty=self._allow_empty)
         if self.method.repair is not None and self.method.repair.always:
             self.method.repair(self._network, masks, moment)
         self._hold.replace(masks)
+
+    @property
+    def _gates(self) -> Gates | None:
+        return self._attached.gates
+
+    @property
+    def _last(self) -> int:
+        """The step of the schedule's last milestone."""
+        return self.method.schedule.milestones[-1].step
 
     def _moment(self, step: int, density: float | None, alive: Mapping[str, Tensor]) -> Moment:
         here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
@@ -270,26 +296,3 @@ class Pruner:
     def _for_repair(self) -> dict[str, dict[str, Tensor]]:
         measures = () if self.method.repair is None else self.method.repair.measures
         return self._gathered(measures) if measures else {}
-
-    def _warn_if_early(self, masks: Masks) -> None:
-        last = self.method.schedule.milestones[-1].step
-        if self._step < last:
-            wanted = "" if self.method.density is None else f", not {self.method.density:g}"
-            warnings.warn(
-                f"finish() after {self._step} optimizer steps, but the schedule of {self.method.name} ends at step "
-                f"{last}: density is {masks.density:.3g}{wanted}.",
-                EarlyFinishWarning,
-                stacklevel=3,
-            )
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator"}:
-            raise SecateurError(
-                "A Pruner's state has the keys 'step' and 'masks', and 'evidence' and 'generator' where it has some, "
-                f"got {sorted(state)}."
-            )
-        if "generator" in state and self._generator is None:
-            raise SecateurError(
-                "This state holds the random state of a generator, and this Pruner has none: pass "
-                "generator=torch.Generator() to the Pruner that continues."
-            )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from secateur._base.arguments import require_model
-from secateur._base.errors import LeftOutWarning, ScoreError, SecateurError
+from secateur._base.errors import EarlyFinishWarning, LeftOutWarning, ScoreError, SecateurError
 from secateur._base.warn import warn
 from secateur.axes import Method
-from secateur.masks import coverage
+from secateur.masks import Masks, coverage
 from secateur.measures import Needs, Params, check_online
 
 _NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
@@ -102,3 +105,29 @@ def refuse_unscorable(params: Params) -> None:
             )
         if parameter.is_meta:
             raise SecateurError(f"{name!r} has no data (device 'meta'). Materialise the model before pruning.")
+
+
+def check_state(state: Mapping[str, Any], *, with_generator: bool) -> None:
+    """Refuse what is no `state_dict` of a Pruner, and the state of a generator where there is none to take it."""
+    if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator", "held_out"}:
+        raise SecateurError(
+            "A Pruner's state has the keys 'step' and 'masks', and 'evidence', 'held_out' and 'generator' where it has "
+            f"some, got {sorted(state)}."
+        )
+    if "generator" in state and not with_generator:
+        raise SecateurError(
+            "This state holds the random state of a generator, and this Pruner has none: pass "
+            "generator=torch.Generator() to the Pruner that continues."
+        )
+
+
+def warn_if_early(method: Method, step: int, masks: Masks) -> None:
+    """Warn where training ends before the method's schedule does."""
+    last = method.schedule.milestones[-1].step
+    if step < last:
+        wanted = "" if method.density is None else f", not {method.density:g}"
+        warn(
+            f"finish() after {step} optimizer steps, but the schedule of {method.name} ends at step {last}: density is "
+            f"{masks.density:.3g}{wanted}.",
+            EarlyFinishWarning,
+        )
