@@ -17,7 +17,7 @@ FLOORS: list[tuple[str, str]] = [
     ("what everything stands on", "_base _native"),
     ("values, and the one place where anything is chosen", "masks selection"),
     ("evidence; zeros that stay", "measures holding"),
-    ("what makes a method, and the method", "axes"),
+    ("what makes a method, and the method; importance from responses", "axes propagation"),
     ("what stands on a weight while it trains; what runs a method", "gates pruning"),
     ("published methods", "methods"),
     ("methods that own a loop", "programs"),

@@ -28,7 +28,7 @@ from secateur._base.errors import (
     UnfitError,
 )
 from secateur._catalogue import catalogue
-from secateur.axes import Gate, Method, invert, measured, method, schedule, scope, structure
+from secateur.axes import Gate, Method, Penalty, invert, measured, method, penalty, schedule, scope, structure
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
@@ -55,6 +55,7 @@ __all__ = [
     "Measure",
     "MeasurementsWarning",
     "Method",
+    "Penalty",
     "Pruner",
     "Schedule",
     "Scope",
@@ -73,6 +74,7 @@ __all__ = [
     "measures",
     "method",
     "methods",
+    "penalty",
     "programs",
     "prunable",
     "prune",

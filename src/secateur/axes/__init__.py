@@ -1,11 +1,12 @@
-"""What a method is made of (score, structure, scope, schedule, regrow, gate, repair), and the value that joins it."""
+"""What a method is made of (score, structure, scope, schedule, regrow, gate, penalty, repair), and how they join."""
 
-from secateur.axes import gate, regrow, repair, schedule, scope, structure
+from secateur.axes import gate, penalty, regrow, repair, schedule, scope, structure
 from secateur.axes._method import Factory, Method, invert, method, speaking
 from secateur.axes._moment import Bits, Moment, all_alive
 from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
 from secateur.axes._score import Score, ScoreFunction, measured
 from secateur.axes.gate import Gate, Relax, Stand
+from secateur.axes.penalty import Penalty
 from secateur.axes.regrow import Regrow
 from secateur.axes.repair import Repair
 from secateur.axes.schedule import Milestone, Schedule
@@ -19,6 +20,7 @@ __all__ = [
     "Method",
     "Milestone",
     "Moment",
+    "Penalty",
     "Regrow",
     "Relax",
     "Repair",
@@ -36,6 +38,7 @@ __all__ = [
     "largest_remainder",
     "measured",
     "method",
+    "penalty",
     "regrow",
     "repair",
     "schedule",

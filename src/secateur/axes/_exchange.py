@@ -127,7 +127,8 @@ class Adaptive:
 
     def __call__(self, one: Exchange) -> Bits:
         memory = one.moment.memory
-        threshold = memory.setdefault("threshold", self.start)
+        threshold = float(memory.get("threshold", self.start))
+        memory["threshold"] = threshold
         stay = {}
         for name, bits in one.alive.items():
             above = bits & at_least(one.scores[name], threshold, name=name)

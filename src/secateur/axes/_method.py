@@ -11,6 +11,7 @@ from typing import Any
 from secateur._base.errors import SecateurError, nearest
 from secateur.axes._score import Score, ScoreFunction, measured
 from secateur.axes.gate import Relax
+from secateur.axes.penalty import Penalty
 from secateur.axes.regrow import Regrow
 from secateur.axes.repair import Repair
 from secateur.axes.schedule import Schedule
@@ -21,7 +22,7 @@ from secateur.measures import Measure, Needs
 
 @dataclass(frozen=True)
 class Method:
-    """Seven choices that make a pruning method. Frozen, hashable, printable; two equal ones prune alike.
+    """Eight choices that make a pruning method. Frozen, hashable, printable; two equal ones prune alike.
 
     Attributes:
         name: as printed, the paper's acronym in lower case.
@@ -33,6 +34,7 @@ class Method:
         regrow: whether, and by what score, pruned weights may return; None: they may not.
         relax: (name, parameter) → the `Gate` that stands there while the network trains; None: none.
         repair: what survivors do after the cut; None: they keep their weights.
+        penalty: what is added to the loss, or done after each step, until the schedule's last milestone; None: nothing.
     """
 
     name: str
@@ -43,15 +45,21 @@ class Method:
     regrow: Regrow | None = None
     relax: Relax | None = None
     repair: Repair | None = None
+    penalty: Penalty | None = None
 
     def __post_init__(self) -> None:
         if self.score is None and self.relax is None:
             raise SecateurError(f"{self.name}: `score` is None and no `relax` puts up gates: nothing says what stays.")
+        if self.penalty is not None and self.schedule.milestones[-1].step < 1:
+            raise SecateurError(
+                f"{self.name}: its penalty {self.penalty.name!r} acts until the schedule's last milestone, which is "
+                "step 0, so it never would. Let the schedule end later: schedule.once(density, at=steps)."
+            )
 
     @property
     def density(self) -> float | None:
         """The density at which the method ends; None where it emerges from the scope or from gates."""
-        return self.schedule.final if self.relax is None and self.scope.counted else None
+        return self.schedule.final if self.scope.counted else None
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -76,7 +84,12 @@ class Method:
     @property
     def online(self) -> bool:
         """Whether the method can only act while the network trains, through a `Pruner`."""
-        return self.relax is not None or (self.regrow is not None and self.regrow.online)
+        return self.relax is not None or self.penalty is not None or (self.regrow is not None and self.regrow.online)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether its gates learn from examples of their own, which a Pruner must be given as `batches`."""
+        return bool(getattr(self.relax, "held_out", False))
 
     @property
     def needs(self) -> Needs:
@@ -97,6 +110,7 @@ def method(
     regrow: Regrow | None = None,
     relax: Relax | None = None,
     repair: Repair | None = None,
+    penalty: Penalty | None = None,
 ) -> Method:
     """Make a Method from a plain score function; see `Method` for the choices.
 
@@ -107,7 +121,7 @@ def method(
     tiny: weights, everywhere, once(0.5)
     """
     bound = score if score is None or isinstance(score, Score) else measured(score)
-    return Method(name, bound, structure, scope, schedule, regrow=regrow, relax=relax, repair=repair)
+    return Method(name, bound, structure, scope, schedule, regrow, relax, repair, penalty)
 
 
 def invert(method: Method) -> Method:

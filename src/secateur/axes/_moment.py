@@ -25,8 +25,8 @@ class Moment:
         evidence: measure → parameter → tensor; read-only, so that a second score on it sees what the first saw.
         generator: source of randomness, if the caller brought one.
         layouts: the layout of each parameter that is not stored `[out, in, ...]`.
-        memory: what a regrowth keeps from one milestone to the next, a few numbers by name: the one thing here that is
-            for writing. It is in the `Pruner`'s state.
+        memory: what a regrowth keeps from one milestone to the next, numbers and tensors by name: the one thing here
+            that is for writing. It is in the `Pruner`'s state.
     """
 
     step: int
@@ -36,7 +36,7 @@ class Moment:
     evidence: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
     generator: torch.Generator | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
-    memory: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float | Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:

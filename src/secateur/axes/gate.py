@@ -38,13 +38,21 @@ class Gate(nn.Module):
     in eval mode fixed.
 
     Parameters of a gate are trained by the optimizer that trains the gated weight, with the options named in
-    `options` (`{"weight_decay": 0.0}`, say) instead of that weight's own. Noise in `forward` comes from torch's global
-    generator, as dropout's does, so that activation checkpointing draws it again alike; a gate that draws elsewhere
-    uses `generator`, which the Pruner sets.
+    `options` (`{"weight_decay": 0.0}`, say) instead of that weight's own; several gates may share a module that has
+    some (one prior for all layers). Where `held_out` says so, they are trained by an optimizer of their own, the
+    `trainer`, on the batches that the Pruner was given: one after each step of the weights.
+
+    Noise in `forward` comes from torch's global generator, as dropout's does, so that activation checkpointing draws it
+    again alike; a gate that draws elsewhere uses `generator`, which the Pruner sets.
+
+    A gate that `retires` is folded away at the schedule's last milestone, and the survivors train on without it; the
+    others stay until `finish`.
     """
 
     stands_on: ClassVar[Stand] = Stand.WEIGHT
     options: ClassVar[Mapping[str, Any]] = {}
+    held_out: ClassVar[bool] = False
+    retires: ClassVar[bool] = False
     generator: torch.Generator | None = None
 
     def penalty(self, weight: Tensor) -> Tensor | None:
@@ -55,8 +63,29 @@ class Gate(nn.Module):
         """True for what stays: a boolean tensor that broadcasts to the weight's shape."""
         raise SecateurError(f"{type(self).__name__} must say what stays: write its `keep`.")
 
-    def after_step(self, weight: Tensor) -> None:
-        """Called after each optimizer step, without gradients: proximal steps, clamps, mask updates."""
+    def worth(self, weight: Tensor) -> Tensor:
+        """What each weight, or each unit of the structure, is worth: needed where the schedule names densities.
+
+        The method's scope then chooses among all gates at each milestone, and each is told by `admit`.
+        """
+        raise SecateurError(
+            f"{type(self).__name__} must say what each weight is worth, since the schedule names a density: write its "
+            "`worth` and its `admit`."
+        )
+
+    def admit(self, mask: Tensor) -> None:
+        """Take what the scope has chosen: from now on, and until it chooses again, the gate keeps `mask`."""
+        raise SecateurError(f"{type(self).__name__} must take what has been chosen: write its `admit`.")
+
+    def trainer(self) -> torch.optim.Optimizer:
+        """The optimizer of this gate's parameters where they learn from held-out batches: Adam by default."""
+        return torch.optim.Adam(self.parameters())
+
+    def after_step(self, weight: Tensor, lr: float) -> None:
+        """Called after each optimizer step, without gradients: proximal steps, clamps, mask updates.
+
+        `lr` is the learning rate with which the optimizer has just trained the weight, 0 where none has.
+        """
 
     def fold(self, weight: Tensor) -> Tensor:
         """The weight that stays when the gate goes: what the gate makes of it in eval mode where it `keep`s, else zero.

@@ -53,7 +53,7 @@ class HardConcrete(Gate):
     def keep(self, weight: Tensor) -> Tensor:
         return self.opening(torch.sigmoid(self.log_alpha)) > 0
 
-    def after_step(self, weight: Tensor) -> None:
+    def after_step(self, weight: Tensor, lr: float) -> None:
         self.log_alpha.clamp_(-math.log(100), math.log(100))
 
 

@@ -45,7 +45,7 @@ class Surgery(Gate):
     def fold(self, weight: Tensor) -> Tensor:
         return weight * self.mask
 
-    def after_step(self, weight: Tensor) -> None:
+    def after_step(self, weight: Tensor, lr: float) -> None:
         step = int(self.steps)
         self.steps += 1
         chance = (1 + self.settings.gamma * step) ** -self.settings.power

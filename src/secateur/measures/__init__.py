@@ -26,15 +26,15 @@ from collections.abc import Callable
 from secateur.measures._activations import Call, watched
 from secateur.measures._batch import Batch, Loss
 from secateur.measures._curvature import hessian_diag, hessian_grad
-from secateur.measures._flow import flow
+from secateur.measures._flow import flow, ones_like_inputs
 from secateur.measures._gather import gather
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
 from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, weight
-from secateur.measures._preserve import preserved, swapped
+from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
-from secateur.measures._reduction import all_norm, all_sum, from_first_rank, reduced
+from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
 from secateur.measures._running import Running
 from secateur.measures._signals import activity, gram, input_norm
 
@@ -71,6 +71,7 @@ __all__ = [
     "Probe",
     "Running",
     "activity",
+    "all_mean",
     "all_norm",
     "all_sum",
     "at_least_float32",
@@ -90,7 +91,9 @@ __all__ = [
     "movement",
     "noise",
     "observe",
+    "ones_like_inputs",
     "preserved",
+    "recast_buffers",
     "reduced",
     "swapped",
     "watched",

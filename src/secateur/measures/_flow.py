@@ -28,7 +28,7 @@ class _Flow(Running):
             return
         model = probe.model
         with swapped(dict(model.named_parameters()), _positive(model)), _linear(model), torch.enable_grad():
-            outcome = _sum_of_outputs(call(model, _ones(probe.inputs)))
+            outcome = _sum_of_outputs(call(model, ones_like_inputs(probe.inputs)))
             _check(outcome)
             found = _without_noise(probe, probe.differentiate(outcome), float(outcome.detach()))
         self.fold(found, own=False)
@@ -104,15 +104,15 @@ def _pass_on(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Ten
     return args[0] if passes and args[0].shape == output.shape else output
 
 
-def _ones(inputs: Any) -> Any:
-    """Ones of the inputs' shape, for a single sample; token ids stay integers."""
+def ones_like_inputs(inputs: Any) -> Any:
+    """Return ones of the inputs' shape, for a single sample; token ids stay integers."""
     if isinstance(inputs, Tensor):
         dtype = torch.float64 if inputs.is_floating_point() else inputs.dtype
         return torch.ones_like(inputs[:1], dtype=dtype)
     if isinstance(inputs, Mapping):
-        return {key: _ones(value) for key, value in inputs.items() if key != "labels"}
+        return {key: ones_like_inputs(value) for key, value in inputs.items() if key != "labels"}
     if isinstance(inputs, tuple | list):
-        return [_ones(value) for value in inputs]
+        return [ones_like_inputs(value) for value in inputs]
     raise SecateurError(f"Synaptic flow needs tensor inputs to copy the shape of, got {type(inputs).__name__}.")
 
 

@@ -19,6 +19,12 @@ def all_sum(tensor: Tensor) -> None:
     dist.all_reduce(tensor)
 
 
+def all_mean(tensor: Tensor) -> None:
+    """Average over all ranks, in place: each has a part of the batch of the same size."""
+    dist.all_reduce(tensor)
+    tensor.div_(dist.get_world_size())
+
+
 def all_norm(tensor: Tensor) -> None:
     """Combine Euclidean norms, in place: √(Σ norm²) is the norm over the samples of all ranks."""
     tensor.square_()

@@ -48,6 +48,15 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     return {name: moment.stored(name, mask) for name, mask in masks.items()}
 
 
+def choose_by(method: Method, moment: Moment, worths: Scores) -> dict[str, Tensor]:
+    """Say which weights stay by what gates say that they, or their units, are worth; as `choose` otherwise."""
+    structure = method.structure
+    scores = {name: _of_units(worth, structure, name, moment) for name, worth in worths.items()}
+    keep = method.scope(scores, moment.shapes, moment.density, alive=None)
+    masks = structure.expand(keep, moment.shapes)
+    return {name: moment.stored(name, mask) for name, mask in masks.items()}
+
+
 def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bool = False) -> dict[str, Tensor]:
     """Score every parameter's units: per weight and reduced by the structure, or given per unit.
 
@@ -56,12 +65,9 @@ def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bo
     """
     found = {}
     with torch.no_grad():
-        for name, parameter in moment.params.items():
+        for name in moment.params:
             scores = score(moment.evidence, name, out=_to_spend(score, moment, name) if spend else None)
-            if scores.shape == parameter.shape:
-                found[name] = structure.scores(name, moment.canonical(name, scores))
-            else:
-                found[name] = _per_unit(scores, structure, name, moment)
+            found[name] = _of_units(scores, structure, name, moment)
             for _, measure in score.measures if spend else ():
                 moment.evidence[measure.name].pop(name, None)
     return found
@@ -76,6 +82,12 @@ def _to_spend(score: Score, moment: Moment, name: str) -> Tensor | None:
     if len(kinds) > 1:  # the result would be like none of them, or like one by rounding
         return None
     return next((part[name] for part in parts if held_alone(part, name) and part[name].dtype in _AS_SCORED), None)
+
+
+def _of_units(scores: Tensor, structure: Structure, name: str, moment: Moment) -> Tensor:
+    if scores.shape == moment.params[name].shape:
+        return structure.scores(name, moment.canonical(name, scores))
+    return _per_unit(scores, structure, name, moment)
 
 
 def _per_unit(scores: Tensor, structure: Structure, name: str, moment: Moment) -> Tensor:

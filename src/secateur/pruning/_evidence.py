@@ -1,15 +1,76 @@
-"""Evidence from training itself, for a Pruner that was given no batches of its own."""
+"""Where a Pruner's evidence comes from: the steps of training themselves, or batches that it was given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.axes import Method
-from secateur.measures import Evidence, Measure, Memory, Needs, Observer, Params, reduced
+from secateur._base.zeros import all_true
+from secateur.axes import Method, Moment
+from secateur.measures import Batch, Evidence, Loss, Measure, Memory, Needs, Observer, Params, gather, reduced
+
+
+class Sources:
+    """What a method is shown at a milestone: the evidence of training, or of batches that are run for it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        method: Method,
+        params: Params,
+        batches: Iterable[Batch] | None,
+        loss: Loss | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        self._network, self._method, self._params = network, method, params
+        self._batches, self._loss, self._generator = batches, loss, generator
+        self._training = Training(network, method, params, generator) if batches is None else None
+
+    @property
+    def remember(self) -> bool:
+        """Whether some evidence adds up over the steps of training."""
+        return self._training is not None and self._training.remembers
+
+    def want_gradients(self, *, milestone: bool) -> bool:
+        """Whether the coming step's dense gradients will be looked at."""
+        return self._training is not None and self._training.wants_gradients(milestone=milestone)
+
+    def update(self, grads: Mapping[str, Tensor]) -> None:
+        """Take in one training step."""
+        if self._training is not None:
+            self._training.update(grads)
+
+    def at(self, moment: Moment, grads: Mapping[str, Tensor]) -> dict[str, Evidence]:
+        """The evidence of a milestone, for the first choice that of the regrowth's start."""
+        regrow = self._method.regrow
+        untouched = all(all_true(bits) for bits in moment.alive.values())
+        start = regrow.start if untouched and regrow is not None else None
+        first = () if start is None else tuple(measure for _, measure in start.measures)
+        if self._training is None:
+            return self._gathered(first or self._method.measures)
+        return self._training.start(first) if first else self._training.compute(grads)
+
+    def for_repair(self) -> dict[str, Evidence]:
+        """What the method's repair asks for, from batches."""
+        measures = () if self._method.repair is None else self._method.repair.measures
+        return self._gathered(measures) if measures else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running evidence, where there is some."""
+        return {} if self._training is None else self._training.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        if self._training is not None:
+            self._training.load_state_dict(state)
+
+    def _gathered(self, measures: Sequence[Measure]) -> dict[str, Evidence]:
+        return gather(
+            self._network, self._batches, measures, params=self._params, loss=self._loss, generator=self._generator
+        )
 
 
 class Training:

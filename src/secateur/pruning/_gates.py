@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,61 +16,9 @@ from secateur.axes import Gate, Relax, Stand
 from secateur.holding import unwatch, watch
 from secateur.masks import Masks
 from secateur.measures import Params
+from secateur.pruning._charge import charge, group_of, rate_of
 from secateur.pruning._refusals import refuse_closure
-
-
-@dataclass
-class _Swap:
-    """Forward hooks that let a layer find the gated tensor where its parameter is, for the time of a forward.
-
-    An instance attribute stands before `nn.Module`'s look-up of parameters: the parameter keeps its name and place.
-    """
-
-    gate: Gate
-    attribute: str
-    child: str = ""
-
-    def enter(self, module: nn.Module, inputs: Any) -> None:
-        owner = module.get_submodule(self.child)
-        parameter = owner._parameters[self.attribute]
-        gated = self.gate(parameter)
-        owner.__dict__[self.attribute] = gated
-        flat: Any = owner.__dict__.get("_flat_weights")
-        if flat is not None:  # recurrent layers hold their weights in a list of their own
-            owner.__dict__["_flat_weights"] = [gated if each is parameter else each for each in flat]
-
-    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        owner = module.get_submodule(self.child)
-        owner.__dict__.pop(self.attribute, None)
-        if "_flat_weights" in owner.__dict__:
-            names: list[str] = owner.__dict__["_flat_weights_names"]
-            owner.__dict__["_flat_weights"] = [getattr(owner, name, None) for name in names]
-
-
-@dataclass
-class _OnOutput:
-    """A forward hook that passes a layer's output through a gate."""
-
-    gate: Gate
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise SecateurError(
-                f"A gate on outputs needs a layer that returns a tensor, got {type(output).__name__} from "
-                f"{type(module).__name__}. Gate its weight instead (Stand.WEIGHT)."
-            )
-        return self.gate(output)
-
-
-@dataclass
-class _Instead:
-    """Stands in for a layer's `forward` and lets the gate compute it."""
-
-    gate: Gate
-    layer: nn.Module
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        return self.gate(self.layer, *inputs)
+from secateur.pruning._stands import Instead, OnOutput, Swap
 
 
 class Gates:
@@ -82,6 +28,7 @@ class Gates:
         self._network = network
         self._gated: dict[str, tuple[nn.Parameter, Gate]] = {}
         self._homes: list[tuple[nn.Module, str]] = []
+        self._rates: dict[str, float] = {}
         self._handles: list[RemovableHandle] = []
         self._replaced: list[nn.Module] = []
         self._params = params
@@ -94,10 +41,43 @@ class Gates:
             raise SecateurError("`relax` put up no gate: it returned None for every parameter that may be pruned.")
         self._number = watch(self)
 
+    def __iter__(self) -> Iterator[Gate]:
+        return (gate for _, gate in self._gated.values())
+
+    @property
+    def held_out(self) -> bool:
+        """Whether they learn from batches of their own."""
+        return any(gate.held_out for gate in self)
+
+    @property
+    def retires(self) -> bool:
+        """Whether they go at the schedule's last milestone."""
+        return all(gate.retires for gate in self)
+
     def parameters(self) -> list[nn.Parameter]:
-        """The gates' own parameters; whoever asks for them trains them."""
+        """The gates' own parameters; whoever asks for them trains them. None where they are trained already."""
         self._claimed = True
-        return self._own()
+        return [] if self.held_out else self._own()
+
+    def worths(self) -> dict[str, Tensor]:
+        """What each gate says that its weights, or their units, are worth."""
+        bare = self._params.keys() - self._gated.keys()
+        if bare:
+            raise SecateurError(
+                f"a density counts all prunable weights, and {sorted(bare)[0]!r} has no gate to say what its own are "
+                "worth. Put a gate on every one, or leave the others out with `only`."
+            )
+        found = {}
+        for name, (parameter, gate) in self._gated.items():
+            with _quiet(gate):
+                found[name] = gate.worth(parameter.detach())
+        return found
+
+    def admit(self, masks: Masks) -> None:
+        """Tell each gate what has been chosen."""
+        with torch.no_grad():
+            for name, (parameter, gate) in self._gated.items():
+                gate.admit(masks[name].to(parameter.device))
 
     def masks(self) -> Masks:
         """What stays as the gates stand, everything of what has no gate."""
@@ -114,25 +94,33 @@ class Gates:
     def after_step(self) -> None:
         """Let every gate do what it does after an optimizer step, and see that somebody trains it."""
         with torch.no_grad():
-            for parameter, gate in self._gated.values():
-                gate.after_step(parameter)
+            for name, (parameter, gate) in self._gated.items():
+                gate.after_step(parameter, self._rates.get(name, 0.0))
 
     def adopt(self, optimizer: Optimizer) -> None:
         """Give the gates' parameters groups of their own in `optimizer`, with the options that each gate names."""
         self._claimed = True
+        if self.held_out:
+            return
         mine = {id(parameter) for parameter in self._own()}
         for group in optimizer.param_groups:
             group["params"] = [each for each in group["params"] if id(each) not in mine]
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         for parameter, gate in self._gated.values():
-            own = list(gate.parameters())
+            own = [each for each in gate.parameters() if group_of(optimizer, each) is None]
             if own:
-                home = _group_of(optimizer, parameter) or {}
+                home = group_of(optimizer, parameter) or {}
                 options = {key: value for key, value in home.items() if key not in ("params", "param_names")}
                 optimizer.add_param_group({**options, **gate.options, "params": own})
 
     def fold(self) -> Masks:
         """Write what the gates make of each weight into the weight, prove it, and take the gates away."""
+        masks = self.retire()
+        self.remove()
+        return masks
+
+    def retire(self) -> Masks:
+        """Like `fold`, but leave the gates where they are, without a say: names and optimizers stay as they were."""
         masks, folded = self.masks(), {}
         for name, (parameter, gate) in self._gated.items():
             with _quiet(gate):
@@ -142,21 +130,25 @@ class Gates:
             for name, (parameter, gate) in self._gated.items():
                 self._fold_bias(name, parameter, gate)
                 parameter.copy_(folded[name])
-        self.remove()
+        self.stand_down()
         masks.apply_(self._network)
         return masks
 
-    def remove(self) -> None:
-        """Take all gates and hooks off the model, writing nothing."""
+    def stand_down(self) -> None:
+        """Take the gates' hooks off the model; the gates stay its modules."""
         unwatch(self._number)
         while self._handles:
             self._handles.pop().remove()
         for layer in self._replaced:
             layer.__dict__.pop("forward", None)
+        self._replaced.clear()
+
+    def remove(self) -> None:
+        """Take all gates and hooks off the model, writing nothing."""
+        self.stand_down()
         for module, attribute in self._homes:
             if attribute in module._modules:
                 del module._modules[attribute]
-        self._replaced.clear()
         self._homes.clear()
 
     # How gates get onto the model
@@ -183,13 +175,13 @@ class Gates:
     def _stand(self, path: str, module: nn.Module, attribute: str, gate: Gate) -> None:
         if gate.stands_on is Stand.WEIGHT:
             caller, child = self._caller(path, module)
-            swap = _Swap(gate, attribute, child)
+            swap = Swap(gate, attribute, child)
             self._handles.append(caller.register_forward_pre_hook(swap.enter))
             self._handles.append(caller.register_forward_hook(swap.leave, always_call=True))
         elif gate.stands_on is Stand.OUTPUT:
-            self._handles.append(module.register_forward_hook(_OnOutput(gate)))
+            self._handles.append(module.register_forward_hook(OnOutput(gate)))
         else:
-            module.__dict__["forward"] = _Instead(gate, module)
+            module.__dict__["forward"] = Instead(gate, module)
             self._replaced.append(module)
 
     def _caller(self, path: str, module: nn.Module) -> tuple[nn.Module, str]:
@@ -201,12 +193,14 @@ class Gates:
     # What they do at each step
 
     def _own(self) -> list[nn.Parameter]:
-        return [parameter for _, gate in self._gated.values() for parameter in gate.parameters()]
+        return list(dict.fromkeys(parameter for gate in self for parameter in gate.parameters()))
 
     def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None:
-        for parameter, gate in self._gated.values():
+        for name, (parameter, gate) in self._gated.items():
             own = list(gate.parameters())
-            if id(parameter) in owned and not self._claimed:
+            if id(parameter) in owned:
+                self._rates[name] = rate_of(optimizer, parameter)
+            if id(parameter) in owned and not (self._claimed or gate.held_out):
                 left_out = [each for each in own if id(each) not in owned]
                 self._join(optimizer, parameter, left_out)
                 owned = owned | {id(each) for each in left_out}
@@ -214,17 +208,19 @@ class Gates:
             if trained:
                 refuse_closure(type(gate).__name__, closure)
                 self._check_options(optimizer, gate, own)
-                self._add_penalty(optimizer, parameter, gate, trained)
+                with torch.enable_grad():
+                    price = gate.penalty(parameter)
+                charge(price, trained, optimizer)
 
     def _join(self, optimizer: Optimizer, parameter: nn.Parameter, left_out: list[nn.Parameter]) -> None:
         """Let the optimizer that was made before the gates train them too, in the group of the gated weight."""
-        group = _group_of(optimizer, parameter)
+        group = group_of(optimizer, parameter)
         if group is not None and left_out:
             group["params"].extend(left_out)
 
     def _check_options(self, optimizer: Optimizer, gate: Gate, own: list[nn.Parameter]) -> None:
         """Warn, once, of gates that are trained with other options than they name."""
-        group = _group_of(optimizer, own[0]) if own and not self._checked else None
+        group = group_of(optimizer, own[0]) if own and not self._checked else None
         if group is None:
             return
         self._checked = True
@@ -236,20 +232,6 @@ class Gates:
                 GateOptionsWarning,
                 stacklevel=2,
             )
-
-    def _add_penalty(
-        self, optimizer: Optimizer, parameter: nn.Parameter, gate: Gate, trained: list[nn.Parameter]
-    ) -> None:
-        """Add the penalty's gradient with respect to what this optimizer trains; others see to their own."""
-        with torch.enable_grad():
-            penalty = gate.penalty(parameter)
-        if penalty is None or not penalty.requires_grad:
-            return
-        scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides a GradScaler's scale out itself
-        grads = torch.autograd.grad(penalty, trained, scale, allow_unused=True)
-        for each, grad in zip(trained, grads, strict=True):
-            if grad is not None:
-                each.grad = grad.clone() if each.grad is None else each.grad.add_(grad)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:
         pass
@@ -271,11 +253,6 @@ def _quiet(gate: Gate) -> Iterator[None]:
             yield
     finally:
         gate.train(was)
-
-
-def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
-    found = (group for group in optimizer.param_groups if any(each is parameter for each in group["params"]))
-    return next(found, None)
 
 
 def _prove(name: str, gate: Gate, weight: Tensor, folded: Tensor, mask: Tensor) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from secateur._base.arguments import require_model
@@ -16,6 +14,7 @@ from secateur.axes import Method, Moment
 from secateur.masks import Masks, coverage, layouts
 from secateur.measures import Needs, Params, check_online
 
+_STATE = {"step", "masks", "evidence", "explored", "generator", "held_out", "memory"}
 _NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
 
 
@@ -76,34 +75,6 @@ def refuse_unfit(method: Method, network: nn.Module, params: Params) -> None:
         method.scope.check(shapes, 1.0 if density is None else density)
 
 
-def refuse_state(state: Mapping[str, Any], generator: torch.Generator | None) -> None:
-    """Refuse what is no `state_dict` of a Pruner, and one with a random state for a Pruner that draws nothing."""
-    known = {"step", "masks", "evidence", "explored", "memory", "generator"}
-    if not {"step", "masks"} <= set(state) <= known:
-        raise SecateurError(
-            "A Pruner's state has the keys 'step' and 'masks', and 'evidence', 'explored', 'memory' and 'generator' "
-            f"where it has some, got {sorted(state)}."
-        )
-    if "generator" in state and generator is None:
-        raise SecateurError(
-            "This state holds the random state of a generator, and this Pruner has none: pass "
-            "generator=torch.Generator() to the Pruner that continues."
-        )
-
-
-def warn_if_early(method: Method, step: int, masks: Masks) -> None:
-    """Warn of a Pruner that is finished before its schedule has ended."""
-    last = method.schedule.milestones[-1].step
-    if step < last:
-        wanted = "" if method.density is None else f", not {method.density:g}"
-        warnings.warn(
-            f"finish() after {step} optimizer steps, but the schedule of {method.name} ends at step {last}: density is "
-            f"{masks.density:.3g}{wanted}.",
-            EarlyFinishWarning,
-            stacklevel=4,
-        )
-
-
 def report_left_out(model: nn.Module, params: Params) -> None:
     """Warn of weights that a prune would be expected to reach and does not: a layer left dense is no small thing."""
     found = coverage(model, params)
@@ -144,3 +115,29 @@ def refuse_unscorable(params: Params) -> None:
             )
         if parameter.is_meta:
             raise SecateurError(f"{name!r} has no data (device 'meta'). Materialise the model before pruning.")
+
+
+def check_state(state: Mapping[str, Any], *, with_generator: bool) -> None:
+    """Refuse what is no `state_dict` of a Pruner, and the state of a generator where there is none to take it."""
+    if not {"step", "masks"} <= set(state) <= _STATE:
+        more = ", ".join(map(repr, sorted(_STATE - {"step", "masks"})))
+        raise SecateurError(
+            f"A Pruner's state has the keys 'step' and 'masks', and {more} where it has some, got {sorted(state)}."
+        )
+    if "generator" in state and not with_generator:
+        raise SecateurError(
+            "This state holds the random state of a generator, and this Pruner has none: pass "
+            "generator=torch.Generator() to the Pruner that continues."
+        )
+
+
+def warn_if_early(method: Method, step: int, masks: Masks) -> None:
+    """Warn where training ends before the method's schedule does."""
+    last = method.schedule.milestones[-1].step
+    if step < last:
+        wanted = "" if method.density is None else f", not {method.density:g}"
+        warn(
+            f"finish() after {step} optimizer steps, but the schedule of {method.name} ends at step {last}: density is "
+            f"{masks.density:.3g}{wanted}.",
+            EarlyFinishWarning,
+        )

@@ -89,7 +89,7 @@ class _Run:
         """Begin one, or return None for a method that no training serves, or that works on other networks."""
         if method.regrow is not None and not method.regrow.online:
             return None
-        batches = None if _serves_itself(method) else [given.batch]
+        batches = None if _serves_itself(method) and not method.held_out else [given.batch]
         generator = torch.Generator().manual_seed(3)
         with calm(), torch.random.fork_rng():
             torch.manual_seed(11)

@@ -40,7 +40,7 @@ def test_between_the_two_thresholds_a_weight_keeps_its_state() -> None:
     assert float(gate.threshold) == 1.0
     walk = [(1.05, True), (0.95, True), (0.89, False), (0.95, False), (-1.05, False), (-1.11, True), (0.91, True)]
     for value, alive in [*walk, (-0.9, False), (0.0, False), (1.2, True)]:
-        gate.after_step(torch.tensor([[value]], dtype=torch.float64))
+        gate.after_step(torch.tensor([[value]], dtype=torch.float64), 0.1)
         assert bool(gate.mask) is alive, f"|w| = {abs(value)}"
 
 
@@ -160,7 +160,7 @@ def test_the_gradient_of_the_masked_forward_reaches_all_weights() -> None:
     """Eq. 3: ∂L/∂w = ∂L/∂(w ⊙ T), not masked."""
     weight = nn.Parameter(torch.tensor([[0.1, 2.0]], dtype=torch.float64))
     gate = surgery(quality=0.0, until=9, gamma=0, power=1)("w", weight)
-    gate.after_step(weight.detach())
+    gate.after_step(weight.detach(), 0.1)
     assert gate.mask.tolist() == [[False, True]]
     used: Tensor = gate(weight)
     assert used.tolist() == [[0.0, 2.0]]

@@ -131,8 +131,9 @@ def train_pruning(work: Work, state: State) -> State:
     model = state.model or untrained(experiment).to(work.device)
 
     def begin(network: nn.Module) -> Pruner:
-        drawn = generator(experiment.seed, "method")
-        return Pruner(network, method_of(experiment), only=_only(experiment, network), generator=drawn)
+        drawn, method = generator(experiment.seed, "method"), method_of(experiment)
+        held_out = list(data.in_order(work.dataset.validation, experiment.recipe.batch)) if method.held_out else None
+        return Pruner(network, method, held_out, only=_only(experiment, network), generator=drawn)
 
     checkpoint = Checkpoint(work.directory / CHECKPOINT, f"{experiment.name}/pruning")
     after = trained(work, replace(state, model=model), checkpoint, begin=begin)

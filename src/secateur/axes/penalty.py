@@ -1,0 +1,78 @@
+"""Penalties: what a method adds to the loss while a network trains, so that weights go to zero by themselves.
+
+A penalty is a loss term, whose gradient joins the gradients just before the optimizer's step, or a proximal step that
+follows it and makes exact zeros, or both. A `Pruner` sees to either until the last milestone of the method's schedule;
+then the method's score says what goes, and what stays trains on without it. The training loop does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base.errors import SecateurError
+
+#: (name, weight) → the price of one tensor, as a scalar with its graph, strength included. Weights come as
+#: `[out, in, ...]`, however they are stored.
+Term = Callable[[str, Tensor], Tensor]
+
+#: (name, weight, learning rate) → the weight after the proximal step.
+Prox = Callable[[str, Tensor, float], Tensor]
+
+#: (network, prunable parameters) → the parameters that pay, by name.
+Reach = Callable[[nn.Module, Mapping[str, nn.Parameter]], Mapping[str, nn.Parameter]]
+
+
+def prunable_ones(network: nn.Module, params: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    """All prunable parameters pay: the reach of a penalty that names none."""
+    return params
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A price on parameters.
+
+    Attributes:
+        name: as printed.
+        term: the price; None where only the proximal step acts.
+        prox: what the price's proximal operator makes of a weight after a step; None where only the term acts.
+        reach: which parameters pay; all prunable ones by default.
+    """
+
+    name: str
+    term: Term | None = None
+    prox: Prox | None = None
+    reach: Reach = prunable_ones
+
+    def __post_init__(self) -> None:
+        if self.term is None and self.prox is None:
+            raise SecateurError(f"penalty {self.name!r} has neither a `term` nor a `prox`: it would do nothing.")
+
+
+@dataclass(frozen=True)
+class SoftThreshold:
+    """w ← sign(w)·max(|w| − ηλ, 0): the proximal operator of λ‖w‖₁."""
+
+    strength: float
+
+    def __call__(self, name: str, weight: Tensor, lr: float) -> Tensor:
+        return weight.sign() * (weight.abs() - lr * self.strength).clamp(min=0)
+
+
+def l1(strength: float) -> Penalty:
+    """λ‖w‖₁ as a proximal step of threshold ηλ after each step of the optimizer, whose learning rate is η.
+
+    >>> float(l1(0.5).prox("w", torch.tensor([0.3]), 0.1))
+    0.25
+    """
+    check_strength(strength)
+    return Penalty(f"l1({strength:g})", prox=SoftThreshold(strength))
+
+
+def check_strength(strength: float, name: str = "strength") -> None:
+    """Refuse a negative price, and one that is no number."""
+    if not 0 <= strength < torch.inf:
+        raise SecateurError(f"`{name}` must be at least 0 and finite, got {strength}.")

@@ -1,0 +1,184 @@
+"""Neuron importance: the worth of a network's final responses, propagated back through absolute weights (NISP)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur._base.errors import SecateurError
+from secateur.measures import (
+    Level,
+    Measure,
+    Needs,
+    Params,
+    Probe,
+    Running,
+    ones_like_inputs,
+    recast_buffers,
+    swapped,
+)
+from secateur.propagation._infinite import infinite_selection
+from secateur.propagation._linearised import Linearised
+
+#: Responses, T × n → the importance of each, n numbers.
+Ranking = Callable[[Tensor], Tensor]
+
+_MOST = 4096  # rows of responses that are ranked: an evenly spaced choice of all that were seen
+
+
+@dataclass
+class _Layers:
+    """The layers that own the prunable weights, and what was seen of them in one forward."""
+
+    owners: dict[nn.Module, str]
+    order: list[nn.Module] = field(default_factory=list)
+    inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+
+    def note(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            self.order.append(layer)
+            self.inputs[layer] = args[0]
+
+
+class _Importance(Running):
+    """First pass: what the final response layer says of the data. Second: one backward sweep from its importances."""
+
+    passes = 2
+
+    def __init__(self, params: Params, ranking: Ranking, keep: float | None) -> None:
+        super().__init__(params)
+        self._ranking, self._keep = ranking, keep
+        self._responses: list[Tensor] = []
+
+    def update(self, probe: Probe) -> None:
+        if probe.pass_ == 0:
+            with torch.no_grad(), _seen(probe) as layers:
+                probe.run()
+            self._responses.append(_rows(layers.inputs[_last(layers)], _last(layers)).double())
+        elif not self.updates:
+            self._sweep(probe)
+
+    def _sweep(self, probe: Probe) -> None:
+        rows = torch.cat(self._responses)
+        rows = rows[:: max(1, len(rows) // _MOST)]
+        importance = self._ranking(rows)
+        with _absolute(probe.model), torch.enable_grad(), _seen(probe, self._pass_on) as layers:
+            replace(probe, batch=(ones_like_inputs(probe.inputs), None)).run()
+            last = _last(layers)
+            response = layers.inputs[last]
+            start = _spread(importance, response, last)
+            if response.requires_grad:
+                torch.autograd.grad(response, list(probe.model.parameters()), start, allow_unused=True)
+        # What comes behind the responses is what they are important for: all alike.
+        for name, parameter in self.params.items():
+            if name not in self.running:
+                units = parameter.shape[1 if _turned(layers, name) else 0]
+                self.running[name] = torch.ones(units, dtype=torch.float64, device=parameter.device)
+        self.updates += 1
+
+    def _pass_on(self, name: str, layer: nn.Module, importance: Tensor) -> Tensor:
+        """Add up each unit's importance over its positions; the units that will go pass nothing on."""
+        channel = _channel(layer, importance)
+        scores = importance.transpose(channel, -1).reshape(-1, importance.shape[channel]).sum(0)
+        self.running[name] = self.running[name] + scores if name in self.running else scores
+        if self._keep is None:
+            return importance
+        stay = torch.zeros_like(scores)
+        stay[scores.argsort(descending=True, stable=True)[: max(1, round(self._keep * len(scores)))]] = 1
+        return importance * stay.reshape(-1, *[1] * (importance.dim() - 1 - channel % importance.dim()))
+
+
+@contextmanager
+def _seen(probe: Probe, backward: Callable[[str, nn.Module, Tensor], Tensor] | None = None) -> Iterator[_Layers]:
+    """Watch the layers of the prunable weights in a forward, and have `backward` look at what comes back to each."""
+    names = {id(parameter): name for name, parameter in probe.params.items()}
+    owners = {
+        module: names[id(weight)]
+        for module in probe.model.modules()
+        if isinstance(weight := module._parameters.get("weight"), nn.Parameter) and id(weight) in names
+    }
+    layers = _Layers(owners)
+
+    def after(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        layers.note(layer, args, output)
+        if backward is not None and isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(partial(backward, owners[layer], layer))
+
+    handles = [module.register_forward_hook(after) for module in owners]
+    try:
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _absolute(model: nn.Module) -> Iterator[None]:
+    """|w| for every weight of two dimensions or more, 0 for biases; everything else passes on, in float64."""
+    values = {
+        name: p.detach().double().abs() if p.dim() > 1 or not name.endswith("bias") else torch.zeros_like(p).double()
+        for name, p in model.named_parameters()
+    }
+    with swapped(dict(model.named_parameters()), values), recast_buffers(model, None, torch.float64), Linearised():
+        yield
+
+
+def _last(layers: _Layers) -> nn.Module:
+    if not layers.order:
+        raise SecateurError(
+            "importance propagates through layers of prunable weights, and none was called with a tensor: the model "
+            "has no Linear or convolution among its prunable layers, or they are called by other names than forward."
+        )
+    return layers.order[-1]
+
+
+def _channel(layer: nn.Module, tensor: Tensor) -> int:
+    """The dimension of a layer's outputs and inputs that its units lie along."""
+    kernel = getattr(layer, "kernel_size", None)
+    return -1 if kernel is None else tensor.dim() - 1 - len(kernel)
+
+
+def _rows(responses: Tensor, layer: nn.Module) -> Tensor:
+    channel = _channel(layer, responses)
+    return responses.detach().movedim(channel, -1).reshape(-1, responses.shape[channel])
+
+
+def _spread(importance: Tensor, response: Tensor, layer: nn.Module) -> Tensor:
+    channel = _channel(layer, response)
+    shape = [1] * response.dim()
+    shape[channel] = -1
+    return importance.to(response.device, response.dtype).reshape(shape).expand(response.shape)
+
+
+def _turned(layers: _Layers, name: str) -> bool:
+    owner = next((module for module, own in layers.owners.items() if own == name), None)
+    return bool(getattr(owner, "transposed", False))
+
+
+def importance(*, ranking: Ranking = infinite_selection, keep: float | None = None) -> Measure:
+    """Importance of each unit for the responses before the last layer: s_l = |W_{l+1}|ᵀ s_{l+1}, back from s_n.
+
+    s_n = ranking(responses), by default `infinite_selection` of the inputs that the last prunable layer gets; a
+    channel's importance is the sum over its positions. Activations, dropout and normalisations of activations pass
+    importance on, batch norm scales it by |γ|/√(σ² + ε), every input of a max-pooling window receives the window's,
+    average pooling shares it out, a sum gives it to both of its terms. One number per output unit, float64; units of
+    layers behind the responses are all worth 1.
+
+    Args:
+        ranking: what the responses are worth: (T × n) → n.
+        keep: the fraction of each layer's units that will stay: the others pass nothing on to the layers before them
+            (the paper prunes while it propagates); None: all do.
+
+    Source: Yu et al., "NISP", arXiv 1711.05908, eq. 18 and 19, §3.3.
+    Deviates: rules for layers without weights are ours (the paper has none for batch norm).
+    """
+    if keep is not None and not 0 < keep <= 1:
+        raise SecateurError(f"`keep` must be in (0, 1], got {keep}: the fraction of each layer's units that will stay.")
+    begin = partial(_Importance, ranking=ranking, keep=keep)
+    return Measure("importance", begin, needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None)
