@@ -12,6 +12,7 @@ from torch import Tensor
 from secateur._base.zeros import count_true
 from secateur.axes._moment import Bits, Moment
 from secateur.axes._quota import apportioned
+from secateur.measures import from_first_rank, reduced
 from secateur.selection import at_least, topk_mask
 
 #: Optimizer step → the fraction of a layer's units that is exchanged.
@@ -108,13 +109,26 @@ class Spared:
 
 
 @dataclass(frozen=True)
-class Below:
-    """Whatever scores less than a value goes."""
-
-    value: float
+class Flipped:
+    """Whatever has crossed zero goes: each weight has a sign for life, the living their own, the dead a drawn one."""
 
     def __call__(self, one: Exchange) -> Bits:
-        return {n: bits & at_least(one.scores[n], self.value, name=n) for n, bits in one.alive.items()}
+        return {name: bits & (one.scores[name] * self._sign(one, name) >= 0) for name, bits in one.alive.items()}
+
+    def _sign(self, one: Exchange, name: str) -> Tensor:
+        memory, key = one.moment.memory, f"sign.{name}"
+        if key not in memory:
+            memory[key] = self._drawn(one, name)
+        found = memory[key]
+        assert isinstance(found, Tensor)
+        return found
+
+    def _drawn(self, one: Exchange, name: str) -> Tensor:
+        values, generator = one.scores[name], one.moment.generator
+        where = generator.device if generator is not None else torch.device("cpu")
+        coins = torch.randint(2, values.shape, generator=generator, device=where, dtype=torch.int8).to(values.device)
+        coins = reduced({name: 2 * coins - 1}, from_first_rank)[name]  # the same on all ranks
+        return torch.where(one.alive[name] & (values != 0), values.sign().to(torch.int8), coins)
 
 
 @dataclass(frozen=True)

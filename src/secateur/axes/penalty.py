@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
+from secateur.measures import from_first_rank, reduced
 
 #: (name, weight) → the price of one tensor, as a scalar with its graph, strength included. Weights come as
 #: `[out, in, ...]`, however they are stored.
@@ -70,6 +71,31 @@ def l1(strength: float) -> Penalty:
     """
     check_strength(strength)
     return Penalty(f"l1({strength:g})", prox=SoftThreshold(strength))
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """α Σ|w| + σ Σ ν·w with ν ~ N(0, 1): its gradient is a drift towards zero and white noise, new at every step."""
+
+    strength: float
+    noise: float
+
+    def __call__(self, name: str, weight: Tensor) -> Tensor:
+        drawn = reduced({name: torch.randn_like(weight)}, from_first_rank)[name]  # the same on all ranks
+        return self.strength * weight.abs().sum() + self.noise * (drawn * weight).sum()
+
+
+def langevin(strength: float, noise: float) -> Penalty:
+    """A random walk on top of the gradient's steps: −ηα·sign(w) + ησν after a step of SGD with learning rate η.
+
+    That is Langevin dynamics at temperature T = ησ²/2. ν comes from torch's global generator, as dropout's noise does.
+
+    >>> langevin(0.1, 0.5).name
+    'langevin(0.1, 0.5)'
+    """
+    check_strength(strength)
+    check_strength(noise, "noise")
+    return Penalty(f"langevin({strength:g}, {noise:g})", term=Langevin(strength, noise))
 
 
 def check_strength(strength: float, name: str = "strength") -> None:

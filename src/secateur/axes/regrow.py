@@ -1,6 +1,6 @@
 """Whether pruned weights may come back: by which score, how many, and with what value.
 
-It is made of few choices: which units leave (`fraction`, or a rule such as `below`), how many come to each layer (as
+It is made of few choices: which units leave (`fraction`, or a rule such as `flipped`), how many come to each layer (as
 many as left, or a rule such as `by_survivors`), which (the highest of a score), and how the first ones are chosen.
 """
 
@@ -15,10 +15,10 @@ from secateur._base.errors import SecateurError
 from secateur.axes._exchange import (
     Adaptive,
     Anywhere,
-    Below,
     ByGrowth,
     BySurvivors,
     Exchange,
+    Flipped,
     Fraction,
     Leave,
     Scores,
@@ -39,12 +39,12 @@ __all__ = [
     "Share",
     "adaptive",
     "anywhere",
-    "below",
     "by_growth",
     "by_survivors",
     "constant",
     "cosine",
     "drop_and_grow",
+    "flipped",
     "revive",
     "soft",
     "spared",
@@ -132,7 +132,7 @@ def drop_and_grow(
         fraction: step → fraction of the living units of each layer; see `cosine` and `constant`.
         start: the score of the first choice; None: the method's own.
         quota: who competes in the first choice; None: as later on.
-        leave: which stay, instead of all but a fraction: `below`, `adaptive`, `spared`, or your own.
+        leave: which stay, instead of all but a fraction: `flipped`, `adaptive`, `spared`, or your own.
         share: how many come to each layer: `by_growth`, `by_survivors`, `anywhere`; None: as many as left it.
         just_dropped: whether what has just been dropped may grow again.
     """
@@ -221,9 +221,13 @@ def spared(fraction: Fraction) -> Leave:
     return Spared(fraction)
 
 
-def below(value: float) -> Leave:
-    """Let every unit go that scores less than `value`, in whatever layer (Deep-R: at zero, where a sign flips)."""
-    return Below(value)
+def flipped() -> Leave:
+    """Let every weight go that has crossed zero, in whatever layer; the method's score is the weight with its sign.
+
+    A weight has one sign for life: the living the one they have at the first exchange, the dead one that is drawn then.
+    The signs are in the `Pruner`'s state. Source: Deep-R, arXiv 1711.05136, Algorithm 1.
+    """
+    return Flipped()
 
 
 def adaptive(fraction: float, *, start: float = 1e-3, tolerance: float = 0.1) -> Leave:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.methods._agp import agp
+from secateur.methods._deep_r import deep_r
 from secateur.methods._dns import dns
 from secateur.methods._dsr import dsr
 from secateur.methods._erk import erk
@@ -31,6 +32,7 @@ from secateur.methods._synflow import synflow
 
 __all__ = [
     "agp",
+    "deep_r",
     "dns",
     "dsr",
     "erk",
