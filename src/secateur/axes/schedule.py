@@ -179,8 +179,8 @@ def exchanges(density: float | None, *, every: int, until: int, begin: int = 0) 
     >>> [step for step, _ in exchanges(0.1, every=10, until=40, begin=15).milestones]
     [0, 15, 25, 35]
     """
+    _check_repeats(every, begin, until)
     later = steady(density, every=every, until=until, begin=begin)
-    _check_repeats(every, until - begin)
     return later if begin == 0 else replace(then(once(density), later, gap=0), name=later.name)
 
 
@@ -190,8 +190,8 @@ def repeated(density: float, *, every: int, until: int) -> Schedule:
     >>> [step for step, _ in repeated(0.7, every=10, until=25).milestones]
     [0, 10, 20, 25]
     """
+    _check_repeats(every, 0, until)
     again = steady(density, every=every, until=until)
-    _check_repeats(every, until)
     return Schedule(f"repeated({density:g})", (*again.milestones, Milestone(until, density)))
 
 
@@ -206,18 +206,23 @@ def gradual(density: float, *, end: int, until: int, every: int, initial: float 
     """
     if end > until:
         raise SecateurError(f"`until` must not come before `end`, got end={end} and until={until}.")
-    _check_repeats(every, until - begin)
+    _check_repeats(every, begin, until)
     curve = cubic(density, begin=begin, end=end, every=every, initial=initial).milestones
     first = 1 if initial == 1 else 0
     later = (Milestone(step, density) for step in range(end + every - (end - begin) % every, until, every))
     return Schedule(f"gradual({density:g}, {begin}..{end})", (*curve[first:], *later))
 
 
-def _check_repeats(every: int, steps: int) -> None:
-    if every >= steps:
+def _check_repeats(every: int, begin: int, until: int) -> None:
+    if not 0 <= begin < until:
         raise SecateurError(
-            f"`every` must be shorter than the time it is repeated in, {steps} steps, got every={every}: nothing would "
-            "ever be exchanged. Give a smaller `every`, or a later `until`."
+            f"`until` must come after `begin`, got begin={begin} and until={until}: it would end before it begins. "
+            "Give a later `until`; three quarters of the steps of training are usual."
+        )
+    if not 1 <= every < until - begin:
+        raise SecateurError(
+            f"`every` must be at least 1 and shorter than the time it is repeated in, {until - begin} steps, got "
+            f"every={every}: nothing would ever be exchanged. Give a smaller `every`, or a later `until`."
         )
 
 

@@ -44,7 +44,8 @@ def deep_r(
     Deviates: temperature is given as noise in the gradient, so that T falls with the learning rate, and is the
     paper's for SGD without momentum alone; other optimizers filter or rescale it. Signs are those of the weights
     after the first step, drawn for connections that do not live then. A layer may lose connections to others, as the
-    paper's count is of all; the authors' code keeps it by layer (from memory).
+    paper's count is of all; the authors' code keeps it by layer (from memory). What has just died is not drawn in the
+    same step.
     """
     return method(
         "deep_r",
@@ -58,6 +59,7 @@ def deep_r(
             quota=quota or scope.layerwise(),
             leave=flipped(),
             share=anywhere(),
+            just_dropped=False,
         ),
         penalty=langevin(strength, noise),
     )

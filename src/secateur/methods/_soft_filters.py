@@ -26,12 +26,13 @@ def soft_filters(density: float, *, until: int, every: int = 500, scope: Scope |
         until: T, the step of the last cut, which is held from then on; the paper cuts at the end of training.
         every: ΔT; the paper takes an epoch.
         scope: who competes; `convolutions(layerwise())` by default, so that other layers stay whole. `layerwise()` cuts
-            the outputs of linear layers too, `sparing(layerwise(), -1)` all but those of the last.
+            the outputs of linear layers too: leave the last one out with `only=`.
 
     Family: during training.
     Source: He, Kang, Dong, Fu & Yang, IJCAI 2018, arXiv 1808.06866, §3 and Algorithm 1; the code's `rate` is ρ.
     Deviates: weights alone are zeroed, as in the code: a filter's bias, and the γ, β and statistics of a batch norm
-    behind it, stay and train on, so that a cut filter still puts out a constant; shortcut convolutions take part,
+    behind it, stay and train on, so that a cut filter still puts out a constant; one
+    whose constant a ReLU turns to zero gets no gradient and does not come back; shortcut convolutions take part,
     which the code leaves out by their number in the network.
     """
     return method(

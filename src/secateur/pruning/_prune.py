@@ -15,7 +15,13 @@ from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
 from secateur.pruning._choose import choose, report_empty
-from secateur.pruning._refusals import refuse_offline, refuse_other_arguments, refuse_unscorable, report_left_out
+from secateur.pruning._refusals import (
+    refuse_offline,
+    refuse_other_arguments,
+    refuse_unfit,
+    refuse_unscorable,
+    report_left_out,
+)
 from secateur.selection import kept_count
 
 
@@ -63,6 +69,7 @@ def prune(
     refuse_offline(method)
     params = prunable(network, only, biases=method.structure.biases)
     refuse_unscorable(params)
+    refuse_unfit(method, network, params)
     if only is None:
         report_left_out(network, params)
     bits = _present(network, method, masks, params)

@@ -71,8 +71,8 @@ def refuse_unfit(method: Method, network: nn.Module, params: Params) -> None:
     if method.scope.check is None:
         return
     shapes = Moment(0, None, params, {}, layouts=layouts(network, params)).shapes
-    for density in dict.fromkeys(method.schedule.densities):
-        method.scope.check(shapes, 1.0 if density is None else density)
+    for density in sorted({1.0 if density is None else density for density in method.schedule.densities}):
+        method.scope.check(shapes, density)
 
 
 def report_left_out(model: nn.Module, params: Params) -> None:
