@@ -43,6 +43,9 @@ EVERY = (("every", 5),)
 ONLINE = {
     "agp": replace(BASE, method="agp", options=EVERY),
     "set": replace(BASE, method="set", options=EVERY),
+    "granet": replace(BASE, method="granet"),
+    "dsr": replace(BASE, method="dsr", options=(("threshold", 0.01),)),
+    "deep_r": replace(BASE, method="deep_r"),
     "rigl": replace(BASE, method="rigl", options=EVERY),
     "dns": replace(BASE, method="dns", density=1.0),
     "l0": replace(BASE, method="l0", density=1.0, options=(("strength", 0.001),)),
@@ -108,6 +111,7 @@ def test_a_method_that_acts_during_training_goes_on_to_the_same_bits(
     assert all(not weights[name][~mask].any() for name, mask in masks.items())
     assert not [name for name in weights if "gate" in name]
     assert whole.facts["kept"] == masks.kept and whole.facts["engine"]["name"] == "torch"
+    assert whole.facts["density"] <= whole.facts["exploration"] <= 1
     assert whole.facts["evaluations"][-1]["step"] == STEPS and len(whole.facts["evaluations"]) == 4
 
 
@@ -126,6 +130,11 @@ def test_the_lab_gives_a_clock_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arguments_of(ONLINE["agp"]) == {"density": 0.1, "end": 18, "every": 5}
     assert arguments_of(ONLINE["rigl"])["until"] == 18
     assert arguments_of(replace(ONLINE["rigl"], options=(("until", 20),)))["until"] == 20
+    granet = arguments_of(replace(BASE, method="granet"))
+    assert granet == {"density": 0.1, "end": 12, "until": 18, "every": 1}  # the last cut after half, ten turns at least
+    assert arguments_of(replace(BASE, method="itop", options=(("until", 24),)))["every"] == 2
+    long = replace(BASE, method="itop", recipe=replace(BASE.recipe, steps=40_000))
+    assert arguments_of(long)["every"] == 1500  # the method's own
     add_methods(monkeypatch, lasting=lambda density, *, steps: methods.magnitude(density))
     assert arguments_of(replace(BASE, method="lasting")) == {"density": 0.1, "steps": 24}
 

@@ -166,3 +166,36 @@ def test_the_gradient_of_the_masked_forward_reaches_all_weights() -> None:
     assert used.tolist() == [[0.0, 2.0]]
     F.linear(torch.tensor([[3.0, 5.0]], dtype=torch.float64), used).sum().backward()
     assert weight.grad is not None and weight.grad.tolist() == [[3.0, 5.0]]
+
+
+# --- its choices ------------------------------------------------------------------------------------------------------
+
+
+def test_a_quality_by_name_and_margins_of_ones_own() -> None:
+    model = mlp()
+    before = {name: p.detach().abs() for name, p in model.named_parameters()}
+    Pruner(model, methods.dns(until=5, quality={"2.weight": -0.5, "*": 1.5}, low=0.5, high=2.0))
+    for name, gate in _gates(model).items():
+        size, quality = before[name], -0.5 if name == "2.weight" else 1.5
+        spread = ((size - size.mean()) ** 2).mean().sqrt()
+        torch.testing.assert_close(gate.threshold, size.mean() + quality * spread)
+    weight = nn.Parameter(torch.ones(1, 1, dtype=torch.float64))
+    gate = surgery(quality=0.0, until=100, gamma=0, power=1, low=0.5, high=2.0)("w", weight)
+    for value, alive in [(0.6, True), (0.5, False), (1.9, False), (2.1, True), (-0.6, True)]:
+        gate.after_step(torch.tensor([[value]], dtype=torch.float64), 0.1)
+        assert bool(gate.mask) is alive, f"|w| = {abs(value)}"
+    with pytest.raises(SecateurError, match="surgery needs 0 <= low <= high, got low=2 and high=1"):
+        methods.dns(until=5, low=2, high=1)
+
+
+def test_layers_without_a_quality_are_left_alone_and_biases_are_a_choice() -> None:
+    model = mlp()
+    masks = Pruner(model, methods.dns(until=5, quality={"0.*": 1.0}, biases=True)).masks
+    assert sorted(_gates(model)) == ["0.bias", "0.weight"] and set(masks) == set(dict(model.named_parameters()))
+    assert sorted(_gates_of(methods.dns(until=5))) == ["0.weight", "2.weight"]
+
+
+def _gates_of(method) -> dict[str, nn.Module]:
+    model = mlp()
+    Pruner(model, method)
+    return _gates(model)

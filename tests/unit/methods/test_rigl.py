@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from exchange_cases import Watched
 from online_cases import MakeOptimizer, adam, after_step, batch, best, dense_gradient, mlp, same, seeded, sgd, weights
 from online_cases import step as train
-from secateur import Pruner, hold, methods
+from secateur import Pruner, hold, measures, methods
 from secateur.axes import erk_densities
 from secateur.masks import Masks
 
@@ -146,3 +147,40 @@ def test_a_step_that_a_grad_scaler_skips_is_no_step(fused: bool) -> None:
     # Not the very first: torch's fused SGD then starts from a momentum buffer that it never filled.
     (plain, masks), (skipped, again) = run(set()), run({2, EVERY, 2 * EVERY})
     assert masks == again and same(plain, skipped)
+
+
+# --- its choices ------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_exchange_is_at_begin_and_the_cosine_runs_from_there() -> None:
+    method = methods.rigl(0.3, until=21, every=4, fraction=ALPHA, begin=5)
+    for turn in Watched.by(method).turns(24):
+        share = ALPHA / 2 * (1 + math.cos(math.pi * (turn.step - 5) / 16))
+        acts = turn.step in (5, 9, 13, 17)
+        assert turn.moved == acts
+        for name, alive in turn.before.items() if acts else ():
+            moved = min(math.floor(share * int(alive.sum()) + 1e-9), int((~alive).sum()))
+            stay = alive & ~best(turn.stepped[name].abs(), alive, moved, smallest=True)
+            assert torch.equal(turn.after[name], stay | best(turn.dense[name].abs(), ~stay, moved)), turn.step
+
+
+def test_in_the_strict_reading_what_grows_was_not_alive() -> None:
+    method = methods.rigl(0.3, until=UNTIL, every=EVERY, fraction=ALPHA, just_dropped=False)
+    for turn in Watched.by(method).turns(UNTIL):
+        for name, alive in turn.before.items() if turn.step % EVERY == 0 and turn.step < UNTIL else ():
+            share = ALPHA / 2 * (1 + math.cos(math.pi * turn.step / UNTIL))
+            moved = min(math.floor(share * int(alive.sum())), int((~alive).sum()))
+            stay = alive & ~best(turn.stepped[name].abs(), alive, moved, smallest=True)
+            assert torch.equal(turn.grown(name), best(turn.dense[name].abs(), ~alive, moved))
+            assert torch.equal(turn.gone(name), alive & ~stay)
+
+
+def test_it_may_grow_by_the_gradients_since_the_last_exchange() -> None:
+    evidence = measures.grad(memory=measures.Memory.INTERVAL)
+    method = methods.rigl(0.3, until=UNTIL, every=EVERY, fraction=ALPHA, evidence=evidence)
+    summed: dict = {}
+    for turn in Watched.by(method).turns(UNTIL - 1):
+        summed = {name: summed.get(name, 0) + turn.dense[name] for name in turn.before}
+        if turn.step % EVERY == 0:
+            assert turn.after == Masks(_expected(turn.before, turn.stepped, summed, turn.step)) != turn.before
+            summed = {}

@@ -11,7 +11,7 @@ from torch import nn
 
 from online_cases import adam, batch, mlp, same, seeded, sgd, weights
 from online_cases import step as train
-from secateur import Pruner, held, methods
+from secateur import Pruner, held, methods, scope
 from secateur._base.errors import MaskError, SecateurError
 from secateur.axes import Method
 
@@ -20,6 +20,13 @@ METHODS: dict[str, Callable[[], Method]] = {
     "rigl": lambda: methods.rigl(0.3, until=12, every=3),
     "set": lambda: methods.set_(0.3, until=12, every=3),
     "agp": lambda: methods.agp(0.2, begin=0, end=10, every=2, initial=0.7),
+    "itop": lambda: methods.itop(0.3, until=12, every=3),
+    "granet": lambda: methods.granet(0.2, end=9, until=12, every=3, initial=0.5),
+    "granet, dense": lambda: methods.granet(0.2, end=9, until=12, every=3),
+    "snfs": lambda: methods.snfs(0.3, until=12, every=3),
+    "dsr": lambda: methods.dsr(0.3, until=12, every=3, threshold=0.05),
+    "deep_r": lambda: methods.deep_r(0.3, until=12, noise=0.5),
+    "soft_filters": lambda: methods.soft_filters(0.5, until=12, every=3, scope=scope.layerwise()),
     "dns": lambda: methods.dns(until=12, gamma=0.5),
     "l0": lambda: methods.l0(strength=1e-3),
 }
@@ -65,7 +72,7 @@ def test_a_run_goes_on_from_every_step(name: str) -> None:
     assert whole[1].finish() == again[1].finish() and same(again[0], whole[0])
 
 
-@pytest.mark.parametrize("name", ["rigl", "set", "agp"])
+@pytest.mark.parametrize("name", ["rigl", "set", "agp", "dsr", "deep_r", "soft_filters"])
 @pytest.mark.parametrize("order", ["weights in the model already", "weights, pruner", "pruner, weights"])
 @pytest.mark.parametrize("stop", [0, 5, 12])
 def test_what_the_constructor_cut_is_given_back(name: str, order: str, stop: int) -> None:
