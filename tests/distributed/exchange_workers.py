@@ -26,7 +26,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 }
 
 
-def train(rank: int, folder: str) -> None:
+def exchange(rank: int, folder: str) -> None:
     """Train by every method inside DistributedDataParallel, and save masks and weights after every step."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ranks(found_by: Callable[..., list]) -> list[dict]:
-    return found_by(workers.train)
+    return found_by(workers.exchange)
 
 
 @pytest.mark.parametrize("name", workers.METHODS)
