@@ -13,6 +13,7 @@ from secateur.methods._force import force, iter_snip
 from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
+from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
@@ -33,6 +34,7 @@ __all__ = [
     "igq",
     "iter_snip",
     "l0",
+    "l1_penalty",
     "lamp",
     "lwc",
     "magnitude",
