@@ -24,6 +24,7 @@ from secateur.methods._set import set_
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._synflow import synflow
+from secateur.methods._weight_elimination import weight_elimination
 
 __all__ = [
     "agp",
@@ -45,6 +46,7 @@ __all__ = [
     "snip",
     "snip_it",
     "synflow",
+    "weight_elimination",
 ]
 
 for _name in __all__:
