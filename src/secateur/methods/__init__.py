@@ -10,6 +10,7 @@ from secateur.methods._agp import agp
 from secateur.methods._dns import dns
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
+from secateur.methods._forgetting import forgetting
 from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
@@ -31,6 +32,7 @@ __all__ = [
     "dns",
     "erk",
     "force",
+    "forgetting",
     "grasp",
     "igq",
     "iter_snip",
