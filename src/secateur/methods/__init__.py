@@ -18,6 +18,7 @@ from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._narang import narang
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
@@ -41,6 +42,7 @@ __all__ = [
     "lamp",
     "lwc",
     "magnitude",
+    "narang",
     "obd",
     "random",
     "rigl",
