@@ -16,6 +16,7 @@ from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
 from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
+from secateur.methods._lc import lc
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
 from secateur.methods._narang import narang
@@ -40,6 +41,7 @@ __all__ = [
     "l0",
     "l1_penalty",
     "lamp",
+    "lc",
     "lwc",
     "magnitude",
     "narang",
