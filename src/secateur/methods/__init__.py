@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.methods._agp import agp
+from secateur.methods._density_diversity import density_diversity
 from secateur.methods._dns import dns
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
@@ -31,6 +32,7 @@ from secateur.methods._weight_elimination import weight_elimination
 
 __all__ = [
     "agp",
+    "density_diversity",
     "dns",
     "erk",
     "force",
