@@ -27,6 +27,7 @@ from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
+from secateur.methods._ssl import ssl
 from secateur.methods._synflow import synflow
 from secateur.methods._weight_elimination import weight_elimination
 
@@ -53,6 +54,7 @@ __all__ = [
     "set_",
     "snip",
     "snip_it",
+    "ssl",
     "synflow",
     "weight_elimination",
 ]
