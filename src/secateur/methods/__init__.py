@@ -18,6 +18,7 @@ from secateur.methods._l0 import l0
 from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
 from secateur.methods._lc import lc
+from secateur.methods._learning_neurons import learning_neurons
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
 from secateur.methods._narang import narang
@@ -45,6 +46,7 @@ __all__ = [
     "l1_penalty",
     "lamp",
     "lc",
+    "learning_neurons",
     "lwc",
     "magnitude",
     "narang",
