@@ -13,6 +13,7 @@ from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
 from secateur.methods._forgetting import forgetting
 from secateur.methods._grasp import grasp
+from secateur.methods._group_brain_damage import group_brain_damage
 from secateur.methods._igq import igq
 from secateur.methods._l0 import l0
 from secateur.methods._l1_penalty import l1_penalty
@@ -40,6 +41,7 @@ __all__ = [
     "force",
     "forgetting",
     "grasp",
+    "group_brain_damage",
     "igq",
     "iter_snip",
     "l0",
