@@ -27,6 +27,7 @@ from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._slimming import slimming
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._ssl import ssl
@@ -56,6 +57,7 @@ __all__ = [
     "random",
     "rigl",
     "set_",
+    "slimming",
     "snip",
     "snip_it",
     "ssl",
