@@ -15,6 +15,7 @@ from secateur.methods._forgetting import forgetting
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
 from secateur.methods._igq import igq
+from secateur.methods._ista_bn import ista_bn
 from secateur.methods._l0 import l0
 from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
@@ -44,6 +45,7 @@ __all__ = [
     "grasp",
     "group_brain_damage",
     "igq",
+    "ista_bn",
     "iter_snip",
     "l0",
     "l1_penalty",
