@@ -16,7 +16,7 @@ def score(weight: Tensor) -> Tensor:
 
 
 def density_diversity(
-    density: float, *, until: int, strength: float = 5e-5, every: int = 10, scope: Scope | None = None
+    density: float, *, until: int, strength: float = 3e-4, every: int = 10, scope: Scope | None = None
 ) -> Method:
     """Train fully connected layers towards few weights of few values: a price on size and on every difference.
 

@@ -23,7 +23,7 @@ def forgetting(
     density: float,
     *,
     until: int,
-    strength: float = 1e-4,
+    strength: float = 5e-4,
     below: float = 0.1,
     selective: int | None = None,
     clarification: float = 0.0,

@@ -16,7 +16,7 @@ def score(weight: Tensor) -> Tensor:
 
 
 def group_brain_damage(
-    density: float, *, until: int, strength: float = 1e-3, rounds: int = 1, scope: Scope | None = None
+    density: float, *, until: int, strength: float = 3e-3, rounds: int = 1, scope: Scope | None = None
 ) -> Method:
     """Thin the lowered filter matrix by columns: what all filters read at one input channel and kernel position.
 

@@ -19,7 +19,7 @@ def l1_penalty(
     density: float,
     *,
     until: int,
-    strength: float = 1e-3,
+    strength: float = 3e-3,
     scope: Scope | None = None,
     structure: Structure | None = None,
 ) -> Method:

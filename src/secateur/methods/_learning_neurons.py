@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from secateur._base.errors import SecateurError
 from secateur.axes import Method, Structure, method
 from secateur.axes.schedule import once
 from secateur.axes.scope import floored, threshold
@@ -32,7 +33,8 @@ def learning_neurons(
     w_n ← [1 − tλ(1 − α)√P/‖w_n‖₂]₊ w_n. At step `until` neurons of zeros are cut, the others train on without price.
 
     Args:
-        until: the step of the cut, and the last with the price.
+        until: the step of the cut, and the last with the price; rounded down to one that takes a proximal step, since
+            what is dead may stir between two of them.
         strength: λ, per step of the optimizer.
         alpha: α; 0 is group lasso, above it sparse group lasso (the paper's is 0.5), 1 is L1.
         every: steps between two proximal steps; t is their number times the learning rate, so that λ means the same.
@@ -46,11 +48,15 @@ def learning_neurons(
     MNIST.
     """
     groups = structure or filters()
+    if not 1 <= every <= until:
+        raise SecateurError(
+            f"`every` must be at least 1 and at most until={until}, got {every}: no step would be taken."
+        )
     return method(
         "learning_neurons",
         score,
         structure=groups,
         scope=floored(threshold(_ZERO), at_least=1),
-        schedule=once(None, at=until),
+        schedule=once(None, at=until - until % every),
         penalty=group_shrinkage(strength, groups, alpha=alpha, every=every),
     )

@@ -17,7 +17,7 @@ def score(weight: Tensor) -> Tensor:
     return weight.abs()
 
 
-def ssl(*, until: int, strength: float = 1e-3, structure: Structure | None = None) -> Method:
+def ssl(*, until: int, strength: float = 3e-3, structure: Structure | None = None) -> Method:
     """Let every group of weights pay its norm, so that groups die as one, and cut those that have. Density emerges.
 
     Minimise L + λ Σ_l Σ_g ‖w_g‖₂ until step `until`; after each step, weights with |w| < 1e-4 are set to zero. Then the
@@ -25,7 +25,7 @@ def ssl(*, until: int, strength: float = 1e-3, structure: Structure | None = Non
 
     Args:
         until: the step of the cut, and the last with the price.
-        strength: λ.
+        strength: λ. A group dies only where its step is short: ηλ/√P, for a group of P weights, below the 1e-4.
         structure: the groups g. `filters()` (the default), `columns()` for the paper's channels, `shapes()` for filter
             shapes, `whole()` for depth, or your own. Shapes are of convolutions alone, and whole layers may go only
             where the network, traced by torch.fx, has a way around all of them: else the model is refused; narrow it

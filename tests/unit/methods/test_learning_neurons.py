@@ -97,10 +97,15 @@ def test_dead_neurons_are_cut_and_one_of_each_layer_lives() -> None:
     assert [int(mask.any(1).sum()) for mask in pruner.finish().values()] == [1, 1]
 
 
+def test_the_cut_follows_a_proximal_step() -> None:
+    assert methods.learning_neurons(until=29, every=10).schedule.milestones[-1].step == 20
+    assert methods.learning_neurons(until=30, every=10).schedule.milestones[-1].step == 30
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(SecateurError, match=r"`alpha` must be in \[0, 1\].*got 1.5"):
-        methods.learning_neurons(until=3, alpha=1.5)
-    with pytest.raises(SecateurError, match="`every` must be at least 1"):
-        methods.learning_neurons(until=3, every=0)
+        methods.learning_neurons(until=30, alpha=1.5)
+    with pytest.raises(SecateurError, match="`every` must be at least 1 and at most until=3, got 4"):
+        methods.learning_neurons(until=3, every=4)
     with pytest.raises(SecateurError, match="`strength`"):
-        methods.learning_neurons(until=3, strength=-1)
+        methods.learning_neurons(until=30, strength=-1)

@@ -70,7 +70,7 @@ def lenet_5_caffe(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
 
 
 def lenet_5_bn(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """Return LeNet-5-Caffe with batch norm and ReLU behind every layer but the last. N = 432,220 for 1 × 28 × 28.
+    """Return LeNet-5-Caffe with batch norm and ReLU behind every layer but the last. N = 431,080, and 1,140 of norms.
 
     For methods that rank channels by the scale of their batch norm; the layers keep their names and their biases.
 
