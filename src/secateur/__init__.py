@@ -25,6 +25,7 @@ from secateur._base.errors import (
     ScoreError,
     SecateurError,
     TiedScoresWarning,
+    UnfitModelError,
 )
 from secateur._catalogue import catalogue
 from secateur.axes import Gate, Method, Penalty, invert, measured, method, penalty, schedule, scope, structure
@@ -62,6 +63,7 @@ __all__ = [
     "SecateurError",
     "Structure",
     "TiedScoresWarning",
+    "UnfitModelError",
     "catalogue",
     "densify",
     "gather",

@@ -25,6 +25,10 @@ class LeakError(SecateurError):
     """A weight that its mask says is pruned is not zero."""
 
 
+class UnfitModelError(SecateurError):
+    """A model without what the method is about: batch norm, convolutions, a way around a layer."""
+
+
 class DerivativeError(SecateurError, RuntimeError):
     """A second derivative of what has only first ones; autograd's own errors are a `RuntimeError` too."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from secateur._base.errors import SecateurError, nearest
 from secateur._base.types import Float
 from secateur.axes._quota import erk_densities, igq_densities, largest_remainder
-from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living
+from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "per_row",
     "ranked_with",
     "rms",
+    "sparing",
     "std",
     "threshold",
 ]
@@ -42,7 +43,6 @@ __all__ = [
 ByName = Mapping[str, float]
 
 # --- one pool -----------------------------------------------------------------------------------------------------
-
 Cost = Mapping[str, float] | Callable[[str, torch.Size], float]
 
 
