@@ -1,28 +1,34 @@
 """Every method that acts while a network trains, beside SNIP and dense: error, spread, density and seconds on MNIST.
 
     python benchmarks/training_methods.py --model lenet-300-100 --densities 5% 2%
-    python benchmarks/training_methods.py --model lenet-5 --densities 2% 1% --jobs 2
+    python benchmarks/training_methods.py --model lenet-5 --densities 2% 1% --seeds 3
 
 10 epochs for all, over 5 seeds unless said otherwise, each method with its defaults. Methods that are told a density
-are run at each; the others once, and stand at the density that they end in. Finished runs are read again from `--runs`,
-so that a table that was cut off goes on. The seconds are those of training and pruning, on the processor named.
+are run at each; the others once, and stand at the density that they end in. What has been measured is kept in
+`training_methods.json` beside this file, one line per run, and is not measured again: a table that was cut off, on
+whatever day or processor, goes on. `--only-show` prints what is there; remove lines to measure them anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
+from secateur._base.files import write_whole
 from secateur._catalogue import Entry, catalogue
-from secateur.lab.comparing import Row, compare, deviation, grid
+from secateur.lab.comparing import compare, deviation, grid
 from secateur.lab.experiment import Experiment, recipe, shortened, takes_density
-from secateur.lab.running import Result
 from secateur.sparse.timing import processor
 
+RECORD = Path(__file__).with_suffix(".json")
 EXAMPLES = 54_000
 RECIPE = {"lenet-300-100": "short"}  # the others diverge at that rate when dense
+Line = dict[str, Any]
 
 
 def acting_in_training() -> list[Entry]:
@@ -30,38 +36,65 @@ def acting_in_training() -> list[Entry]:
     return [entry for entry in catalogue().values() if "online" in entry.tags]
 
 
-def planned(model: str, method: str, density: float, epochs: int, seeds: int) -> list[Experiment]:
+def plans(model: str, method: str, density: float, epochs: int, seeds: int) -> Iterator[tuple[Line, Experiment]]:
     plain = recipe(RECIPE.get(model, "gentle"))
-    steps = epochs * EXAMPLES // plain.batch
-    return grid(Experiment(model, "mnist", method, density, shortened(plain, steps)), [method], range(seeds))
+    base = Experiment(model, "mnist", method, density, shortened(plain, epochs * EXAMPLES // plain.batch))
+    for experiment in grid(base, [method], range(seeds)):
+        asked = experiment.density if method != "dense" and takes_density(catalogue()[method].factory) else None
+        yield {"model": model, "method": method, "asked": asked, "epochs": epochs, "seed": experiment.seed}, experiment
 
 
-def all_planned(options: argparse.Namespace, densities: Sequence[float]) -> list[Experiment]:
+def all_plans(options: argparse.Namespace, densities: Sequence[float]) -> Iterator[tuple[Line, Experiment]]:
     wanted = options.methods.split(",") if options.methods else None
-    found = planned(options.model, "dense", 1.0, options.epochs, options.seeds)
-    methods = [catalogue()["snip"], *acting_in_training()]
-    for entry in methods:
-        if wanted is not None and entry.name not in wanted:
+    yield from plans(options.model, "dense", 1.0, options.epochs, options.seeds)
+    for entry in [catalogue()["snip"], *acting_in_training()]:
+        if wanted is None or entry.name in wanted:
+            for density in densities if takes_density(entry.factory) else [1.0]:
+                yield from plans(options.model, entry.name, density, options.epochs, options.seeds)
+
+
+def measured(line: Line, experiment: Experiment, runs: str) -> Line:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = compare([experiment], root=runs, threads=1)
+    if found.failures:
+        return line | {"failure": next(iter(found.failures.values())), "processor": processor()}
+    facts = found.rows[0].results[0].facts
+    seconds = facts["seconds"]["prune"] + facts["seconds"]["train"]
+    took = {"error": facts["test_error"], "density": facts["density"], "seconds": round(seconds, 1)}
+    return line | took | {"processor": processor()}
+
+
+def key(line: Line) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("model", "method", "asked", "epochs", "seed"))
+
+
+def recorded() -> dict[tuple[Any, ...], Line]:
+    lines = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else []
+    return {key(line): line for line in lines}
+
+
+def keep(known: dict[tuple[Any, ...], Line]) -> None:
+    lines = sorted(known.values(), key=lambda line: json.dumps(key(line)))
+    write_whole(RECORD, ("[\n" + ",\n".join(json.dumps(line) for line in lines) + "\n]\n").encode())
+
+
+def show(lines: Sequence[Line]) -> None:
+    print("| method | asked | kept | error, % | seeds | seconds |\n|---|---|---|---|---|---|")
+    for method, asked in dict.fromkeys((line["method"], line["asked"]) for line in lines):
+        found = [line for line in lines if (line["method"], line["asked"]) == (method, asked)]
+        good = [line for line in found if "error" in line]
+        for line in found:
+            if "failure" in line:
+                print(f"| {method} | {asked or ''} | seed {line['seed']}: {line['failure']} | | | |")
+        if not good:
             continue
-        for density in densities if takes_density(entry.factory) else [1.0]:
-            found += planned(options.model, entry.name, density, options.epochs, options.seeds)
-    return found
-
-
-def line(row: Row) -> str:
-    errors = [100 * error for error in row.errors()]
-    spread = deviation(errors)
-    asked = "dense" if row.experiment.method == "dense" else f"{row.experiment.density:.0%}"
-    if row.experiment.method != "dense" and not takes_density(catalogue()[row.experiment.method].factory):
-        asked = "emerges"
-    kept = f"{100 * row.mean_of(lambda result: float(result.facts['density'])):.2f} %"
-    error = f"{mean(errors):.2f}" + (f" ± {spread:.2f}" if spread is not None else "")
-    seconds = row.mean_of(_seconds)
-    return f"| {row.experiment.method} | {asked} | {kept} | {error} | {len(errors)} | {seconds:.0f} |"
-
-
-def _seconds(result: Result) -> float:
-    return float(result.facts["seconds"]["prune"]) + float(result.facts["seconds"]["train"])
+        errors = [100 * line["error"] for line in good]
+        spread = deviation(errors)
+        error = f"{mean(errors):.2f}" + (f" ± {spread:.2f}" if spread is not None else "")
+        kept = f"{100 * mean(line['density'] for line in good):.2f} %"
+        said = "" if method == "dense" else "emerges" if asked is None else f"{asked:.0%}"
+        print(f"| {method} | {said} | {kept} | {error} | {len(good)} | {mean(line['seconds'] for line in good):.0f} |")
 
 
 def main() -> None:
@@ -72,18 +105,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", default="runs")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only-show", action="store_true")
     options = parser.parse_args()
     densities = [float(text.rstrip("%")) / (100 if text.endswith("%") else 1) for text in options.densities]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = compare(all_planned(options, densities), root=options.runs, jobs=options.jobs, threads=1)
-    print(f"{options.model} on MNIST, {options.epochs} epochs, {processor()}\n")
-    print("| method | asked | kept | error, % | seeds | seconds |\n|---|---|---|---|---|---|")
-    for row in found.rows:
-        print(line(row))
-    for experiment, why in found.failures.items():
-        print(f"\n{experiment.method} at {experiment.density:g}, seed {experiment.seed}: {why}")
+    planned = sorted(all_plans(options, densities), key=lambda each: each[0]["seed"])
+    for line, experiment in planned:
+        if not options.only_show and key(line) not in recorded():
+            found = measured(line, experiment, options.runs)
+            keep(recorded() | {key(line): found})  # read anew: another process may be measuring another model
+    known = recorded()
+    lines = [known[key(line)] for line, _ in all_plans(options, densities) if key(line) in known]
+    where = ", ".join(sorted({line["processor"] for line in lines}))
+    print(f"{options.model} on MNIST, {options.epochs} epochs, {where}\n")
+    show(lines)
 
 
 if __name__ == "__main__":

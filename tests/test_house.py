@@ -18,7 +18,10 @@ FLOORS: list[tuple[str, str]] = [
     ("values, and the one place where anything is chosen", "masks selection"),
     ("evidence; zeros that stay", "measures holding"),
     ("what makes a method, and the method; importance from responses", "axes propagation"),
-    ("what stands on a weight while it trains; what runs a method", "gates pruning"),
+    (
+        "what stands on a weight, what it costs, what survivors do; what runs a method",
+        "gates penalties repairs pruning",
+    ),
     ("published methods", "methods"),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),

@@ -25,7 +25,7 @@ from secateur._base.errors import (
     ScoreError,
     SecateurError,
     TiedScoresWarning,
-    UnfitError,
+    UnfitModelError,
 )
 from secateur._catalogue import catalogue
 from secateur.axes import Gate, Method, Penalty, invert, measured, method, penalty, schedule, scope, structure
@@ -63,7 +63,7 @@ __all__ = [
     "SecateurError",
     "Structure",
     "TiedScoresWarning",
-    "UnfitError",
+    "UnfitModelError",
     "catalogue",
     "densify",
     "gather",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secateur import Pruner, methods, prune, schedule
 from secateur import scope as scopes
-from secateur._base.errors import SecateurError, UnfitError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur.axes import erk_densities
 from secateur.axes._quota import apportioned
 from secateur.selection import kept_count
@@ -90,7 +90,7 @@ def test_erdos_renyi_counts_are_epsilon_times_inputs_plus_outputs() -> None:
 
 def test_set_in_the_form_of_its_paper() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(50, 40), torch.nn.ReLU(), torch.nn.Linear(40, 10))
-    quota = scopes.sparing(scopes.erdos_renyi(3), -1)
+    quota = scopes.keeping(scopes.erdos_renyi(3), -1)
     method = methods.set_(None, until=10, every=2, quota=quota)
     assert method.density is None
     masks = Pruner(model, method, generator=torch.Generator().manual_seed(0)).masks
@@ -104,7 +104,7 @@ def test_set_in_the_form_of_its_paper() -> None:
 
 @pytest.mark.parametrize("layer", ["head", "he*", -1, 2])
 def test_spared_layers_stay_whole_and_the_total_stays(layer: str | int) -> None:
-    counts = _counts(scopes.sparing(scopes.erk(), layer), 0.3)
+    counts = _counts(scopes.keeping(scopes.erk(), layer), 0.3)
     assert counts["head"] == 200 and sum(counts.values()) == kept_count(0.3, 1616)
     shapes = {name: torch.Size(SHAPES[name]) for name in ("conv", "mid")}
     quota = erk_densities(shapes, (kept_count(0.3, 1616) - 200) / 1416)
@@ -113,16 +113,16 @@ def test_spared_layers_stay_whole_and_the_total_stays(layer: str | int) -> None:
 
 def test_what_cannot_be_spared_is_refused() -> None:
     with pytest.raises(SecateurError, match=r"'haed' is not a prunable tensor of this model. Did you mean 'head'"):
-        _counts(scopes.sparing(scopes.erk(), "haed"), 0.3)
+        _counts(scopes.keeping(scopes.erk(), "haed"), 0.3)
     with pytest.raises(SecateurError, match="3 is not a prunable tensor"):
-        _counts(scopes.sparing(scopes.erk(), 3), 0.3)
+        _counts(scopes.keeping(scopes.erk(), 3), 0.3)
     with pytest.raises(SecateurError, match=r"keeps mid whole, which is 1200 units, more than `density`=0.3"):
-        _counts(scopes.sparing(scopes.erk(), "mid"), 0.3)
+        _counts(scopes.keeping(scopes.erk(), "mid"), 0.3)
     with pytest.raises(SecateurError, match="needs a layer"):
-        scopes.sparing(scopes.erk())
+        scopes.keeping(scopes.erk())
     with pytest.raises(SecateurError, match="budget of costs"):
-        scopes.sparing(scopes.everywhere(cost={"mid": 1.0}), 0)
-    assert scopes.sparing(scopes.erk(), 0) == scopes.sparing(scopes.erk(), 0) != scopes.sparing(scopes.erk(), 1)
+        scopes.keeping(scopes.everywhere(cost={"mid": 1.0}), 0)
+    assert scopes.keeping(scopes.erk(), 0) == scopes.keeping(scopes.erk(), 0) != scopes.keeping(scopes.erk(), 1)
 
 
 def test_only_convolutions_compete() -> None:
@@ -130,7 +130,7 @@ def test_only_convolutions_compete() -> None:
     assert counts == {"conv": 54, "mid": 1200, "head": 200}
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
     method = methods.magnitude(0.5, scope=scopes.convolutions(scopes.layerwise()))
-    with pytest.raises(UnfitError, match=r"the network has none among 0.weight, 1.weight"):
+    with pytest.raises(UnfitModelError, match=r"the network has none among 0.weight, 1.weight"):
         prune(model, method)
     assert bool((model[0].weight != 0).all())
 

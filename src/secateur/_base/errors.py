@@ -21,12 +21,12 @@ class ScoreError(SecateurError):
     """Scores that cannot be ranked: NaN or infinite values, a wrong shape, a missing tensor."""
 
 
-class UnfitError(SecateurError):
-    """A network without what a method works on: convolutions, batch norm."""
-
-
 class LeakError(SecateurError):
     """A weight that its mask says is pruned is not zero."""
+
+
+class UnfitModelError(SecateurError):
+    """A model without what the method is about: batch norm, convolutions, a way around a layer."""
 
 
 class DerivativeError(SecateurError, RuntimeError):

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from secateur._base.errors import SecateurError, UnfitError, nearest
+from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur.axes._quota import (
     erdos_renyi_densities,
     erk_densities,
@@ -103,10 +103,10 @@ class _Quota:
         )
 
 
-# --- layers that are left alone -----------------------------------------------------------------------------------
+# --- layers that stay whole -----------------------------------------------------------------------------------
 
 
-def sparing(scope: Scope, *layers: str | int) -> Scope:
+def keeping(scope: Scope, *layers: str | int) -> Scope:
     """Keep some layers whole, and let the others share what is left by `scope`: the total stays what it was.
 
     Args:
@@ -116,24 +116,24 @@ def sparing(scope: Scope, *layers: str | int) -> Scope:
 
     >>> scores = {"a": torch.tensor([9.0, 8.0, 7.0, 6.0]), "b": torch.tensor([1.0, 2.0])}
     >>> from secateur import scope
-    >>> keep = scope.sparing(scope.everywhere(), -1)(scores, {"a": torch.Size([4]), "b": torch.Size([2])}, 0.5)
+    >>> keep = scope.keeping(scope.everywhere(), -1)(scores, {"a": torch.Size([4]), "b": torch.Size([2])}, 0.5)
     >>> keep["a"].tolist(), keep["b"].tolist()
     ([True, False, False, False], [True, True])
     """
     if not layers:
-        raise SecateurError("`sparing` needs a layer: a name, a glob, or a place (0 is the first, -1 the last).")
+        raise SecateurError("`keeping` needs a layer: a name, a glob, or a place (0 is the first, -1 the last).")
     if scope.budgeted:
         raise SecateurError(
             f"What is spared counts units, and {scope.name} spends a budget of costs: the two do not go together. Take "
             "`everywhere()` without `cost`, or leave the layers out with `only=`."
         )
-    choose = _Sparing(scope, layers)
-    name = f"sparing({scope.name}, {', '.join(map(repr, layers))})"
+    choose = _Keeping(scope, layers)
+    name = f"keeping({scope.name}, {', '.join(map(repr, layers))})"
     return replace(scope, name=name, choose=choose, check=choose.check)
 
 
 @dataclass(frozen=True)
-class _Sparing:
+class _Keeping:
     scope: Scope
     layers: tuple[str | int, ...]
 
@@ -162,7 +162,7 @@ class _Sparing:
             if not hits:
                 near = nearest(layer, names) if isinstance(layer, str) else ""
                 raise SecateurError(
-                    f"`sparing`: {layer!r} is not a prunable tensor of this model.{near} "
+                    f"`keeping`: {layer!r} is not a prunable tensor of this model.{near} "
                     f"Prunable here: {', '.join(names)}."
                 )
             found.update(hits)
@@ -176,7 +176,7 @@ class _Sparing:
         left = kept_count(density, total) - spared
         if left < 0:
             raise SecateurError(
-                f"`sparing` keeps {', '.join(sorted(whole))} whole, which is {spared} units, more than "
+                f"`keeping` keeps {', '.join(sorted(whole))} whole, which is {spared} units, more than "
                 f"`density`={density:g} keeps of {total}. Ask for at least {density_of(spared, total):.3g}."
             )
         return left / (total - spared)
@@ -188,7 +188,7 @@ def convolutions(scope: Scope) -> Scope:
     The density is that of the kernels. A network without a convolution is refused before anything is pruned.
     """
     choose = _Convolutions(scope)
-    return replace(scope, name=f"convolutions({scope.name})", choose=choose, check=choose.check, among=_is_kernel)
+    return replace(scope, name=f"convolutions({scope.name})", choose=choose, check=choose.check)
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ class _Convolutions:
     def check(self, shapes: Shapes, density: float) -> None:
         """Raise where there is no convolution."""
         if not any(map(_is_kernel, shapes.values())):
-            raise UnfitError(
+            raise UnfitModelError(
                 f"This scope is for convolutions, and the network has none among {', '.join(shapes)}. Give the method "
-                "another `scope`: `layerwise()` is for every layer, and `sparing` leaves some out."
+                "another `scope`: `layerwise()` is for every layer, and `keeping` leaves some out."
             )
 
 

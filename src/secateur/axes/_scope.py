@@ -34,8 +34,6 @@ class Scope:
         budgeted: the density is of costs, not of units.
         check: (shapes, density) → None, raising where this scope cannot serve a network; asked before anything is
             pruned, for every density of a schedule.
-        among: shape → whether tensors of it compete at all; the density is of those, the others are kept whole. None:
-            all do.
     """
 
     name: str
@@ -44,7 +42,6 @@ class Scope:
     counted: bool = True
     budgeted: bool = False
     check: Callable[[Shapes, float], object] | None = field(default=None, repr=False, compare=False)
-    among: Callable[[torch.Size], bool] | None = field(default=None, repr=False)
 
     def __call__(
         self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
@@ -176,7 +173,6 @@ def floored(scope: Scope, *, at_least: int) -> Scope:
         rank=scope.rank,
         counted=scope.counted,
         check=scope.check,
-        among=scope.among,
     )
 
 
@@ -211,3 +207,37 @@ class _Floored:
 
 def _count(keep: Keep) -> int:
     return sum(count_true(bits) for bits in keep.values())
+
+
+# --- with the exempt left out ---------------------------------------------------------------------------------------
+
+
+def sparing(scope: Scope) -> Scope:
+    """Leave layers whose scores are all the highest finite number out of the competition: they stay whole, uncounted.
+
+    Evidence that is about some layers only (`measures.norm_scale`) says so by that number; the density is then one of
+    the units of the others.
+
+    >>> scores = {"a": torch.tensor([3.0, 1.0]), "head": torch.full((2,), torch.finfo(torch.float32).max)}
+    >>> from secateur import scope
+    >>> keep = scope.sparing(scope.everywhere())(scores, {}, 0.5)
+    >>> keep["a"].tolist(), keep["head"].tolist()
+    ([True, False], [True, True])
+    """
+    return replace(scope, name=f"sparing({scope.name})", choose=_Sparing(scope.choose))
+
+
+@dataclass(frozen=True)
+class _Sparing:
+    choose: Callable[[Scores, Shapes, float], Keep]
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        whole = {name for name, tensor in scores.items() if _exempt(tensor)}
+        competing = {name: tensor for name, tensor in scores.items() if name not in whole}
+        keep = self.choose(competing, {name: shape for name, shape in shapes.items() if name in competing}, density)
+        return {name: living(scores[name]) if name in whole else keep[name] for name in scores}
+
+
+def _exempt(scores: Tensor) -> bool:
+    alive = scores[living(scores)]
+    return alive.dtype.is_floating_point and bool((alive == torch.finfo(alive.dtype).max).all())

@@ -40,17 +40,30 @@ class Penalty:
         name: as printed.
         term: the price; None where only the proximal step acts.
         prox: what the price's proximal operator makes of a weight after a step; None where only the term acts.
-        reach: which parameters pay; all prunable ones by default.
+        reach: which parameters pay; all prunable ones by default. It may refuse a network (`UnfitModelError`).
+        every: it acts at every so many steps of the optimizer, and is then so many times as strong: what it costs in
+            the long run does not depend on `every`.
+        later: (step, penalty): after this step of the optimizer the other one stands in its place, with the same reach.
     """
 
     name: str
     term: Term | None = None
     prox: Prox | None = None
     reach: Reach = prunable_ones
+    every: int = 1
+    later: tuple[int, Penalty] | None = None
 
     def __post_init__(self) -> None:
         if self.term is None and self.prox is None:
             raise SecateurError(f"penalty {self.name!r} has neither a `term` nor a `prox`: it would do nothing.")
+        if self.every < 1:
+            raise SecateurError(f"`every` must be at least 1 optimizer step, got {self.every}.")
+
+    def at(self, step: int) -> Penalty | None:
+        """The penalty that acts at optimizer step number `step`, counted from 1; None where nothing does."""
+        if self.later is not None and step > self.later[0]:
+            return self.later[1].at(step)
+        return self if step % self.every == 0 else None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError, nearest
 from secateur._base.types import Float
-from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, sparing, uniform_plus
-from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living
+from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, uniform_plus
+from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "given",
     "igq",
     "inverted",
+    "keeping",
     "layerwise",
     "n_of_m",
     "per_row",
@@ -46,7 +47,6 @@ __all__ = [
 ByName = Mapping[str, float]
 
 # --- one pool -----------------------------------------------------------------------------------------------------
-
 Cost = Mapping[str, float] | Callable[[str, torch.Size], float]
 
 

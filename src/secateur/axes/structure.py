@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.types import Bool, Float, Shaped
 
 Split = Callable[[Tensor], Tensor]
@@ -114,6 +114,28 @@ def stripes(*, reduce: Reduce = total) -> Structure:
     return Structure("stripes", _stripes, reduce)
 
 
+def lowered(*, reduce: Reduce = total) -> Structure:
+    """A column of the lowered filter matrix, which all filters read from one input at one position: `o ... -> (...) o`.
+
+    Without one, the matrix product that a convolution is turned into (im2col) is a smaller dense one. A linear layer is
+    its own lowered matrix: its columns are its inputs.
+    """
+    return Structure("lowered", _lowered, reduce)
+
+
+def shapes(*, reduce: Reduce = total) -> Structure:
+    """Filter shapes: what all filters read from one input channel at one kernel position, `o i p ... -> (i p ...) o`.
+
+    As `lowered`, of convolutions alone: a linear layer has no kernel to give a shape to, and is refused.
+    """
+    return Structure("shapes", _shapes, reduce)
+
+
+def whole(*, reduce: Reduce = total) -> Structure:
+    """Whole layers: `... -> 1 (...)`."""
+    return Structure("whole", _whole, reduce)
+
+
 def heads(count: int, *, reduce: Reduce = total) -> Structure:
     """`count` equal groups of consecutive outputs, as attention heads are: `(h d) ... -> h (d ...)`."""
     if count < 1:
@@ -152,6 +174,24 @@ def _kernels(tensor: Tensor) -> Tensor:
 
 def _stripes(tensor: Tensor) -> Tensor:
     return _at_least_2d(tensor, "stripes").movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+def _lowered(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1).T if tensor.dim() > 1 else _at_least_2d(tensor, "lowered")
+
+
+def _shapes(tensor: Tensor) -> Tensor:
+    if tensor.dim() < 3:
+        raise UnfitModelError(
+            f"structure shapes needs the weights of convolutions (3 dimensions or more), got shape "
+            f"{tuple(tensor.shape)}: a linear layer has no filter shapes. Narrow the prunable tensors with `only=`, or "
+            "take structure.lowered(), whose groups are the inputs of a linear layer."
+        )
+    return _lowered(tensor)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.reshape(1, -1)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@
 | `flow` | ∂R/∂w of the all-positive network, R the sum of its outputs for an input of ones | input shapes | entry |
 | `input_norm` | ‖x‖₂ of the input that each entry multiplies | inputs | entry |
 | `activity` | how often a unit's output is positive | inputs | unit |
+| `norm_scale` | abs(γ) of the batch norm that reads a layer's output | nothing | unit |
 | `gram` | X Xᵀ of a layer's inputs | inputs | layer |
 
 During training the same measures of gradients live in an `Observer`, which sees every step.
@@ -31,7 +32,7 @@ from secateur.measures._gather import gather
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
 from secateur.measures._observe import Observer, check_online, distinct, observe
-from secateur.measures._plain import noise, weight
+from secateur.measures._plain import noise, norm_scale, normalised, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
@@ -53,6 +54,7 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "input_norm": input_norm,
     "activity": activity,
     "gram": gram,
+    "norm_scale": norm_scale,
 }
 
 __all__ = [
@@ -90,6 +92,8 @@ __all__ = [
     "input_norm",
     "movement",
     "noise",
+    "norm_scale",
+    "normalised",
     "observe",
     "ones_like_inputs",
     "preserved",

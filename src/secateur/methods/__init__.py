@@ -8,54 +8,47 @@ from __future__ import annotations
 from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._deep_r import deep_r
+from secateur.methods._density_diversity import density_diversity
 from secateur.methods._dns import dns
 from secateur.methods._dsr import dsr
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
+from secateur.methods._forgetting import forgetting
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
+from secateur.methods._group_brain_damage import group_brain_damage
 from secateur.methods._igq import igq
+from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
 from secateur.methods._l0 import l0
+from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
+from secateur.methods._lc import lc
+from secateur.methods._learning_neurons import learning_neurons
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._narang import narang
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._slimming import slimming
 from secateur.methods._snfs import snfs
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
+from secateur.methods._ssl import ssl
 from secateur.methods._synflow import synflow
+from secateur.methods._weight_elimination import weight_elimination
 
+# fmt: off
 __all__ = [
-    "agp",
-    "deep_r",
-    "dns",
-    "dsr",
-    "erk",
-    "force",
-    "granet",
-    "grasp",
-    "igq",
-    "iter_snip",
-    "itop",
-    "l0",
-    "lamp",
-    "lwc",
-    "magnitude",
-    "obd",
-    "random",
-    "rigl",
-    "set_",
-    "snfs",
-    "snip",
-    "snip_it",
-    "soft_filters",
-    "synflow",
+    "agp", "deep_r", "density_diversity", "dns", "dsr", "erk", "force", "forgetting", "granet", "grasp",
+    "group_brain_damage", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_penalty", "lamp", "lc",
+    "learning_neurons", "lwc", "magnitude", "narang", "obd", "random", "rigl", "set_", "slimming", "snfs",
+    "snip", "snip_it", "soft_filters", "ssl", "synflow", "weight_elimination",
 ]
+# fmt: on
 
 for _name in __all__:
     globals()[_name] = speaking(globals()[_name])

@@ -43,7 +43,7 @@ def agp(
     Source: Zhu & Gupta, arXiv 1710.01878, eq. 1.
     Deviates: masks are nested (TensorFlow's masked weights keep their values and may return); exactly κ_l weights stay
     where `>=` at a threshold keeps all ties. The paper leaves the first layer or the embedding dense in places:
-    `scope.sparing`, or `only=`.
+    `scope.keeping`, or `only=`.
     """
     return method(
         "agp",

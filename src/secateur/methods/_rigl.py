@@ -47,7 +47,7 @@ def rigl(
         fraction: α, the part of each layer that the first exchange would move.
         begin: t₀, the step of the first exchange.
         quota: how many weights each layer gets; `scope.erk()` by default, as in the paper's best results. Its uniform
-            form with a dense first layer is `scope.sparing(scope.layerwise(), 0)`.
+            form with a dense first layer is `scope.keeping(scope.layerwise(), 0)`.
         evidence: the gradient by which weights grow: `measures.grad()` of the present step, as in the paper (the
             default), `measures.grad(memory=Memory.INTERVAL)`, the sum since the last exchange, or
             `measures.grad_average()`.

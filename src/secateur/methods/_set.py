@@ -43,7 +43,7 @@ def set_(
         fraction: ζ.
         quota: how many weights each layer gets; `scope.erk()` by default. The paper's own, ε(n_in + n_out) with ε =
             20, is `scope.erdos_renyi(20)`, whose density comes out; its code leaves the output layer dense:
-            `scope.sparing(scope.erdos_renyi(20), -1)`.
+            `scope.keeping(scope.erdos_renyi(20), -1)`.
 
     Family: during training.
     Source: Mocanu et al., arXiv 1707.04780, Algorithm 1.

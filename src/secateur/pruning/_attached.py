@@ -53,13 +53,14 @@ class Attached:
         if self._gates is not None:
             self._gates.adopt(optimizer)
 
-    def after_step(self) -> None:
-        """Let gates and penalty do what follows an optimizer step."""
+    def after_step(self, step: int) -> None:
+        """Let gates and penalty do what follows optimizer step number `step`."""
         if self.gates is not None:
             self.gates.after_step()
             if self._held_out is not None:
                 self._held_out.step()
         if self._charges is not None:
+            self._charges.step = step
             self._charges.after_step()
 
     def chosen(self, moment: Moment) -> Masks:
@@ -104,8 +105,10 @@ class Attached:
         """What a checkpoint needs that is not in the model's own: the state of the gates' own training."""
         return {} if self._held_out is None else self._held_out.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Go on from a `state_dict`, after optimizer step number `step`."""
+        if self._charges is not None:
+            self._charges.step = step
         if self._held_out is not None and state:
             self._held_out.load_state_dict(state)
 

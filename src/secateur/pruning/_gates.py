@@ -260,7 +260,7 @@ def _prove(name: str, gate: Gate, weight: Tensor, folded: Tensor, mask: Tensor) 
     if gate.stands_on is Stand.WEIGHT:
         same = torch.equal(torch.where(mask, gate(weight), 0 * weight), folded)
     elif gate.stands_on is Stand.OUTPUT:
-        flat = weight.flatten(1)
+        flat = torch.where(mask, weight, 0 * weight).flatten(1)  # cutting is the gate's last word
         probe = torch.linspace(-1, 1, 4 * flat.shape[1], device=weight.device, dtype=weight.dtype).reshape(4, -1)
         want, got = (probe @ flat.T) * gate.factors(weight).flatten(), probe @ folded.flatten(1).T
         same = torch.allclose(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import UnfitModelError
 from secateur.axes.penalty import Penalty
 from secateur.holding import unwatch, watch
 from secateur.masks import Layout
@@ -22,10 +22,11 @@ class Charges:
 
     def __init__(self, network: nn.Module, params: Params, penalty: Penalty, layouts: Mapping[str, Layout]) -> None:
         self._penalty = penalty
+        self.step = 0  # optimizer steps seen by the Pruner
         self._layouts = layouts
         self._reached = dict(penalty.reach(network, params))
         if not self._reached:
-            raise SecateurError(
+            raise UnfitModelError(
                 f"the penalty {penalty.name!r} reaches no parameter of this model. Check `only`, and that the model "
                 "has the layers that the method is about (batch norm, for a penalty on its scales)."
             )
@@ -34,14 +35,14 @@ class Charges:
 
     def after_step(self) -> None:
         """Take the proximal step, with the learning rate of the optimizer's step before it."""
-        prox = self._penalty.prox
-        if prox is None:
+        penalty = self._penalty.at(self.step)
+        if penalty is None or penalty.prox is None:
             return
         with torch.no_grad():
             for name, parameter in self._reached.items():
                 layout = self._layouts.get(name)
                 turned = parameter if layout is None else layout.to_canonical(parameter)
-                moved = prox(name, turned, self._rates[name])
+                moved = penalty.prox(name, turned, penalty.every * self._rates[name])
                 parameter.copy_(moved if layout is None else layout.from_canonical(moved))
 
     def release(self) -> None:
@@ -56,11 +57,12 @@ class Charges:
                 self._add(name, parameter, optimizer)
 
     def _add(self, name: str, parameter: nn.Parameter, optimizer: Optimizer) -> None:
-        term, layout = self._penalty.term, self._layouts.get(name)
-        if term is None:
+        penalty, layout = self._penalty.at(self.step + 1), self._layouts.get(name)
+        if penalty is None or penalty.term is None:
             return
         with torch.enable_grad():
-            price = term(name, parameter if layout is None else layout.to_canonical(parameter))
+            turned = parameter if layout is None else layout.to_canonical(parameter)
+            price = penalty.every * penalty.term(name, turned)
         charge(price, [parameter], optimizer)
 
     def _after_step(self, owned: Set[int], optimizer: Optimizer) -> None:

@@ -190,7 +190,7 @@ class Pruner:
         self._give_back(untouched)
         self._step = int(state["step"])
         self._past.load_state_dict(state, self._params)
-        self._attached.load_state_dict(state.get("held_out", {}))
+        self._attached.load_state_dict(state.get("held_out", {}), step=self._step)
         if self._step >= self._last > 0:
             self._attached.ended()
         if self._generator is not None and "generator" in state:
@@ -234,7 +234,7 @@ class Pruner:
     def _after_step(self, _: int) -> None:
         self._cut.clear()
         self._step += 1
-        self._attached.after_step()
+        self._attached.after_step(self._step)
         self._act(self._step)
         self._ask()
 

@@ -21,7 +21,12 @@ from secateur.testing._offline import (
     check_refusal_changes_nothing,
     check_zeros,
 )
-from secateur.testing._online import check_online_is_refused_offline, check_resumes, check_trains
+from secateur.testing._online import (
+    check_online_is_refused_offline,
+    check_resumes,
+    check_serves,
+    check_trains,
+)
 from secateur.testing._program import check_program
 
 _ALONE = (check_value, check_docstring)
@@ -33,7 +38,7 @@ _OFFLINE = (
     check_refusal_changes_nothing,
     check_goes_on_from_masks,
 )
-_ONLINE = (check_trains, check_resumes, check_online_is_refused_offline)
+_ONLINE = (check_serves, check_trains, check_resumes, check_online_is_refused_offline)
 
 #: All checks of a method, in the order in which `check_method` runs them.
 CHECKS: tuple[Callable[..., None], ...] = (*_ALONE, *_OFFLINE, *_ONLINE)
@@ -54,6 +59,7 @@ __all__ = [
     "check_program",
     "check_refusal_changes_nothing",
     "check_resumes",
+    "check_serves",
     "check_trains",
     "check_value",
     "check_zeros",
@@ -72,9 +78,10 @@ def check_method(factory: Factory, *, density: float = 0.3) -> None:
     Exact count, determinism under a generator, the model left exactly as found but for the zeros (modes, buffers,
     gradients, hooks, random state), keys unchanged, zeros where the masks say, an error that changes nothing, a value
     that can be hashed and printed, and a docstring with arXiv id and *Deviates:*; under a Pruner the same bits after a
-    stop and a resume. A factory that asks for `until`, `end`, `steps` or `every` is given a short clock, and one that
-    prunes in more than six `rounds` is given six, but where its count is checked; one that does not take a density is
-    checked as a method whose density emerges.
+    stop and a resume. A method may refuse models that lack what it is about (`UnfitModelError`), not all of them, and
+    must leave those as found. A factory that asks for `until`, `end`, `steps` or `every` is given a short clock, and
+    one that prunes in more than six `rounds` is given six, but where its count is checked; one that does not take a
+    density is checked as a method whose density emerges.
 
     Raises:
         AssertionError: naming the check and the model.

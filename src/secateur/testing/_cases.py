@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from secateur._base.errors import OF_THE_OUTCOME, EarlyFinishWarning
 from secateur.axes import Method
-from secateur.masks import Masks
 from secateur.selection import kept_count
 
 Factory = Callable[..., Method]
@@ -114,21 +113,10 @@ def case(name: str, *, seed: int = 0) -> Case:
     return Case(model, batch)
 
 
-def counts(density: float, method: Method, parameters: Mapping[str, Tensor]) -> set[int]:
-    """How many units of a method a density leaves: κ = ⌊density·N + ½⌋ of all together, or of each tensor by itself.
-
-    Tensors that do not compete (`Scope.among`) are kept whole.
-    """
-    units = method.structure.units({name: tensor.detach() for name, tensor in parameters.items()})
-    competing = [name for name in units if method.scope.among is None or method.scope.among(parameters[name].shape)]
-    sizes = [len(units[name]) for name in competing]
-    whole = sum(len(split) for name, split in units.items() if name not in competing)
-    return {whole + kept_count(density, sum(sizes)), whole + sum(kept_count(density, size) for size in sizes)}
-
-
-def kept(method: Method, masks: Masks) -> int:
-    """How many units have a weight that stays."""
-    return sum(int(split.any(1).count_nonzero()) for split in method.structure.units(masks).values())
+def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
+    """How many weights a density leaves: κ = ⌊density·N + ½⌋ of all together, or of each tensor by itself."""
+    sizes = [parameter.numel() for parameter in parameters]
+    return {kept_count(density, sum(sizes)), sum(kept_count(density, size) for size in sizes)}
 
 
 @contextmanager

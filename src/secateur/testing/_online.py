@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from secateur._base.errors import SecateurError, UnfitError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import Pruner, prune
-from secateur.testing._cases import STEPS, Case, Factory, calm, case, counts, kept, made
+from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, counts, made
 from secateur.testing._snapshot import Snapshot
 
 
@@ -31,11 +31,18 @@ def check_trains(factory: Factory, *, density: float, model: str) -> None:
     names = prunable(run.given.model, biases=method.structure.biases)
     assert masks.keys() == names.keys(), f"{model}: the masks cover {sorted(masks)}, expected {sorted(names)}"
     if method.density is not None and method.schedule.milestones[-1].step <= STEPS:
-        found, expected = kept(method, masks), counts(method.density, method, names)
-        assert found in expected, f"{model}: {found} kept, expected exactly {expected}"
+        _check_count(masks, method, method.density, model)
     for name, mask in masks.items():
         pruned = run.given.model.get_parameter(name)[~mask]
         assert bool((pruned == 0).all()), f"{model}: a pruned weight of {name} is not zero"
+
+
+def check_serves(factory: Factory, *, density: float) -> None:
+    """A method that can act in training serves one of the models at least: it may not refuse them all as unfit."""
+    method = made(factory, density)
+    if method.regrow is None or method.regrow.online:
+        runs = (_Run.begin(case(model), made(factory, density)) for model in MODELS)
+        assert any(run is not None for run in runs), f"{method.name} refuses all of {', '.join(MODELS)}"
 
 
 def check_resumes(factory: Factory, *, density: float, model: str) -> None:
@@ -86,17 +93,19 @@ class _Run:
 
     @staticmethod
     def begin(given: Case, method: Method) -> _Run | None:
-        """Begin one, or return None for a method that no training serves, or that works on other networks."""
+        """Begin one, or return None for a method that no training serves, or that this model does not fit."""
         if method.regrow is not None and not method.regrow.online:
             return None
         batches = None if _serves_itself(method) and not method.held_out else [given.batch]
         generator = torch.Generator().manual_seed(3)
-        with calm(), torch.random.fork_rng():
-            torch.manual_seed(11)
-            try:
+        before = Snapshot.of(given.model)
+        try:
+            with calm(), torch.random.fork_rng():
+                torch.manual_seed(11)
                 pruner = Pruner(given.model, method, batches, generator=generator)
-            except UnfitError:
-                return None
+        except UnfitModelError:  # it says that the model lacks what the method is about
+            assert Snapshot.of(given.model).same(before), f"{method.name} changed a model that it refuses"
+            return None
         optimizer = torch.optim.SGD(given.model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
         pruner.adopt(optimizer)
         return _Run(given, pruner, optimizer)
@@ -129,3 +138,15 @@ def _serves_itself(method: Method) -> bool:
     acts_at_once = method.relax is None and method.schedule(0) is not None
     start = method.regrow is not None and method.regrow.start is not None
     return method.online or not (acts_at_once and not start and method.needs is not Needs.NOTHING)
+
+
+def _check_count(masks: Masks, method: Method, density: float, model: str) -> None:
+    """As many units as asked for, of all tensors or, where the method leaves some whole, of the others."""
+    units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
+    others = {name: bits for name, bits in units.items() if not bits.all()} or units
+    for among in (units, others):
+        kept = sum(int(bits.sum()) for bits in among.values())
+        expected = counts(density, among.values())
+        if kept in expected:
+            return
+    raise AssertionError(f"{model}: {kept} kept, expected exactly {expected}")

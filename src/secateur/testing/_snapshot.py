@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,3 +32,12 @@ class Snapshot:
             buffers={name: buffer.clone() for name, buffer in model.named_buffers()},
             grads={name: p.grad.clone() for name, p in parameters.items() if p.grad is not None},
         )
+
+    def same(self, other: Snapshot) -> bool:
+        """Whether another snapshot shows the same, in every bit."""
+        plain = all(getattr(self, what) == getattr(other, what) for what in ("modes", "hooks", "requires_grad", "keys"))
+        kept = all(
+            one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+            for one, two in ((self.buffers, other.buffers), (self.grads, other.grads))
+        )
+        return plain and kept

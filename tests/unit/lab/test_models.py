@@ -20,6 +20,7 @@ from secateur.selection import kept_count
 COUNTS = {
     "lenet-300-100": (266_200, 266_610, 0.05, 13_331),
     "lenet-5-caffe": (430_500, 431_080, 0.02, 8_622),
+    "lenet-5-bn": (430_500, 431_080, 0.02, 8_622),
     "alexnet-s": (None, 5_070_218, 0.10, 507_022),
     "alexnet-b": (None, 8_490_378, 0.10, 849_038),
     "vgg-c": (None, 10_526_538, 0.05, 526_327),
@@ -128,6 +129,21 @@ def test_chains_are_flat_and_named() -> None:
         chain = _build(name)
         assert type(chain) is nn.Sequential
         assert not any(list(layer.children()) for layer in chain)
+
+
+def test_lenet_5_with_batch_norm_has_the_same_layers_and_a_norm_and_relu_behind_each() -> None:
+    plain, normalised = _build("lenet-5-caffe"), _build("lenet-5-bn")
+    shapes = {name: tensor.shape for name, tensor in normalised.named_parameters() if "bn" not in name}
+    assert shapes == {name: tensor.shape for name, tensor in plain.named_parameters()}
+    behind = [(type(a).__name__, type(b).__name__, type(c).__name__) for a, b, c in zip(
+        normalised, list(normalised)[1:], list(normalised)[2:], strict=False
+    ) if isinstance(a, nn.Conv2d | nn.Linear)]  # fmt: skip
+    assert behind == [
+        ("Conv2d", "BatchNorm2d", "ReLU"),
+        ("Conv2d", "BatchNorm2d", "ReLU"),
+        ("Linear", "BatchNorm1d", "ReLU"),
+    ]
+    assert isinstance(list(normalised)[-1], nn.Linear)
 
 
 def test_vgg_c_has_three_small_kernels_and_plain_poolings() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from online_cases import seeded
 from secateur import Pruner, methods, scope
-from secateur._base.errors import SecateurError, UnfitError
+from secateur._base.errors import SecateurError, UnfitModelError
 
 UNTIL, EVERY, DENSITY = 11, 4, 0.6
 CUTS = (0, 4, 8, 11)
@@ -98,7 +98,7 @@ def test_biases_and_batch_norm_stay_so_that_a_cut_filter_puts_out_a_constant() -
 def test_a_network_without_convolutions_is_refused_and_linear_layers_are_a_choice() -> None:
     model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
     before = [p.detach().clone() for p in model.parameters()]
-    with pytest.raises(UnfitError, match=r"the network has none among 0\.weight, 2\.weight.*`layerwise\(\)`"):
+    with pytest.raises(UnfitModelError, match=r"the network has none among 0\.weight, 2\.weight.*`layerwise\(\)`"):
         Pruner(model, methods.soft_filters(0.5, until=9, every=2))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     Pruner(model, methods.soft_filters(0.5, until=9, every=2, scope=scope.layerwise()), only=["0.weight"])

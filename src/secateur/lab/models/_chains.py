@@ -69,6 +69,25 @@ def lenet_5_caffe(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     )
 
 
+def lenet_5_bn(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+    """Return LeNet-5-Caffe with batch norm and ReLU behind every layer but the last. N = 431,080, and 1,140 of norms.
+
+    For methods that rank channels by the scale of their batch norm; the layers keep their names and their biases.
+
+    Raises:
+        SecateurError: the input is smaller than 16 × 16.
+    """
+    layers: list[tuple[str, nn.Module]] = []
+    plain = dict(lenet_5_caffe(in_shape, num_classes).named_children())
+    for name, layer in plain.items():
+        layers += [] if isinstance(layer, nn.ReLU) else [(name, layer)]
+        if isinstance(layer, nn.Conv2d):
+            layers += [(name.replace("conv", "bn"), nn.BatchNorm2d(layer.out_channels)), (f"relu_{name}", nn.ReLU())]
+        elif isinstance(layer, nn.Linear) and name != "fc2":
+            layers += [("bn_fc1", nn.BatchNorm1d(layer.out_features)), ("relu1", nn.ReLU())]
+    return _chain(layers)
+
+
 def alexnet(in_shape: tuple[int, ...], num_classes: int, k: int) -> nn.Sequential:
     """Return the paper's AlexNet: five convolutions of stride 2, two hidden layers of 1024·k units.
 
