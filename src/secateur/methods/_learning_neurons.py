@@ -22,7 +22,7 @@ def score(weight: Tensor) -> Tensor:
 def learning_neurons(
     *,
     until: int,
-    strength: float = 1e-3,
+    strength: float = 2e-3,
     alpha: float = 0.0,
     every: int = 10,
     structure: Structure | None = None,

@@ -19,7 +19,7 @@ def weight_elimination(
     density: float,
     *,
     until: int,
-    strength: float = 1e-5,
+    strength: float = 3e-5,
     scale: float = 0.05,
     scope: Scope | None = None,
     structure: Structure | None = None,
