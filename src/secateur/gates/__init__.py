@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._surgery import Surgery, surgery
+from secateur.gates._variational import VariationalDropout, variational
 
-__all__ = ["HardConcrete", "Surgery", "hard_concrete", "surgery"]
+__all__ = ["HardConcrete", "Surgery", "VariationalDropout", "hard_concrete", "surgery", "variational"]

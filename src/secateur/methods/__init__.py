@@ -23,6 +23,7 @@ from secateur.methods._set import set_
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._synflow import synflow
+from secateur.methods._variational_dropout import variational_dropout
 
 __all__ = [
     "agp",
@@ -43,6 +44,7 @@ __all__ = [
     "snip",
     "snip_it",
     "synflow",
+    "variational_dropout",
 ]
 
 for _name in __all__:

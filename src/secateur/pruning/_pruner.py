@@ -161,7 +161,7 @@ class Pruner:
         evidence = {} if self._training is None else self._training.state_dict()
         state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": evidence}
         if own := self._attached.state_dict():
-            state["held_out"] = own
+            state["trainers"] = own
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
         return state
@@ -181,7 +181,7 @@ class Pruner:
         self._hold.replace(masks, forget=False)
         self._give_back(untouched)
         self._step = int(state["step"])
-        self._attached.load_state_dict(state.get("held_out", {}))
+        self._attached.load_state_dict(state.get("trainers", {}))
         if self._step >= self._last > 0:
             self._attached.ended()
         if self._generator is not None and "generator" in state:

@@ -109,9 +109,9 @@ def refuse_unscorable(params: Params) -> None:
 
 def check_state(state: Mapping[str, Any], *, with_generator: bool) -> None:
     """Refuse what is no `state_dict` of a Pruner, and the state of a generator where there is none to take it."""
-    if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator", "held_out"}:
+    if not {"step", "masks"} <= set(state) <= {"step", "masks", "evidence", "generator", "trainers"}:
         raise SecateurError(
-            "A Pruner's state has the keys 'step' and 'masks', and 'evidence', 'held_out' and 'generator' where it has "
+            "A Pruner's state has the keys 'step' and 'masks', and 'evidence', 'trainers' and 'generator' where it has "
             f"some, got {sorted(state)}."
         )
     if "generator" in state and not with_generator:
