@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
+from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
 from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
 
-__all__ = ["HardConcrete", "Surgery", "VariationalDropout", "hard_concrete", "surgery", "variational"]
+__all__ = [
+    "HardConcrete",
+    "Movement",
+    "SoftMovement",
+    "Surgery",
+    "VariationalDropout",
+    "hard_concrete",
+    "moving",
+    "moving_above",
+    "surgery",
+    "variational",
+]

@@ -16,6 +16,7 @@ from secateur.methods._l0 import l0
 from secateur.methods._lamp import lamp
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._movement import movement, soft_movement
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
@@ -37,15 +38,18 @@ __all__ = [
     "lamp",
     "lwc",
     "magnitude",
+    "movement",
     "obd",
     "random",
     "rigl",
     "set_",
     "snip",
     "snip_it",
+    "soft_movement",
     "synflow",
     "variational_dropout",
 ]
+
 
 for _name in __all__:
     globals()[_name] = speaking(globals()[_name])
