@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
 from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
 
 __all__ = [
+    "EdgePopup",
     "HardConcrete",
     "Movement",
     "SoftMovement",
     "Surgery",
     "VariationalDropout",
+    "edge_popups",
     "hard_concrete",
     "moving",
     "moving_above",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._dns import dns
+from secateur.methods._edge_popup import edge_popup
 from secateur.methods._erk import erk
 from secateur.methods._force import force, iter_snip
 from secateur.methods._grasp import grasp
@@ -29,6 +30,7 @@ from secateur.methods._variational_dropout import variational_dropout
 __all__ = [
     "agp",
     "dns",
+    "edge_popup",
     "erk",
     "force",
     "grasp",
