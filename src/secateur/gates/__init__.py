@@ -5,6 +5,7 @@ from __future__ import annotations
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
+from secateur.gates._supermask import Supermask, supermasks
 from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
 
@@ -13,12 +14,14 @@ __all__ = [
     "HardConcrete",
     "Movement",
     "SoftMovement",
+    "Supermask",
     "Surgery",
     "VariationalDropout",
     "edge_popups",
     "hard_concrete",
     "moving",
     "moving_above",
+    "supermasks",
     "surgery",
     "variational",
 ]

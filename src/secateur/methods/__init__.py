@@ -24,6 +24,7 @@ from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
+from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
 from secateur.methods._variational_dropout import variational_dropout
 
@@ -48,6 +49,7 @@ __all__ = [
     "snip",
     "snip_it",
     "soft_movement",
+    "supermask",
     "synflow",
     "variational_dropout",
 ]
