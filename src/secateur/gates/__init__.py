@@ -5,6 +5,7 @@ from __future__ import annotations
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
+from secateur.gates._slot_machine import SlotMachine, slot_machines
 from secateur.gates._supermask import Supermask, supermasks
 from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
@@ -13,6 +14,7 @@ __all__ = [
     "EdgePopup",
     "HardConcrete",
     "Movement",
+    "SlotMachine",
     "SoftMovement",
     "Supermask",
     "Surgery",
@@ -21,6 +23,7 @@ __all__ = [
     "hard_concrete",
     "moving",
     "moving_above",
+    "slot_machines",
     "supermasks",
     "surgery",
     "variational",

@@ -22,6 +22,7 @@ from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._slot_machines import slot_machines
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._supermask import supermask
@@ -46,6 +47,7 @@ __all__ = [
     "random",
     "rigl",
     "set_",
+    "slot_machines",
     "snip",
     "snip_it",
     "soft_movement",
