@@ -5,6 +5,7 @@ from __future__ import annotations
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
+from secateur.gates._skeleton import Skeleton, skeletons
 from secateur.gates._slot_machine import SlotMachine, slot_machines
 from secateur.gates._supermask import Supermask, supermasks
 from secateur.gates._surgery import Surgery, surgery
@@ -14,6 +15,7 @@ __all__ = [
     "EdgePopup",
     "HardConcrete",
     "Movement",
+    "Skeleton",
     "SlotMachine",
     "SoftMovement",
     "Supermask",
@@ -23,6 +25,7 @@ __all__ = [
     "hard_concrete",
     "moving",
     "moving_above",
+    "skeletons",
     "slot_machines",
     "supermasks",
     "surgery",

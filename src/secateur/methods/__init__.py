@@ -10,6 +10,7 @@ from secateur.methods._agp import agp
 from secateur.methods._dns import dns
 from secateur.methods._edge_popup import edge_popup
 from secateur.methods._erk import erk
+from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._grasp import grasp
 from secateur.methods._igq import igq
@@ -34,6 +35,7 @@ __all__ = [
     "dns",
     "edge_popup",
     "erk",
+    "filter_skeleton",
     "force",
     "grasp",
     "igq",
