@@ -5,6 +5,7 @@ from __future__ import annotations
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
+from secateur.gates._shrinking_mask import ShrinkingMask, shrinking_masks
 from secateur.gates._skeleton import Skeleton, skeletons
 from secateur.gates._slot_machine import SlotMachine, slot_machines
 from secateur.gates._supermask import Supermask, supermasks
@@ -15,6 +16,7 @@ __all__ = [
     "EdgePopup",
     "HardConcrete",
     "Movement",
+    "ShrinkingMask",
     "Skeleton",
     "SlotMachine",
     "SoftMovement",
@@ -25,6 +27,7 @@ __all__ = [
     "hard_concrete",
     "moving",
     "moving_above",
+    "shrinking_masks",
     "skeletons",
     "slot_machines",
     "supermasks",

@@ -10,6 +10,7 @@ from secateur.methods._agp import agp
 from secateur.methods._dns import dns
 from secateur.methods._edge_popup import edge_popup
 from secateur.methods._erk import erk
+from secateur.methods._espn import espn
 from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._grasp import grasp
@@ -35,6 +36,7 @@ __all__ = [
     "dns",
     "edge_popup",
     "erk",
+    "espn",
     "filter_skeleton",
     "force",
     "grasp",
