@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.gates._auxiliary import Auxiliary, auxiliaries
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
@@ -13,6 +14,7 @@ from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
 
 __all__ = [
+    "Auxiliary",
     "EdgePopup",
     "HardConcrete",
     "Movement",
@@ -23,6 +25,7 @@ __all__ = [
     "Supermask",
     "Surgery",
     "VariationalDropout",
+    "auxiliaries",
     "edge_popups",
     "hard_concrete",
     "moving",

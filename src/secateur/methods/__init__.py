@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.methods._agp import agp
+from secateur.methods._auto_prune import auto_prune
 from secateur.methods._dns import dns
 from secateur.methods._edge_popup import edge_popup
 from secateur.methods._erk import erk
@@ -33,6 +34,7 @@ from secateur.methods._variational_dropout import variational_dropout
 
 __all__ = [
     "agp",
+    "auto_prune",
     "dns",
     "edge_popup",
     "erk",
