@@ -5,6 +5,7 @@ from __future__ import annotations
 from secateur.gates._auxiliary import Auxiliary, auxiliaries
 from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
+from secateur.gates._mixture import Mixture, Sharing, mixture
 from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
 from secateur.gates._shrinking_mask import ShrinkingMask, shrinking_masks
 from secateur.gates._skeleton import Skeleton, skeletons
@@ -17,7 +18,9 @@ __all__ = [
     "Auxiliary",
     "EdgePopup",
     "HardConcrete",
+    "Mixture",
     "Movement",
+    "Sharing",
     "ShrinkingMask",
     "Skeleton",
     "SlotMachine",
@@ -28,6 +31,7 @@ __all__ = [
     "auxiliaries",
     "edge_popups",
     "hard_concrete",
+    "mixture",
     "moving",
     "moving_above",
     "shrinking_masks",

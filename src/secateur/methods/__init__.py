@@ -28,6 +28,7 @@ from secateur.methods._set import set_
 from secateur.methods._slot_machines import slot_machines
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
+from secateur.methods._soft_weight_sharing import soft_weight_sharing
 from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
 from secateur.methods._variational_dropout import variational_dropout
@@ -57,6 +58,7 @@ __all__ = [
     "snip",
     "snip_it",
     "soft_movement",
+    "soft_weight_sharing",
     "supermask",
     "synflow",
     "variational_dropout",
