@@ -24,8 +24,7 @@ def soft_weight_sharing(
 
     Minimise L(w) − τ/N · [Σ_i log Σ_j π_j N(w_i | μ_j, 1/λ_j) + Σ_j log Gamma(λ_j)] over w, μ, λ and π, with μ₀ = 0 and
     π₀ fixed. In eval mode, and at the end, each weight is the mean of the component that answers for it most: at most J
-    values remain in the whole network, and 0 is cut. The density emerges. Start from a trained network. `sws` on the
-    command line.
+    values remain in the whole network, and 0 is cut. The density emerges. Start from a trained network.
 
     Args:
         steps: the length of retraining, in optimizer steps.
@@ -39,6 +38,7 @@ def soft_weight_sharing(
         mixing_rate: of the logits of π.
 
     Family: after training.
+    Alias: sws.
     Source: Ullrich, Meeds & Welling, arXiv 1702.04008, eqs. 4 to 8, and the first author's tutorial code.
     Deviates: biases are left alone; components are not merged in the end, and none but the first is set to zero;
     weights are assigned by the mixture as it was trained (the code's mixing is not normalised there).

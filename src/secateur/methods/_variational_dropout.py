@@ -25,7 +25,7 @@ def variational_dropout(
     w ~ N(θ, σ²), α = σ²/θ². Minimise L + λ(t)/N · Σ KL over θ, the weights themselves, and log σ², with
     KL(α) ≈ k₁ − k₁·sigmoid(k₂ + k₃ log α) + ½ log(1 + 1/α), (k₁, k₂, k₃) = (0.63576, 1.8732, 1.48695). Linear and
     convolutional layers draw their outputs: mean θ∗x + b, variance σ²∗x². At the end, and in eval mode, the weight is
-    θ where log α < `threshold`, else 0. The density emerges. `svd` on the command line, after the paper's own name.
+    θ where log α < `threshold`, else 0. The density emerges.
 
     Args:
         steps: the length of training, in optimizer steps.
@@ -38,6 +38,7 @@ def variational_dropout(
         clip: whether what is above the threshold is left out of training's forwards too, noise and all.
 
     Family: during training.
+    Alias: svd.
     Source: Molchanov, Ashukha & Vetrov, arXiv 1701.05369, eqs. 11 to 14 and the authors' layers.
     Deviates: the variance is exp(log σ²), not α·θ² with α clipped; the rate of log σ² does not decay; the warm-up is
     linear over a fifth of training (the authors' differs from net to net); recurrent layers and attention draw the
