@@ -13,11 +13,10 @@ from torch.nn import functional as F
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Gate, Stand
+from secateur.gates._local import local, output
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 BOUND = 8.0  # of log α in training
-
-_LOCAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class VariationalDropout(Gate):
@@ -36,19 +35,17 @@ class VariationalDropout(Gate):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def meet(self, layers: Sequence[nn.Module]) -> None:
-        # Attention reads the weights of its output projection and never calls that layer.
-        local = [isinstance(each, _LOCAL) and not _of_attention(each) for each in layers]
-        self.stands_on = Stand.LAYER if all(local) else Stand.WEIGHT
+        self.stands_on = Stand.LAYER if all(local(each) for each in layers) else Stand.WEIGHT
 
     def forward(self, stood_on: nn.Module | Tensor, *inputs: Any) -> Tensor:
         if isinstance(stood_on, Tensor):
             return self._drawn(stood_on)
         weight: Any = stood_on.weight
         if not self.training:
-            return _output(stood_on, inputs[0], self._drawn(weight), stood_on.bias)
+            return output(stood_on, inputs[0], self._drawn(weight), stood_on.bias)
         theta, sigma = self._moments(weight)
-        mean = _output(stood_on, inputs[0], theta, stood_on.bias)
-        spread = _output(stood_on, inputs[0].square(), sigma.square(), None)
+        mean = output(stood_on, inputs[0], theta, stood_on.bias)
+        spread = output(stood_on, inputs[0].square(), sigma.square(), None)
         return mean + (spread + 1e-8).sqrt() * torch.randn_like(mean)
 
     def log_alpha(self, weight: Tensor) -> Tensor:
@@ -88,14 +85,6 @@ class VariationalDropout(Gate):
             return weight * self.keep(weight)
         theta, sigma = self._moments(weight)
         return theta + sigma * torch.randn_like(weight)
-
-
-def _of_attention(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear)
-
-
-def _output(layer: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(inputs, weight, bias) if isinstance(layer, nn.Linear) else layer._conv_forward(inputs, weight, bias)
 
 
 @dataclass(frozen=True)
