@@ -265,7 +265,9 @@ def methods_page(catalogue: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     rows = signatures = ""
     for name, entry in catalogue.items():
         paper = f"[{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else "–"
-        head = link(name, entry.factory, home_of(entry.factory, PACKAGE)), entry.summary, entry.family, entry.needs
+        called = link(name, entry.factory, home_of(entry.factory, PACKAGE))
+        called += f" ({', '.join(entry.aliases)})" if entry.aliases else ""
+        head = called, entry.summary, entry.family, entry.needs
         cells = *head, entry.cuts, ", ".join(sorted(entry.tags)), paper
         rows += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
         signatures += f"{entry.call}{signature_of(entry.factory)}\n"

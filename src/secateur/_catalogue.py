@@ -31,6 +31,7 @@ class Entry:
         arxiv: the paper's arXiv identifier.
         tags: what holds of it, of `TAGS`.
         factory: options → Method; of a program, (model, options) → Masks.
+        aliases: what else it may be called on the command line, as a line "Alias: svd." of its docstring says.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     arxiv: str
     tags: frozenset[str]
     factory: Callable[..., Any]
+    aliases: tuple[str, ...] = ()
 
 
 #: What may hold of a method, and what that means.
@@ -73,6 +75,15 @@ def find(name: str) -> Entry:
     if name not in known:
         raise SecateurError(f"Unknown method {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
     return known[name]
+
+
+def called(name: str) -> str:
+    """Return the name of the method whose alias `name` is; any other word as it is.
+
+    >>> called("svd"), called("snip")
+    ('variational_dropout', 'snip')
+    """
+    return next((entry.name for entry in catalogue().values() if name in entry.aliases), name)
 
 
 def example(factory: Callable[..., Method]) -> Method:
@@ -117,6 +128,7 @@ def _row(call: str, factory: Callable[..., Any], needs: str, cuts: str, tags: se
         arxiv=_first(r"arXiv (\d{4}\.\d{4,5})", _section(text)),
         tags=frozenset(tags),
         factory=factory,
+        aliases=tuple(re.findall(r"\w+", _first(r"^Alias: (.+?)\.$", text))),
     )
 
 

@@ -228,9 +228,24 @@ def test_methods_lists_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     table = capsys.readouterr().out
     assert all(re.search(rf"^{name} ", table, re.MULTILINE) for name in entries)
+    assert entries["variational_dropout"]["aliases"] == ["svd"] and entries["snip"]["aliases"] == []
     assert main(["methods", "force"]) == 0
     page = capsys.readouterr().out
     assert "arXiv 2006.09081" in page and "--option rounds=int, train=bool" in page
+
+
+def test_an_alias_is_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = []
+    for name in ("svd", "variational_dropout"):
+        assert main(["methods", name]) == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1] and "Alias: svd." in pages[0]
+    names, aliases = set(secateur.catalogue()), [each for e in secateur.catalogue().values() for each in e.aliases]
+    assert len(aliases) == len(set(aliases)) and not names & set(aliases)
+    assert main(["run", "--data", "digits", "--method", "svd", "--steps", "10", "--quiet"]) == 0
+    assert [path.name.rpartition("-digits")[0] for path in Path("runs").iterdir()] == [
+        "variational-dropout-lenet-300-100"
+    ]
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

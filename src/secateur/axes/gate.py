@@ -8,7 +8,7 @@ change, and the gated tensors keep their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -39,8 +39,11 @@ class Gate(nn.Module):
 
     Parameters of a gate are trained by the optimizer that trains the gated weight, with the options named in
     `options` (`{"weight_decay": 0.0}`, say) instead of that weight's own; several gates may share a module that has
-    some (one prior for all layers). Where `held_out` says so, they are trained by an optimizer of their own, the
-    `trainer`, on the batches that the Pruner was given: one after each step of the weights.
+    some (one prior for all layers). Where the gate is `own_trainer`, its `trainer` trains them instead, by the same
+    gradients, right after the weights' step: learning rates that suit weights need not suit it. Where `held_out` says
+    so, the `trainer` takes that step by batches that the Pruner was given.
+
+    A gate that `freezes` stands on a weight that is not trained at all: its gradient is dropped before the step.
 
     Noise in `forward` comes from torch's global generator, as dropout's does, so that activation checkpointing draws it
     again alike; a gate that draws elsewhere uses `generator`, which the Pruner sets.
@@ -49,11 +52,16 @@ class Gate(nn.Module):
     others stay until `finish`.
     """
 
-    stands_on: ClassVar[Stand] = Stand.WEIGHT
+    stands_on: Stand = Stand.WEIGHT
     options: ClassVar[Mapping[str, Any]] = {}
+    own_trainer: ClassVar[bool] = False
     held_out: ClassVar[bool] = False
+    freezes: ClassVar[bool] = False
     retires: ClassVar[bool] = False
     generator: torch.Generator | None = None
+
+    def meet(self, layers: Sequence[nn.Module]) -> None:
+        """Called once, before the gate is put up, with the layers that own the weight: to choose what to stand on."""
 
     def penalty(self, weight: Tensor) -> Tensor | None:
         """What this gate adds to the loss, as a scalar with its graph, strength included; None adds nothing."""
@@ -77,8 +85,11 @@ class Gate(nn.Module):
         """Take what the scope has chosen: from now on, and until it chooses again, the gate keeps `mask`."""
         raise SecateurError(f"{type(self).__name__} must take what has been chosen: write its `admit`.")
 
-    def trainer(self) -> torch.optim.Optimizer:
-        """The optimizer of this gate's parameters where they learn from held-out batches: Adam by default."""
+    def trainer(self) -> torch.optim.Optimizer | None:
+        """The optimizer of this gate's parameters where they have one of their own: Adam by default.
+
+        None where another gate's trainer sees to them (a prior that they share).
+        """
         return torch.optim.Adam(self.parameters())
 
     def after_step(self, weight: Tensor, lr: float) -> None:
@@ -103,5 +114,6 @@ class Gate(nn.Module):
         return self(ones).reshape(-1, *[1] * (weight.dim() - 1))
 
 
-#: (name, parameter) → the gate that stands there, or None for a parameter without one.
+#: (name, parameter) → the gate that stands there, or None for a parameter without one. One that has to see all
+#: parameters first, or whose gates share something, has a method `begin`: (parameters by name) → such a function.
 Relax = Callable[[str, nn.Parameter], Gate | None]

@@ -34,7 +34,7 @@ class Clarify(torch.autograd.Function):
 class Clarified(Gate):
     """Passes a layer's outputs on, and lets them pay for being undecided; keeps what the scope chooses among |w|."""
 
-    stands_on: ClassVar[Stand] = Stand.OUTPUT
+    stands_on = Stand.OUTPUT
     retires: ClassVar[bool] = True
     mask: Tensor
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.methods._agp import agp
+from secateur.methods._auto_prune import auto_prune
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
 from secateur.methods._dns import dns
 from secateur.methods._dsr import dsr
+from secateur.methods._edge_popup import edge_popup
 from secateur.methods._erk import erk
+from secateur.methods._espn import espn
+from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._forgetting import forgetting
 from secateur.methods._granet import granet
@@ -27,26 +31,33 @@ from secateur.methods._lc import lc
 from secateur.methods._learning_neurons import learning_neurons
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._movement import movement, soft_movement
 from secateur.methods._narang import narang
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
 from secateur.methods._slimming import slimming
+from secateur.methods._slot_machines import slot_machines
 from secateur.methods._snfs import snfs
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
+from secateur.methods._soft_weight_sharing import soft_weight_sharing
 from secateur.methods._ssl import ssl
+from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
+from secateur.methods._variational_dropout import variational_dropout
 from secateur.methods._weight_elimination import weight_elimination
 
 # fmt: off
 __all__ = [
-    "agp", "deep_r", "density_diversity", "dns", "dsr", "erk", "force", "forgetting", "granet", "grasp",
-    "group_brain_damage", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_penalty", "lamp", "lc",
-    "learning_neurons", "lwc", "magnitude", "narang", "obd", "random", "rigl", "set_", "slimming", "snfs",
-    "snip", "snip_it", "soft_filters", "ssl", "synflow", "weight_elimination",
+    "agp", "auto_prune", "deep_r", "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn",
+    "filter_skeleton", "force", "forgetting", "granet", "grasp", "group_brain_damage", "igq", "ista_bn",
+    "iter_snip", "itop", "l0", "l1_penalty", "lamp", "lc", "learning_neurons", "lwc", "magnitude", "movement",
+    "narang", "obd", "random", "rigl", "set_", "slimming", "slot_machines", "snfs", "snip", "snip_it",
+    "soft_filters", "soft_movement", "soft_weight_sharing", "ssl", "supermask", "synflow",
+    "variational_dropout", "weight_elimination",
 ]
 # fmt: on
 

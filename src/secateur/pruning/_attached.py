@@ -15,8 +15,8 @@ from secateur.masks import Masks, layouts
 from secateur.measures import Batch, Loss, Params
 from secateur.pruning._choose import choose_by
 from secateur.pruning._gates import Gates
-from secateur.pruning._held_out import HeldOut
 from secateur.pruning._penalties import Charges
+from secateur.pruning._trainers import HeldOut, OwnTraining
 
 
 class Attached:
@@ -26,7 +26,7 @@ class Attached:
         self._network, self._params, self._method = network, params, method
         self._gates: Gates | None = None
         self._retired = False
-        self._held_out: HeldOut | None = None
+        self._training: HeldOut | OwnTraining | None = None
         self._charges: Charges | None = None
 
     def attach(self, batches: Iterable[Batch] | None, loss: Loss | None, generator: torch.Generator | None) -> None:
@@ -35,7 +35,9 @@ class Attached:
         if method.relax is not None:
             self._gates = Gates(network, params, method.relax, generator)
             if self._gates.held_out:
-                self._held_out = HeldOut(network, self._gates, batches, loss)
+                self._training = HeldOut(network, self._gates, batches, loss)
+            elif any(gate.own_trainer for gate in self._gates):
+                self._training = OwnTraining(self._gates)
         if method.penalty is not None:
             self._charges = Charges(network, params, method.penalty, layouts(network, params))
 
@@ -56,9 +58,11 @@ class Attached:
     def after_step(self, step: int) -> None:
         """Let gates and penalty do what follows optimizer step number `step`."""
         if self.gates is not None:
+            if isinstance(self._training, OwnTraining):
+                self._training.step()
             self.gates.after_step()
-            if self._held_out is not None:
-                self._held_out.step()
+            if isinstance(self._training, HeldOut):
+                self._training.step()
         if self._charges is not None:
             self._charges.step = step
             self._charges.after_step()
@@ -77,7 +81,7 @@ class Attached:
         if self.gates is None or not self.gates.retires:
             return None
         masks = self.gates.retire()
-        self._retired, self._held_out = True, None
+        self._retired, self._training = True, None
         return masks
 
     def ended(self) -> None:
@@ -85,7 +89,7 @@ class Attached:
         self._end_penalty()
         if self.gates is not None and self.gates.retires:
             self.gates.stand_down()
-            self._retired, self._held_out = True, None
+            self._retired, self._training = True, None
 
     def fold(self) -> Masks | None:
         """Fold gates that still have a say, and take all away; None where nothing had."""
@@ -99,18 +103,18 @@ class Attached:
         self._end_penalty()
         if self._gates is not None:
             self._gates.remove()
-        self._gates = self._held_out = None
+        self._gates = self._training = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs that is not in the model's own: the state of the gates' own training."""
-        return {} if self._held_out is None else self._held_out.state_dict()
+        return {} if self._training is None else self._training.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
         """Go on from a `state_dict`, after optimizer step number `step`."""
         if self._charges is not None:
             self._charges.step = step
-        if self._held_out is not None and state:
-            self._held_out.load_state_dict(state)
+        if self._training is not None and state:
+            self._training.load_state_dict(state)
 
     def _end_penalty(self) -> None:
         if self._charges is not None:

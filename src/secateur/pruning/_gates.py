@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from secateur.masks import Masks
 from secateur.measures import Params
 from secateur.pruning._charge import charge, group_of, rate_of
 from secateur.pruning._refusals import refuse_closure
-from secateur.pruning._stands import Instead, OnOutput, Swap
+from secateur.pruning._stands import Instead, OnOutput, Swap, no_shortcut, prove, quiet
 
 
 class Gates:
@@ -33,6 +32,9 @@ class Gates:
         self._replaced: list[nn.Module] = []
         self._params = params
         self._claimed = self._checked = False
+        self._taken: dict[nn.Parameter, Tensor | None] = {}
+        begin = getattr(relax, "begin", None)
+        relax = relax if begin is None else begin(params)
         for name, parameter in params.items():
             gate = relax(name, parameter)
             if gate is not None:
@@ -57,7 +59,12 @@ class Gates:
     def parameters(self) -> list[nn.Parameter]:
         """The gates' own parameters; whoever asks for them trains them. None where they are trained already."""
         self._claimed = True
-        return [] if self.held_out else self._own()
+        return [] if self.held_out else [each for each in self._own() if not self._trains_itself(each)]
+
+    def take_gradients(self) -> dict[nn.Parameter, Tensor | None]:
+        """Hand over the gradients that the last step of the weights left to gates with trainers of their own."""
+        taken, self._taken = self._taken, {}
+        return taken
 
     def worths(self) -> dict[str, Tensor]:
         """What each gate says that its weights, or their units, are worth."""
@@ -69,7 +76,7 @@ class Gates:
             )
         found = {}
         for name, (parameter, gate) in self._gated.items():
-            with _quiet(gate):
+            with quiet(gate):
                 found[name] = gate.worth(parameter.detach())
         return found
 
@@ -87,7 +94,7 @@ class Gates:
             if found is None:
                 bits[name] = torch.ones_like(parameter, dtype=torch.bool)
                 continue
-            with _quiet(found[1]):
+            with quiet(found[1]):
                 bits[name] = found[1].keep(parameter.detach()).expand_as(parameter)
         return Masks(bits)  # copies: a gate may lend the mask that it goes on changing
 
@@ -108,7 +115,7 @@ class Gates:
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         for parameter, gate in self._gated.values():
             own = [each for each in gate.parameters() if group_of(optimizer, each) is None]
-            if own:
+            if own and not gate.own_trainer:
                 home = group_of(optimizer, parameter) or {}
                 options = {key: value for key, value in home.items() if key not in ("params", "param_names")}
                 optimizer.add_param_group({**options, **gate.options, "params": own})
@@ -123,9 +130,9 @@ class Gates:
         """Like `fold`, but leave the gates where they are, without a say: names and optimizers stay as they were."""
         masks, folded = self.masks(), {}
         for name, (parameter, gate) in self._gated.items():
-            with _quiet(gate):
+            with quiet(gate):
                 folded[name] = gate.fold(parameter.detach())
-                _prove(name, gate, parameter.detach(), folded[name], masks[name])
+                prove(name, gate, parameter.detach(), folded[name], masks[name])
         with torch.no_grad():
             for name, (parameter, gate) in self._gated.items():
                 self._fold_bias(name, parameter, gate)
@@ -160,6 +167,7 @@ class Gates:
             for attribute, own in module._parameters.items()
             if own is parameter
         ]
+        gate.meet([module for _, module, _ in owners])
         gate.to(device=parameter.device, dtype=parameter.dtype).train(self._network.training)
         gate.generator = generator
         _, home, attribute = owners[0]
@@ -183,6 +191,8 @@ class Gates:
         else:
             module.__dict__["forward"] = Instead(gate, module)
             self._replaced.append(module)
+            # Transformers in eval mode read their weights past the layers' own forward, unless a hook stands there.
+            self._handles.append(module.register_forward_pre_hook(no_shortcut))
 
     def _caller(self, path: str, module: nn.Module) -> tuple[nn.Module, str]:
         """The module whose forward reads the weights of `module`: attention never calls its output projection."""
@@ -195,22 +205,46 @@ class Gates:
     def _own(self) -> list[nn.Parameter]:
         return list(dict.fromkeys(parameter for gate in self for parameter in gate.parameters()))
 
+    def _trains_itself(self, parameter: nn.Parameter) -> bool:
+        return any(gate.own_trainer and any(each is parameter for each in gate.parameters()) for gate in self)
+
     def _before_step(self, owned: Set[int], optimizer: Optimizer, closure: bool) -> None:
         for name, (parameter, gate) in self._gated.items():
             own = list(gate.parameters())
             if id(parameter) in owned:
                 self._rates[name] = rate_of(optimizer, parameter)
-            if id(parameter) in owned and not (self._claimed or gate.held_out):
+            if id(parameter) in owned and not (self._claimed or gate.held_out or gate.own_trainer):
                 left_out = [each for each in own if id(each) not in owned]
                 self._join(optimizer, parameter, left_out)
                 owned = owned | {id(each) for each in left_out}
-            trained = [each for each in (*own, parameter) if id(each) in owned and each.requires_grad]
-            if trained:
-                refuse_closure(type(gate).__name__, closure)
-                self._check_options(optimizer, gate, own)
-                with torch.enable_grad():
-                    price = gate.penalty(parameter)
-                charge(price, trained, optimizer)
+            if gate.own_trainer and id(parameter) not in owned:
+                continue  # its own trainer's step, whose gradients have been seen to
+            trained = [each for each in (*own, parameter) if gate.own_trainer or id(each) in owned]
+            self._charge(gate, parameter, [each for each in trained if each.requires_grad], optimizer, closure)
+        for parameter, gate in self._gated.values():
+            if id(parameter) in owned:
+                self._withhold(parameter, gate)
+
+    def _charge(
+        self, gate: Gate, parameter: nn.Parameter, trained: list[nn.Parameter], optimizer: Optimizer, closure: bool
+    ) -> None:
+        if not trained:
+            return
+        refuse_closure(type(gate).__name__, closure)
+        if not gate.own_trainer:
+            self._check_options(optimizer, gate, list(gate.parameters()))
+        with torch.enable_grad():
+            price = gate.penalty(parameter)
+        charge(price, trained, optimizer)
+
+    def _withhold(self, parameter: nn.Parameter, gate: Gate) -> None:
+        """Keep gradients from the optimizer that are none of its: without one it leaves a parameter as it is."""
+        if gate.freezes:
+            parameter.grad = None
+        for each in gate.parameters() if gate.own_trainer else ():
+            if each not in self._taken:
+                self._taken[each] = each.grad
+                each.grad = None
 
     def _join(self, optimizer: Optimizer, parameter: nn.Parameter, left_out: list[nn.Parameter]) -> None:
         """Let the optimizer that was made before the gates train them too, in the group of the gated weight."""
@@ -239,36 +273,5 @@ class Gates:
     def _fold_bias(self, name: str, parameter: nn.Parameter, gate: Gate) -> None:
         bias = getattr(self._network.get_submodule(name.rpartition(".")[0]), "bias", None)
         if gate.stands_on is Stand.OUTPUT and isinstance(bias, nn.Parameter):
-            with _quiet(gate):
+            with quiet(gate):
                 bias.mul_(gate.factors(parameter.detach()).flatten())
-
-
-@contextmanager
-def _quiet(gate: Gate) -> Iterator[None]:
-    """A gate in eval mode and without gradients, for the time of a block."""
-    was = gate.training
-    try:
-        with torch.no_grad():
-            gate.eval()
-            yield
-    finally:
-        gate.train(was)
-
-
-def _prove(name: str, gate: Gate, weight: Tensor, folded: Tensor, mask: Tensor) -> None:
-    """Raise unless the folded weight computes what the gated one does: the same tensor, or the same layer output."""
-    if gate.stands_on is Stand.WEIGHT:
-        same = torch.equal(torch.where(mask, gate(weight), 0 * weight), folded)
-    elif gate.stands_on is Stand.OUTPUT:
-        flat = torch.where(mask, weight, 0 * weight).flatten(1)  # cutting is the gate's last word
-        probe = torch.linspace(-1, 1, 4 * flat.shape[1], device=weight.device, dtype=weight.dtype).reshape(4, -1)
-        want, got = (probe @ flat.T) * gate.factors(weight).flatten(), probe @ folded.flatten(1).T
-        same = torch.allclose(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
-    else:
-        same = True  # it computed the layer itself: only its own eval mode says what it is
-    if not same or bool((folded[~mask] != 0).any()):
-        raise SecateurError(
-            f"{type(gate).__name__} on {name!r} does not fold: with the folded weight the layer computes something "
-            "else than with the gate in eval mode. `fold` must return what `forward` makes of the weight, zero where "
-            "`keep` says so."
-        )

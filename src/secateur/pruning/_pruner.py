@@ -169,7 +169,7 @@ class Pruner:
         evidence = self._sources.state_dict()
         state: dict[str, Any] = {"step": self._step, "masks": dict(self._hold.masks), "evidence": evidence}
         if own := self._attached.state_dict():
-            state["held_out"] = own
+            state["trainers"] = own
         state |= self._past.state_dict(self._hold.masks)
         if self._generator is not None:
             state["generator"] = self._generator.get_state()
@@ -190,7 +190,7 @@ class Pruner:
         self._give_back(untouched)
         self._step = int(state["step"])
         self._past.load_state_dict(state, self._params)
-        self._attached.load_state_dict(state.get("held_out", {}), step=self._step)
+        self._attached.load_state_dict(state.get("trainers", {}), step=self._step)
         if self._step >= self._last > 0:
             self._attached.ended()
         if self._generator is not None and "generator" in state:

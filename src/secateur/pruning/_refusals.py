@@ -14,7 +14,7 @@ from secateur.axes import Method, Moment
 from secateur.masks import Masks, coverage, layouts
 from secateur.measures import Needs, Params, check_online
 
-_STATE = {"step", "masks", "evidence", "explored", "generator", "held_out", "memory"}
+_STATE = {"step", "masks", "evidence", "explored", "generator", "trainers", "memory"}
 _NOTICEABLE = 0.01  # of all parameters: position embeddings and class tokens are less
 
 

@@ -1,14 +1,17 @@
-"""How a gate stands on a layer: hooks that leave the names of tensors alone."""
+"""How a gate stands on a layer: hooks that leave the names of tensors alone; and the proof that it may leave."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.axes import Gate
+from secateur.axes import Gate, Stand
 
 
 @dataclass
@@ -63,3 +66,38 @@ class Instead:
 
     def __call__(self, *inputs: Any) -> Tensor:
         return self.gate(self.layer, *inputs)
+
+
+def no_shortcut(module: nn.Module, inputs: Any) -> None:
+    """A forward pre-hook that does nothing: where one is, torch calls the layer instead of reading its weights."""
+
+
+@contextmanager
+def quiet(gate: Gate) -> Iterator[None]:
+    """A gate in eval mode and without gradients, for the time of a block."""
+    was = gate.training
+    try:
+        with torch.no_grad():
+            gate.eval()
+            yield
+    finally:
+        gate.train(was)
+
+
+def prove(name: str, gate: Gate, weight: Tensor, folded: Tensor, mask: Tensor) -> None:
+    """Raise unless the folded weight computes what the gated one does: the same tensor, or the same layer output."""
+    if gate.stands_on is Stand.WEIGHT:
+        same = torch.equal(torch.where(mask, gate(weight), 0 * weight), folded)
+    elif gate.stands_on is Stand.OUTPUT:
+        flat = torch.where(mask, weight, 0 * weight).flatten(1)  # cutting is the gate's last word
+        probe = torch.linspace(-1, 1, 4 * flat.shape[1], device=weight.device, dtype=weight.dtype).reshape(4, -1)
+        want, got = (probe @ flat.T) * gate.factors(weight).flatten(), probe @ folded.flatten(1).T
+        same = torch.allclose(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+    else:
+        same = True  # it computed the layer itself: only its own eval mode says what it is
+    if not same or bool((folded[~mask] != 0).any()):
+        raise SecateurError(
+            f"{type(gate).__name__} on {name!r} does not fold: with the folded weight the layer computes something "
+            "else than with the gate in eval mode. `fold` must return what `forward` makes of the weight, zero where "
+            "`keep` says so."
+        )

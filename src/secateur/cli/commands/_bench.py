@@ -95,14 +95,14 @@ def _of_run(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tensor]
 def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tensor]:
     import torch
 
-    from secateur._catalogue import catalogue
+    from secateur._catalogue import called, catalogue
     from secateur.lab import models
     from secateur.pruning import prune
 
-    known = catalogue()
-    if args.method not in known:
+    known, name = catalogue(), called(args.method)
+    if name not in known:
         raise UsageError(f"there is no method {args.method!r}.{nearest(args.method, known)}")
-    if known[args.method].tags & {"online", "program", "emerging"}:
+    if known[name].tags & {"online", "program", "emerging"}:
         raise UsageError(
             f"--method {args.method} prunes no untrained network: name one that does, or a run that used it."
         )
@@ -113,7 +113,7 @@ def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tenso
     except SecateurError as problem:
         raise UsageError(str(problem)) from None
     inputs, targets = _batch(args, shape, classes)
-    method = known[args.method].factory(args.density or 0.05)
+    method = known[name].factory(args.density or 0.05)
     return model, prune(model, method, [(inputs, targets)], generator=generator), inputs, targets
 
 

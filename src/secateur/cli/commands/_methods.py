@@ -24,13 +24,14 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
     from secateur._base.errors import nearest
-    from secateur._catalogue import Entry, catalogue
+    from secateur._catalogue import Entry, called, catalogue
     from secateur.lab.experiment import options_of
 
     known = catalogue()
-    if args.name is not None and args.name not in known:
-        raise UsageError(f"there is no method {args.name!r}.{nearest(args.name, known)}")
-    entries = list(known.values()) if args.name is None else [known[args.name]]
+    name = None if args.name is None else called(args.name)
+    if name is not None and name not in known:
+        raise UsageError(f"there is no method {name!r}.{nearest(name, known)}")
+    entries = list(known.values()) if name is None else [known[name]]
 
     def options(entry: Entry) -> dict[str, list[str]]:
         return {name: [kind.__name__ for kind in kinds] for name, kinds in options_of(entry.factory).items()}
@@ -47,10 +48,12 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _print_all(entries: list[Any]) -> None:
-    table = Table("", ("method", "family", "needs", "cuts", "paper", "in a line"))
+    table = Table("", ("method", "alias", "family", "needs", "cuts", "paper", "in a line"))
     for entry in entries:
         paper = f"arXiv {entry.arxiv}" if entry.arxiv else None
-        table.add(entry.name, entry.family, entry.needs, entry.cuts, paper, entry.summary)
+        table.add(
+            entry.name, ", ".join(entry.aliases) or None, entry.family, entry.needs, entry.cuts, paper, entry.summary
+        )
     console.show(table)
 
 

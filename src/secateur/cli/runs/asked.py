@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from secateur._base.errors import SecateurError
-from secateur._catalogue import catalogue
+from secateur._catalogue import called, catalogue
 from secateur.cli.runs._progress import bars
 from secateur.cli.text import UsageError
 from secateur.lab.cluster import on_ray
@@ -39,7 +39,7 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
     Raises:
         UsageError: something in it does not exist or makes no sense; nothing was computed.
     """
-    methods = args.compare or [args.method]
+    methods = [called(name) for name in args.compare or [args.method]]
     seeds = range(args.seed, args.seed + (args.seeds or 1))
     try:
         wanted = grid(_base(args, methods), methods, seeds)

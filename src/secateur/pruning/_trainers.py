@@ -1,4 +1,4 @@
-"""Gates that learn from data of their own: after each step of the weights, one of theirs on a held-out batch."""
+"""Gates with trainers of their own: after each step of the weights one of theirs, by its gradients or held-out ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,35 @@ from torch.optim import Optimizer
 from secateur._base.errors import SecateurError
 from secateur.axes import Gate
 from secateur.measures import Batch, Loss, Probe, all_mean, preserved, reduced
+from secateur.pruning._gates import Gates
+
+
+class OwnTraining:
+    """The trainers of gates that do not learn at the pace of the weights."""
+
+    def __init__(self, gates: Gates) -> None:
+        self._gates = gates
+        found = [gate.trainer() for gate in gates if gate.own_trainer]
+        self._optimizers: list[Optimizer] = [optimizer for optimizer in found if optimizer is not None]
+
+    def step(self) -> None:
+        """Take one step by the gradients that the step of the weights left."""
+        taken = self._gates.take_gradients()
+        for parameter, grad in taken.items():
+            parameter.grad = grad
+        for optimizer in self._optimizers:
+            optimizer.step()
+        for parameter in taken:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the trainers remember."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self._optimizers]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        for optimizer, found in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(dict(found))
 
 
 class HeldOut:
@@ -34,7 +63,8 @@ class HeldOut:
                 "batches of a held-out part of the training set."
             )
         self._own = {f"{i}.{n}": p for i, gate in enumerate(learning) for n, p in gate.named_parameters()}
-        self._optimizers: list[Optimizer] = [gate.trainer() for gate in learning]
+        found = [gate.trainer() for gate in learning]
+        self._optimizers: list[Optimizer] = [optimizer for optimizer in found if optimizer is not None]
         self._taken = 0
         self._freeze(True)
 
