@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur._base.behind import catch_up, follow
 from secateur._base.errors import EarlyFinishWarning, SecateurError
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, all_alive
@@ -28,6 +29,7 @@ from secateur.pruning._refusals import (
     refuse_other_arguments,
     refuse_unscorable,
     report_left_out,
+    why_not_elsewhere,
 )
 
 
@@ -92,8 +94,9 @@ class Pruner:
         self._gates: Gates | None = None
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
         self._hold: Hold = hold(model, Masks(all_alive(self._params)), on_step=self._after_step)
-        if self._training is not None:
-            self._hold.before_step = self._before_step
+        remembers = self._training is not None and self._training.remembers
+        self._hold.before_step = self._before_step if remembers else None
+        self._hold.refuses = why_not_elsewhere(method, remembers=remembers)
         try:
             if method.relax is not None:
                 self._gates = Gates(self._network, self._params, method.relax, generator)
@@ -129,10 +132,10 @@ class Pruner:
     def finish(self) -> Masks:
         """Stop: fold gates away, let the method repair the survivors, write the zeros, and return the masks.
 
-        The weights obey the masks, whatever was loaded or swapped in between.
-
-        Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
+        The weights obey the masks, whatever was loaded or swapped in between. Warns (`EarlyFinishWarning`) if the
+        schedule's last milestone has not been reached.
         """
+        catch_up(self._network)
         masks = self.masks
         self._warn_if_early(masks)
         if self._gates is not None:
@@ -145,6 +148,7 @@ class Pruner:
             moment = replace(moment, evidence=self._for_repair())
             self.method.repair(self._network, masks, moment)
         masks.apply_(self._network)
+        follow(self._network)
         return masks
 
     def release(self) -> None:
@@ -213,7 +217,7 @@ class Pruner:
 
     def _before_step(self, closure: bool) -> None:
         # Evidence that adds up is of the weights that the gradients belong to: those before the optimizer's step.
-        if self._training is not None and self._training.remembers:
+        if self._training is not None:
             refuse_closure(self.method.name, closure)
             self._training.update(self._hold.gradients())
 
@@ -236,6 +240,7 @@ class Pruner:
     def _act(self, step: int) -> None:
         if not self._acts_at(step):
             return
+        catch_up(self._network)
         milestone = self.method.schedule(step)
         density = None if milestone is None else milestone.density
         moment = self._moment(step, density, self._hold.masks)

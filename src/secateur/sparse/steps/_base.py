@@ -17,6 +17,7 @@ from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
 from secateur.masks import Masks, require_masks
 from secateur.sparse.calls import register
+from secateur.sparse.steps._held import Holds
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 from secateur.sparse.steps._watch import Watch
@@ -44,6 +45,8 @@ class CompiledStep(ABC):
         self._state_versions: list[tuple[Tensor, int]] = []
         self._ahead = False
         self._watch = Watch(model, ())
+        self._holds = Holds(model)
+        self._by_torch = False  # whether torch takes a step at the moment
         register(self)
         owners = [module for module in model.modules() if module._parameters]
         self._leave = stand_by(self, owners, optimizer)
@@ -144,6 +147,8 @@ class CompiledStep(ABC):
     def read_back(self) -> None:
         """Take up the model's parameters and the optimizer's state, after something was loaded into them.
 
+        The masks of a hold over the model (`Pruner`) are taken up along with them.
+
         Raises:
             SecateurError: a parameter was replaced, or is not contiguous float32 on the CPU. Nothing is read then.
         """
@@ -152,10 +157,39 @@ class CompiledStep(ABC):
             self._watch.refuse_lost()
             self._watch.refuse_moved()
             steps = steps_of(self.optimizer, [piece.parameter for piece in self._trained])
+            masks = self._holds.look(self.masks)
+            if masks is not self.masks:
+                self._lay_out(masks)
+                self.masks = masks
             self.masks.apply_(self.model)
             read_slices(self._trained, self.optimizer, self._slots)
             self._take_up(steps)
             self._note()
+
+    def follow(self) -> None:
+        """Go on under the masks, and from the weights, that a hold has just written: what the hold calls."""
+        if not self._by_torch:  # all is read when that step is over
+            self.read_back()
+
+    def _step_by_torch(self, x: Tensor, targets: Tensor) -> float:
+        """Take one step by autograd and the optimizer itself: it leaves the gradients of pruned weights for a hold."""
+        self.write_back()
+        parameters = list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters]
+        self._by_torch = True
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+                loss = nn.functional.cross_entropy(self.model(x), targets)
+                loss.backward()
+            self.optimizer.step()
+        finally:
+            self._by_torch = False
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.read_back()
+        return loss.item()
 
     @torch.no_grad()
     def replace(self, masks: Masks) -> None:
@@ -169,7 +203,8 @@ class CompiledStep(ABC):
             masks: of the same parameters as before.
 
         Raises:
-            MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
+            MaskError: masks of other parameters, that do not fit the model, or that are not those of a hold over it.
+                Nothing is changed then.
         """
         require_masks(masks, "step.replace(masks)")
         for name in self.masks.keys() ^ masks.keys():
@@ -177,6 +212,7 @@ class CompiledStep(ABC):
                 f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "
                 "the two; compile a new step"
             )
+        self._holds.refuse_others(masks)
         with self._lock:
             self._refuse_outside_changes()
             old, steps = list(self._trained), self.steps
@@ -200,6 +236,7 @@ class CompiledStep(ABC):
 
     def _refuse_outside_changes(self) -> None:
         """Raise if the model or the optimizer was changed since the last look; this runs at every step."""
+        self._holds.refuse()
         self._watch.refuse_changes()
         self._refuse_changed_state()
         groups = len(self.optimizer.param_groups)
@@ -224,9 +261,10 @@ class CompiledStep(ABC):
         send_changes(self._engine, self.optimizer, self._options_of, self._sent, self._slots)
 
     def _note_step(self) -> None:
-        """The model is behind from now on; and schedulers ask whether the optimizer has stepped."""
+        """The model is behind from now on; schedulers ask whether the optimizer has stepped, holds count it."""
         self._ahead = True
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._holds.stepped(self.optimizer)
 
     def _group_of(self) -> dict[int, int]:
         """Return the optimizer's group of each parameter, by the parameter's id."""

@@ -88,7 +88,10 @@ class NetworkStep(CompiledStep):
             targets: class numbers, int64, [batch].
         """
         with self._lock:
+            batch = x
             x, shape = self._check(x, targets)
+            if self._holds.ask:
+                return self._step_by_torch(batch, targets)
             self._prepare_engine(shape)
             self._send_options()
             samples, most = x.shape[0], torch.get_num_threads()

@@ -70,9 +70,11 @@ class RecurrentStep(CompiledStep):
         """
         with self._lock:
             self._refuse_outside_changes()
-            x = self._inputs(x)
+            batch, x = x, self._inputs(x)
             samples, times, features = x.shape
             refuse_targets(targets, samples)
+            if self._holds.ask:
+                return self._step_by_torch(batch, targets)
             self._send_options()
             try:
                 loss = self._engine.step(
