@@ -7,7 +7,7 @@ model their surviving values. Those keep the zeros by themselves; the hold count
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -56,8 +56,15 @@ class Elsewhere:
         """Whether somebody is called at each step, who may change the masks."""
         return self._on_step is not None
 
-    def stepped(self, optimizer: Optimizer, parameters: int | None = None) -> None:
-        """Count a step that has moved so many of the held parameters (None: all), and left their zeros zero."""
+    def stepped(
+        self, optimizer: Optimizer, parameters: int | None = None, *, gradients: Mapping[int, Tensor] | None = None
+    ) -> None:
+        """Count a step that has moved so many of the held parameters (None: all), and left their zeros zero.
+
+        `gradients` are the dense ones that were asked for, by the id of the parameter.
+        """
+        for slot in self._slots if gradients else ():
+            slot.seen = gradients.get(id(slot.parameter())) if gradients and slot.asked else slot.seen
         moved = len(self._slots) if parameters is None else parameters
         if moved:
             self._optimizers.add(optimizer)

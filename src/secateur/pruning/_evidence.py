@@ -19,7 +19,9 @@ class Training:
         self._network = network
         self._params = params
         self._generator = generator
-        self._measures = tuple(measure for score in method.scores for _, measure in score.measures)
+        begins = None if method.regrow is None else method.regrow.start  # its own evidence, once: see `start`
+        scores = [score for score in method.scores if score is not begins]
+        self._measures = tuple(measure for score in scores for _, measure in score.measures)
         self._observer = Observer(network, self._measures, params=params, generator=generator)
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -156,20 +157,22 @@ class CompiledStep(ABC):
             self._watch.refuse_replaced()
             self._watch.refuse_lost()
             self._watch.refuse_moved()
+            self._holds.look(self.masks).apply_(self.model)
+            self.follow()
+
+    def follow(self) -> None:
+        """Go on under the masks, and from the weights, that a hold has just written: what the hold calls."""
+        if self._by_torch:
+            return  # all is read when that step is over
+        with self._lock, torch.no_grad():
             steps = steps_of(self.optimizer, [piece.parameter for piece in self._trained])
             masks = self._holds.look(self.masks)
             if masks is not self.masks:
                 self._lay_out(masks)
                 self.masks = masks
-            self.masks.apply_(self.model)
             read_slices(self._trained, self.optimizer, self._slots)
             self._take_up(steps)
             self._note()
-
-    def follow(self) -> None:
-        """Go on under the masks, and from the weights, that a hold has just written: what the hold calls."""
-        if not self._by_torch:  # all is read when that step is over
-            self.read_back()
 
     def _step_by_torch(self, x: Tensor, targets: Tensor) -> float:
         """Take one step by autograd and the optimizer itself: it leaves the gradients of pruned weights for a hold."""
@@ -181,7 +184,7 @@ class CompiledStep(ABC):
             for parameter in parameters:
                 parameter.grad = None
             with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-                loss = nn.functional.cross_entropy(self.model(x), targets)
+                loss = _mean_loss(self.model(x), targets)
                 loss.backward()
             self.optimizer.step()
         finally:
@@ -260,15 +263,22 @@ class CompiledStep(ABC):
         """Tell the engine what a scheduler has changed."""
         send_changes(self._engine, self.optimizer, self._options_of, self._sent, self._slots)
 
-    def _note_step(self) -> None:
+    def _note_step(self, gradients: Mapping[int, Tensor] = MappingProxyType({})) -> None:
         """The model is behind from now on; schedulers ask whether the optimizer has stepped, holds count it."""
         self._ahead = True
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
-        self._holds.stepped(self.optimizer)
+        self._holds.stepped(self.optimizer, gradients)
 
     def _group_of(self) -> dict[int, int]:
         """Return the optimizer's group of each parameter, by the parameter's id."""
         return {id(p): index for index, group in enumerate(self.optimizer.param_groups) for p in group["params"]}
+
+
+def _mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    try:
+        return nn.functional.cross_entropy(outputs, targets)
+    except IndexError as error:  # labels that are no class
+        raise SecateurError(str(error)) from None
 
 
 def refuse_inputs(x: Tensor) -> None:

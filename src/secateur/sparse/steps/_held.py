@@ -21,13 +21,16 @@ class Holds:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._found: list[Hold] = []
 
-    def look(self, masks: Mapping[str, Tensor]) -> Masks:
+    def look(self, masks: Masks) -> Masks:
         """Look for the holds anew, and return the `masks` with theirs in the place of others."""
-        self._found = [hold for hold, _ in _over(self._model)]
-        theirs = {n: m for _, own in _over(self._model) for n, m in own.items() if not _same(m, masks.get(n))}
-        return Masks({**masks, **theirs}, copy=False) if theirs or not isinstance(masks, Masks) else masks
+        over = self._over()
+        self._found = [hold for hold, _ in over]
+        theirs = {name: mask for _, own in over for name, mask in own.items()}
+        others = any(masks.get(n) is not m and not (n not in masks and all_true(m)) for n, m in theirs.items())
+        return Masks({**masks, **theirs}, copy=False) if others else masks
 
     def refuse(self) -> None:
         """Raise if one of them must see each of an optimizer's own steps; this runs at every step."""
@@ -37,7 +40,7 @@ class Holds:
 
     def refuse_others(self, masks: Masks) -> None:
         """Raise if one of them holds other masks than these."""
-        for hold, own in _over(self._model):
+        for hold, own in self._over():
             for name, mask in own.items():
                 if not _same(mask, masks.get(name)):
                     raise MaskError(
@@ -47,15 +50,26 @@ class Holds:
                     )
 
     @property
-    def ask(self) -> bool:
-        """Whether one of them wants the coming step's dense gradients."""
-        return any([hold.asks for hold in self._found])
+    def asked(self) -> frozenset[int]:
+        """Ids of the parameters whose dense gradients are wanted of the coming step."""
+        asking = [hold for hold in self._found if hold.asks and hold.active]
+        return frozenset(key for hold in asking for key in hold.by_parameter())
 
-    def stepped(self, optimizer: Optimizer) -> None:
-        """Tell them of a step. They may change their masks now."""
+    def stepped(self, optimizer: Optimizer, gradients: Mapping[int, Tensor]) -> None:
+        """Tell them of a step, with the gradients that were asked for by the parameter's id. Masks may change now."""
         for hold in self._found:
             if hold.changes and hold.active:
-                hold.stepped(optimizer)
+                hold.stepped(optimizer, gradients=gradients)
+
+
+    def _over(self) -> list[tuple[Hold, dict[str, Tensor]]]:
+        """Return the holds that are there now, each with its masks by the names that the model knows."""
+        found = []
+        for hold in held(self._model):
+            own = {self._names[key]: mask for key, (_, mask) in hold.by_parameter().items() if key in self._names}
+            if own and hold.active:
+                found.append((hold, own))
+        return found
 
 
 def refuse_held(model: nn.Module, masks: Masks) -> None:
@@ -64,17 +78,6 @@ def refuse_held(model: nn.Module, masks: Masks) -> None:
     holds.look(masks)
     holds.refuse()
     holds.refuse_others(masks)
-
-
-def _over(model: nn.Module) -> list[tuple[Hold, dict[str, Tensor]]]:
-    """Return the holds over the model's parameters, each with its masks by the names that `model` knows."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = []
-    for hold in held(model):
-        own = {names[key]: mask for key, (_, mask) in hold.by_parameter().items() if key in names}
-        if own and hold.active:
-            found.append((hold, own))
-    return found
 
 
 def _same(mask: Tensor, other: Tensor | None) -> bool:

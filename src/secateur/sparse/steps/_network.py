@@ -20,6 +20,7 @@ from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_netwo
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
 from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
 from secateur.sparse.steps._compact import compact
+from secateur.sparse.steps._gradients import dense_gradients
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
 from secateur.sparse.steps._statistics import Statistics
@@ -90,7 +91,9 @@ class NetworkStep(CompiledStep):
         with self._lock:
             batch = x
             x, shape = self._check(x, targets)
-            if self._holds.ask:
+            wanted = self._holds.asked
+            seen = self._dense_gradients(x, targets, wanted) if wanted else {}
+            if seen is None:
                 return self._step_by_torch(batch, targets)
             self._prepare_engine(shape)
             self._send_options()
@@ -107,8 +110,14 @@ class NetworkStep(CompiledStep):
                 raise SecateurError(str(error)) from None
             if self._norms:
                 self._statistics.count_batch()
-            self._note_step()
+            self._note_step(seen)
             return loss
+
+    def _dense_gradients(self, x: Tensor, targets: Tensor, wanted: Collection[int]) -> dict[int, Tensor] | None:
+        try:
+            return dense_gradients(self._program, self._linear, self._active, (x, targets), wanted)
+        except IndexError as error:  # labels that are no class
+            raise SecateurError(str(error)) from None
 
     def _try(self, most: int, where: tuple[int, ...]) -> float:
         """Step with all threads or with fewer, to find out which is faster: the results are the same with any."""

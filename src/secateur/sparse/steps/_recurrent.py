@@ -73,7 +73,7 @@ class RecurrentStep(CompiledStep):
             batch, x = x, self._inputs(x)
             samples, times, features = x.shape
             refuse_targets(targets, samples)
-            if self._holds.ask:
+            if self._holds.asked:
                 return self._step_by_torch(batch, targets)
             self._send_options()
             try:
