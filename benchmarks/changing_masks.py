@@ -1,6 +1,6 @@
 """What it costs a compiled step that its masks change: RigL's rate of steps over that of static masks.
 
-    python benchmarks/changing_masks.py [--quick] [--json FILE] [--threads N] [--seconds S]
+    python benchmarks/changing_masks.py [--quick] [--json FILE] [--threads N] [--seconds S] [--own-time]
 
 For each network, in one run and interleaved: a step under SNIP's masks, which stay; one under RigL's, whose masks a
 Pruner changes every 100 steps (all of which is counted); and one under the masks of RigL's start, which stay, so that
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 
 import torch
-from _common import options, settle, sgd, where, write
+from _common import add_own_time, clock_of, options, settle, sgd, where, write
 from sparse_training import NETS, Net, images
 from torch.nn.functional import cross_entropy
 
@@ -25,6 +25,7 @@ from secateur._base import door
 from secateur.sparse import compile_step
 
 DENSITY, EVERY = 0.05, 100
+Clock = Callable[[], float]
 TARGETS = {"LeNet-300-100": 0.80, "MLP-4096": 0.70}
 TURNS = 3  # at least
 SHARE = 0.05  # of the time of the steps between two changes: what it may cost to take up new masks
@@ -59,27 +60,27 @@ class Result:
 class Timed:
     """A function that adds up the time it takes."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call, self.seconds = call, 0.0
+    def __init__(self, call: Callable[[], None], clock: Clock) -> None:
+        self._call, self._clock, self.seconds = call, clock, 0.0
 
     def __call__(self) -> None:
         """Call it."""
-        begin = time.perf_counter()
+        begin = self._clock()
         self._call()
-        self.seconds += time.perf_counter() - begin
+        self.seconds += self._clock() - begin
 
 
-def times_of(step: Callable[[], object]) -> list[float]:
+def times_of(step: Callable[[], object], clock: Clock) -> list[float]:
     """Return the seconds of each of the steps from one change to the next."""
     found = []
     for _ in range(EVERY):
-        begin = time.perf_counter()
+        begin = clock()
         step()
-        found.append(time.perf_counter() - begin)
+        found.append(clock() - begin)
     return found
 
 
-def measure(net: Net, seconds: float) -> Result:
+def measure(net: Net, seconds: float, clock: Clock) -> Result:
     """Measure everything for one network."""
     x, y, _ = images(net.batch)
     base, first, model = net.build(), net.build(), net.build()
@@ -89,17 +90,17 @@ def measure(net: Net, seconds: float) -> Result:
     static = compile_step(base, masks, cross_entropy, sgd(base))
     start = compile_step(first, pruner.masks, cross_entropy, sgd(first))
     rigl = compile_step(model, pruner.masks, cross_entropy, sgd(model))
-    taking_up = rigl.follow = Timed(rigl.follow)  # type: ignore[method-assign]
+    taking_up = rigl.follow = Timed(rigl.follow, clock)  # type: ignore[method-assign]
     settle(lambda: static(x, y), lambda: start(x, y), lambda: rigl(x, y))
     while pruner.step % EVERY:
         rigl(x, y)
     found: dict[str, list[float]] = {name: [] for name in ("static", "start", "rigl", "change", "taking_up")}
     begin = time.perf_counter()
     while len(found["rigl"]) < TURNS or time.perf_counter() - begin < seconds:
-        found["static"].append(fmean(times_of(lambda: static(x, y))))
-        found["start"].append(fmean(times_of(lambda: start(x, y))))
+        found["static"].append(fmean(times_of(lambda: static(x, y), clock)))
+        found["start"].append(fmean(times_of(lambda: start(x, y), clock)))
         taking_up.seconds, before = 0.0, pruner.masks
-        times = times_of(lambda: rigl(x, y))
+        times = times_of(lambda: rigl(x, y), clock)
         if pruner.masks == before:
             raise AssertionError("the masks did not change")
         plain = median(times)
@@ -121,9 +122,13 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     """Measure, print the table, write JSON."""
-    args = options(__doc__, quick="LeNet-300-100 only, two seconds").parse_args()
+    parser = options(__doc__, quick="LeNet-300-100 only, two seconds")
+    add_own_time(parser)
+    args = parser.parse_args()
+    clock = clock_of(parser, args)
     torch.set_num_threads(args.threads)
-    results = [measure(net, 2.0 if args.quick else args.seconds) for net in (NETS[:1] if args.quick else NETS)]
+    nets, seconds = (NETS[:1], 2.0) if args.quick else (NETS, args.seconds)
+    results = [measure(net, seconds, clock) for net in nets]
     print(f"{where(args)}, kernels: {door.isa()}; {1 - DENSITY:.0%} sparse, a change every {EVERY} steps\n")
     print(table(results))
     write(args, results=[asdict(result) for result in results])

@@ -62,14 +62,14 @@ def _bring(notice: CatchUp) -> None:
 _bring_uncompiled = _disable_dynamo(_bring)
 
 
-def stand_by(trainer: Trainer, modules: Iterable[nn.Module], optimizer: Optimizer) -> Callable[[], None]:
-    """Let `trainer` catch up before anybody looks at these modules or the optimizer's state.
+def stand_by(trainer: Trainer, modules: Iterable[nn.Module], optimizer: Optimizer | None) -> Callable[[], None]:
+    """Let `trainer` catch up before anybody looks at these modules or the state of the optimizer, if there is one.
 
     Returns:
         What takes the hooks off again. Copies of the modules have none.
     """
     notice, own = CatchUp(trainer), list(modules)
-    handles: list[Any] = [optimizer.register_state_dict_pre_hook(notice)]
+    handles: list[Any] = [] if optimizer is None else [optimizer.register_state_dict_pre_hook(notice)]
     for module in own:
         handles.append(module.register_forward_pre_hook(notice))
         handles.append(module.register_state_dict_pre_hook(notice))

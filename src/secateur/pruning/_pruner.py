@@ -181,12 +181,12 @@ class Pruner:
         untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
         if self._training is not None:
             self._training.load_state_dict(state.get("evidence", {}))
+        self._step = int(state["step"])
+        self._ask()
         self._hold.replace(masks, forget=False)
         self._give_back(untouched)
-        self._step = int(state["step"])
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
-        self._ask()
 
     def __enter__(self) -> Pruner:
         return self

@@ -131,7 +131,7 @@ def test_it_is_the_ordinary_training_with_the_same_masks(name: str, method: str,
     assert_close(compiled.numbers(), eager.numbers())
     assert compiled.pruner.finish() == eager.pruner.finish()
     assert_close(compiled.numbers(), eager.numbers())
-    compiled.train(0, 3), eager.train(0, 3)  # what comes after `finish` trains on under the last masks
+    compiled.train(0, 3)  # what comes after `finish` trains on under the last masks
     for key, mask in compiled.step.masks.items():  # type: ignore[union-attr]
         assert not compiled.model.state_dict()[key][~mask].any()
 
@@ -147,7 +147,7 @@ def test_what_grows_is_zero_without_memory_and_alive(name: str, method: str) -> 
     gone = {key: before[key] & ~mask for key, mask in run.pruner.masks.items()}
     assert any(bool(bits.any()) for bits in grown.values())
     assert {key: int(bits.sum()) for key, bits in grown.items()} == {k: int(bits.sum()) for k, bits in gone.items()}
-    run.model.state_dict(), run.optimizer.state_dict()
+    run.numbers()
     for key, bits in grown.items():
         parameter = run.model.get_parameter(key)
         changed = bits | gone[key]

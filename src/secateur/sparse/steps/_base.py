@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.arguments import named
 from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
 from secateur.masks import Masks, require_masks
 from secateur.sparse.calls import register
+from secateur.sparse.steps._batches import mean_loss
 from secateur.sparse.steps._held import Holds
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 from secateur.sparse.steps._watch import Watch
 
-__all__ = ["CompiledStep", "refuse_inputs", "refuse_targets"]
+__all__ = ["CompiledStep"]
 
 
 class CompiledStep(ABC):
@@ -184,7 +184,7 @@ class CompiledStep(ABC):
             for parameter in parameters:
                 parameter.grad = None
             with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-                loss = _mean_loss(self.model(x), targets)
+                loss = mean_loss(self.model(x), targets)
                 loss.backward()
             self.optimizer.step()
         finally:
@@ -272,36 +272,3 @@ class CompiledStep(ABC):
     def _group_of(self) -> dict[int, int]:
         """Return the optimizer's group of each parameter, by the parameter's id."""
         return {id(p): index for index, group in enumerate(self.optimizer.param_groups) for p in group["params"]}
-
-
-def _mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    try:
-        return nn.functional.cross_entropy(outputs, targets)
-    except IndexError as error:  # labels that are no class
-        raise SecateurError(str(error)) from None
-
-
-def refuse_inputs(x: Tensor) -> None:
-    """Raise unless the kernels can read these inputs."""
-    if getattr(x, "dtype", None) is not torch.float32 or not x.is_cpu or x.layout is not torch.strided:
-        _refuse_others("inputs", x)
-        kind = str(x.dtype).removeprefix("torch.")
-        layout = "" if x.layout is torch.strided else f", {x.layout}".replace("torch.", "")
-        raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}{layout}")
-
-
-def refuse_targets(targets: Tensor, samples: int) -> None:
-    """Raise unless the kernels can read these class numbers, one per sample."""
-    if getattr(targets, "dtype", None) is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
-        _refuse_others("targets", targets)
-        raise SecateurError(
-            f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
-            f"{tuple(targets.shape)} on {targets.device.type}"
-        )
-    if not targets.is_contiguous():
-        raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
-
-
-def _refuse_others(what: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise SecateurError(f"the {what} must be a torch tensor, got {named(value)}; torch.as_tensor(…) makes one")

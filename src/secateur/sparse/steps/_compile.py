@@ -71,7 +71,11 @@ def _refuse_model(model: nn.Module, masks: Masks) -> None:
     refuse_shared_memory(dict(model.named_parameters()), dict(model.named_parameters()))
     refuse_held(model, masks)
     for other in trainers(model):
-        if isinstance(other, CompiledStep) and other.ahead:
+        if not isinstance(other, CompiledStep):
+            raise SecateurError(
+                "a sparsified model that follows the masks of this one trains it already; let go of that model first"
+            )
+        if other.ahead:
             raise SecateurError(
                 "another compiled step has trained this model, and is ahead of it; call that step's write_back() to go "
                 "on from there, or its read_back() to go on from the model's weights as they are"

@@ -1,4 +1,4 @@
-"""Dense gradients of a chain of linear layers that is multiplied sparsely: what growth asks for, one product a layer."""
+"""What growth asks for: dense gradients of a chain of linear layers, which is multiplied sparsely all the same."""
 
 from __future__ import annotations
 

@@ -61,7 +61,6 @@ class Holds:
             if hold.changes and hold.active:
                 hold.stepped(optimizer, gradients=gradients)
 
-
     def _over(self) -> list[tuple[Hold, dict[str, Tensor]]]:
         """Return the holds that are there now, each with its masks by the names that the model knows."""
         found = []

@@ -18,7 +18,8 @@ from secateur._base.recent import remember
 from secateur.masks import Masks
 from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_network, plain, positions_of, run_network
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
-from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
+from secateur.sparse.steps._base import CompiledStep
+from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
 from secateur.sparse.steps._compact import compact
 from secateur.sparse.steps._gradients import dense_gradients
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
