@@ -17,7 +17,7 @@ from torch import nn
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
-__all__ = ["CatchUp", "Trainer", "catch_up", "stand_by", "trainers"]
+__all__ = ["CatchUp", "Trainer", "catch_up", "follow", "stand_by", "trainers"]
 
 _REDUCE = "__reduce_ex__"
 _HOOKS = ("_forward_pre_hooks", "_state_dict_pre_hooks")
@@ -29,6 +29,10 @@ class Trainer(Protocol):
 
     def catch_up(self) -> None:
         """Write the weights into the model, if it is behind."""
+        ...
+
+    def follow(self) -> None:
+        """Take up what was written into the model on purpose: masks, and the weights under them."""
         ...
 
 
@@ -58,14 +62,14 @@ def _bring(notice: CatchUp) -> None:
 _bring_uncompiled = _disable_dynamo(_bring)
 
 
-def stand_by(trainer: Trainer, modules: Iterable[nn.Module], optimizer: Optimizer) -> Callable[[], None]:
-    """Let `trainer` catch up before anybody looks at these modules or the optimizer's state.
+def stand_by(trainer: Trainer, modules: Iterable[nn.Module], optimizer: Optimizer | None) -> Callable[[], None]:
+    """Let `trainer` catch up before anybody looks at these modules or the state of the optimizer, if there is one.
 
     Returns:
         What takes the hooks off again. Copies of the modules have none.
     """
     notice, own = CatchUp(trainer), list(modules)
-    handles: list[Any] = [optimizer.register_state_dict_pre_hook(notice)]
+    handles: list[Any] = [] if optimizer is None else [optimizer.register_state_dict_pre_hook(notice)]
     for module in own:
         handles.append(module.register_forward_pre_hook(notice))
         handles.append(module.register_state_dict_pre_hook(notice))
@@ -85,6 +89,12 @@ def catch_up(model: nn.Module) -> None:
     """Bring the weights of `model` up to date: what reads them without a forward calls this first."""
     for trainer in trainers(model):
         trainer.catch_up()
+
+
+def follow(model: nn.Module) -> None:
+    """Have what trains the weights of `model` elsewhere take up what was written into it, after `catch_up`."""
+    for trainer in trainers(model):
+        trainer.follow()
 
 
 def _reduced(module_ref: weakref.ref[nn.Module], notice: CatchUp, protocol: int) -> Any:

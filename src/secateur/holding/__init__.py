@@ -1,6 +1,7 @@
 """Pruned weights stay zero, in any training loop, under any torch optimizer."""
 
 from secateur.holding._hold import Hold, held, hold
+from secateur.holding._memory import starts_at
 from secateur.holding._steps import unwatch, watch
 
-__all__ = ["Hold", "held", "hold", "unwatch", "watch"]
+__all__ = ["Hold", "held", "hold", "starts_at", "unwatch", "watch"]

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from secateur._base import shards
 from secateur._base.arguments import require_model
-from secateur._base.behind import catch_up
+from secateur._base.behind import catch_up, follow
 from secateur._base.errors import LeakError, MaskError
 from secateur.holding import _steps, _wrappers
+from secateur.holding._elsewhere import Elsewhere
 from secateur.holding._memory import clear_slots
 from secateur.holding._refusals import refuse_arguments, refuse_held, refuse_other_parameters
 from secateur.holding._slot import Shelf, Slot, leak_text, slots_of
@@ -65,7 +66,9 @@ def hold(model: nn.Module, masks: Masks, *, on_step: Callable[[int], None] | Non
     catch_up(root)
     refuse_held(masks.parameters(root), [other for other in _steps.watching() if isinstance(other, Hold)])
     masks.apply_(root)
-    return Hold(root, masks, on_step)
+    made = Hold(root, masks, on_step)
+    follow(root)
+    return made
 
 
 def held(model: nn.Module) -> tuple[Hold, ...]:
@@ -78,7 +81,7 @@ def held(model: nn.Module) -> tuple[Hold, ...]:
     return tuple(dict.fromkeys(found for module in model.modules() for found in Shelf.seen(module)))
 
 
-class Hold:
+class Hold(Elsewhere):
     """A model's masks being held; `hold` makes one. As a context manager it releases when the block ends."""
 
     def __init__(self, model: nn.Module, masks: Masks, on_step: Callable[[int], None] | None) -> None:
@@ -107,6 +110,7 @@ class Hold:
             LeakError: naming the first pruned weight that is not zero, its index and its value.
             MaskError: the model has lost a held parameter.
         """
+        catch_up(self._model())
         for name, parameter in self._parameters().items():
             pruned = ~shards.local_mask(self._masks[name], parameter)
             with torch.no_grad():
@@ -119,8 +123,11 @@ class Hold:
 
         Also the way to hold under an optimizer that is no `torch.optim.Optimizer`: call it after each step.
         """
+        model = self._model()
+        catch_up(model)
         self._parameters()
-        self._masks.apply_(self._model())
+        self._masks.apply_(model)
+        follow(model)
 
     def replace(self, masks: Masks, *, forget: bool = True) -> None:
         """Hold other masks for the same parameters from now on; newly pruned weights are zeroed at once.
@@ -136,27 +143,17 @@ class Hold:
         if not self.active:
             raise MaskError("this hold was released; call hold(model, masks) for a new one")
         require_masks(masks, "held.replace(masks)")
-        refuse_other_parameters(self._masks, masks, self._model())
-        masks.apply_(self._model())
+        model = self._model()
+        refuse_other_parameters(self._masks, masks, model)
+        catch_up(model)
+        masks.apply_(model)
         before, self._masks = self._masks, masks
         for slot in self._slots:
             slot.replace_mask(masks[slot.name])
             parameter = slot.parameter()
             if forget and parameter is not None:
                 clear_slots(self._optimizers, parameter, before[slot.name] ^ masks[slot.name])
-
-    def ask(self, dense_gradients: bool) -> None:
-        """Say whether the coming step's gradients are wanted as they are before the masks cut them; drop the last."""
-        for slot in self._slots:
-            slot.asked = dense_gradients
-            slot.forget()
-
-    def gradients(self) -> dict[str, Tensor]:
-        """Return the dense gradients of the present step by name, where they were asked for and backward came by.
-
-        They are what backward left, before clipping and before a GradScaler divides its scale out.
-        """
-        return {slot.name: slot.seen for slot in self._slots if slot.seen is not None}
+        follow(model)
 
     def release(self) -> None:
         """Stop holding: the hooks go, the zeros stay and may now be trained away. Twice is fine."""
@@ -262,22 +259,11 @@ class Hold:
             for slot, parameter in mine:
                 slot.project(parameter)
                 slot.fired = False
-        if self._on_step is not None and self._opens_round(len(mine), optimizer):
-            self._round = weakref.WeakSet([optimizer])
-            self._steps += 1
-            self._on_step(self._steps)
-        elif mine:
-            self._round.add(optimizer)  # its partner opened this round
+        self.stepped(optimizer, len(mine))
 
     def _stepping(self, owned: Set[int]) -> list[tuple[Slot, nn.Parameter]]:
         found = ((slot, slot.parameter()) for slot in self._slots)
         return [(slot, parameter) for slot, parameter in found if parameter is not None and id(parameter) in owned]
-
-    def _opens_round(self, mine: int, optimizer: Optimizer) -> bool:
-        """Whether this step counts: optimizers that share the held parameters make one round together."""
-        shares = mine < len(self._slots)
-        partner = shares and self._steps > 0 and optimizer not in self._round
-        return mine > 0 and not partner and not _steps.skipped(optimizer)
 
     def _find_again(self, owned: Set[int]) -> None:
         """Look for parameters whose module is gone, if the stepping optimizer trains this model at all."""

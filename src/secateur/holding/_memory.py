@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from secateur._base import shards
+from secateur._base.zeros import zero_
 
 # Slots that do not start at zero, and the option of the parameter's group that they start at.
 _STARTS_AT = {"step_size": "lr", "sum": "initial_accumulator_value"}
@@ -26,6 +27,12 @@ def clear_slots(optimizers: Iterable[Optimizer], parameter: nn.Parameter, entrie
             _clear(optimizer, parameter, entries)
 
 
+def starts_at(optimizer: Optimizer, parameter: Tensor, key: str) -> float:
+    """Return the value of an optimizer's slot `key` for an entry of this parameter that it has never seen."""
+    group = next(group for group in optimizer.param_groups if any(each is parameter for each in group["params"]))
+    return float(group.get(_STARTS_AT.get(key, ""), 0.0))
+
+
 def _clear(optimizer: Optimizer, parameter: nn.Parameter, entries: Tensor) -> None:
     if isinstance(optimizer, LBFGS):
         optimizer.state.clear()
@@ -33,9 +40,11 @@ def _clear(optimizer: Optimizer, parameter: nn.Parameter, entries: Tensor) -> No
     state: dict[str, Any] | None = optimizer.state.get(parameter)
     if not state:
         return
-    group = next(group for group in optimizer.param_groups if any(each is parameter for each in group["params"]))
     where = shards.local_mask(entries, parameter)
     for key, slot in state.items():
         if isinstance(slot, Tensor) and slot.shape == parameter.shape and key != "step":
-            start = float(group.get(_STARTS_AT.get(key, ""), 0.0))
-            shards.local(slot).masked_fill_(where, start)
+            start, here = starts_at(optimizer, parameter, key), shards.local(slot)
+            if start == 0:
+                zero_(here, where)
+            else:
+                here.masked_fill_(where, start)

@@ -80,7 +80,9 @@ class Training:
         self._network = network
         self._params = params
         self._generator = generator
-        self._measures = tuple(measure for score in method.scores for _, measure in score.measures)
+        grows = None if method.regrow is None else method.regrow.by  # that of a first choice is asked for once: `start`
+        scores = [score for score in (method.score, grows) if score is not None]
+        self._measures = tuple(measure for score in scores for _, measure in score.measures)
         self._observer = Observer(network, self._measures, params=params, generator=generator)
 
     @property

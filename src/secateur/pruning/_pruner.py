@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from secateur._base.behind import catch_up, follow
 from secateur.axes import Method, Moment, all_alive
 from secateur.holding import Hold, hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
@@ -30,6 +31,7 @@ from secateur.pruning._refusals import (
     refuse_unscorable,
     report_left_out,
     warn_if_early,
+    why_not_elsewhere,
 )
 
 
@@ -97,7 +99,8 @@ class Pruner:
         self._past = Past()
         self._cut: dict[str, tuple[int, Tensor, Tensor]] = {}
         self._hold: Hold = hold(model, Masks(all_alive(self._params)), on_step=self._after_step)
-        self._hold.before_step = self._before_step
+        self._hold.before_step = self._before_step if self._sources.remember else None
+        self._hold.refuses = why_not_elsewhere(method, remembers=self._sources.remember)
         try:
             self._attached.attach(batches, loss, generator)
             self._act_before_the_first_step()
@@ -139,10 +142,10 @@ class Pruner:
     def finish(self) -> Masks:
         """Stop: fold gates away, let the method repair the survivors, write the zeros, and return the masks.
 
-        The weights obey the masks, whatever was loaded or swapped in between.
-
-        Warns (`EarlyFinishWarning`) if the schedule's last milestone has not been reached.
+        The weights obey the masks, whatever was loaded or swapped in between. Warns (`EarlyFinishWarning`) if the
+        schedule's last milestone has not been reached.
         """
+        catch_up(self._network)
         masks = self.masks
         warn_if_early(self.method, self._step, masks)
         if self._gates is not None:
@@ -154,6 +157,7 @@ class Pruner:
             moment = replace(moment, evidence=self._sources.for_repair())
             self.method.repair(self._network, masks, moment)
         masks.apply_(self._network)
+        follow(self._network)
         return masks
 
     def release(self) -> None:
@@ -186,16 +190,16 @@ class Pruner:
         masks.check(self._network)
         untouched = [name for name, (version, _, _) in self._cut.items() if self._params[name]._version == version]
         self._sources.load_state_dict(state.get("evidence", {}))
+        self._step = int(state["step"])
+        self._ask()
         self._hold.replace(masks, forget=False)
         self._give_back(untouched)
-        self._step = int(state["step"])
         self._past.load_state_dict(state, self._params)
         self._attached.load_state_dict(state.get("trainers", {}), step=self._step)
         if self._step >= self._last > 0:
             self._attached.ended()
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"])
-        self._ask()
 
     def __enter__(self) -> Pruner:
         return self
@@ -227,9 +231,8 @@ class Pruner:
 
     def _before_step(self, closure: bool) -> None:
         # Evidence that adds up is of the weights that the gradients belong to: those before the optimizer's step.
-        if self._sources.remember:
-            refuse_closure(self.method.name, closure)
-            self._sources.update(self._hold.gradients())
+        refuse_closure(self.method.name, closure)
+        self._sources.update(self._hold.gradients())
 
     def _after_step(self, _: int) -> None:
         self._cut.clear()
@@ -249,6 +252,7 @@ class Pruner:
         milestone = self.method.schedule(step)
         if milestone is None:
             return
+        catch_up(self._network)
         if self._gates is not None:
             self._let_gates_act(step, milestone.density)
         elif self._acts_at(step):

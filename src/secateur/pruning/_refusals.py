@@ -75,6 +75,28 @@ def refuse_unfit(method: Method, network: nn.Module, params: Params) -> None:
         method.scope.check(shapes, density)
 
 
+def why_not_elsewhere(method: Method, *, remembers: bool) -> str | None:
+    """Say why a method's weights must be trained as they are, not by a compiled step or as a sparsified model's values.
+
+    Args:
+        method: what acts while the network trains.
+        remembers: whether its evidence adds up over the gradients of all steps.
+    """
+    loop = "Train the model itself, in an ordinary loop with the optimizer's own step."
+    if method.relax is not None:
+        return f"{method.name} puts gates on the weights, which the sparse engine does not compute. {loop}"
+    if method.penalty is not None:
+        return f"{method.name} has weights pay a penalty at each step, which the sparse engine does not see to. {loop}"
+    if method.regrow is not None and method.regrow.soft:
+        return f"{method.name} trains on what it has cut, which the sparse engine does not hold. {loop}"
+    if remembers:
+        return (
+            f"{method.name} looks at the gradients of pruned weights at every step, and the sparse engine computes "
+            f"them where masks change only. {loop}"
+        )
+    return None
+
+
 def report_left_out(model: nn.Module, params: Params) -> None:
     """Warn of weights that a prune would be expected to reach and does not: a layer left dense is no small thing."""
     found = coverage(model, params)

@@ -37,6 +37,8 @@ def report_ties(scores: Mapping[str, Tensor], keep: Bits, alive: Bits | None, sc
         score: what made the scores; the weights' own values may all be equal, a measurement may not.
         last: whether what is chosen here is the result; before that, a later round sees the weights again.
     """
+    if not last and score.needs is Needs.NOTHING:
+        return  # nothing that is found would be said
     clear = {name for name in scores if alive is None and _reaches_below(scores[name], _least_kept(keep, name, scores))}
     living = {
         name: _living(tensor, keep[name], None if alive is None else alive[name])

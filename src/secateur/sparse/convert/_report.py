@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch import Tensor, nn
@@ -43,6 +43,10 @@ class LayerReport:
         """Report on a tensor of which the mask keeps some entries, and None all of them."""
         kept = tensor.numel() if mask is None else int(mask.count_nonzero())
         return LayerReport(name, tuple(tensor.shape), kept, tensor.numel(), choice, reason, held)
+
+    def as_it_is(self) -> LayerReport:
+        """Return the report of the same layer, dense because its masks change."""
+        return replace(self, choice=Choice.DENSE, reason="its masks change: this kind of layer stays dense", held=True)
 
     def __str__(self) -> str:
         shape = " × ".join(map(str, self.shape))

@@ -30,6 +30,7 @@ class Situation:
         wanted: how every layer is to run that can, for comparing whole models; None: as is faster.
         as_is: whether layers that stay dense stay as they are, not in the dense way that is faster one by one.
         channels_last: whether images are to lie with their channels last.
+        follows: whether the masks change while the new model trains.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Situation:
     wanted: Choice | None = None
     as_is: bool = False
     channels_last: bool = False
+    follows: bool = False
 
     @staticmethod
     def of(
@@ -50,11 +52,13 @@ class Situation:
         machine: Machine | None,
         batch: int,
         uses_by_path: Mapping[str, Use] | None = None,
+        *,
+        follows: bool = False,
     ) -> Situation:
         """Look at a model whose parameters the masks fit."""
         names = {id(parameter): name for name, parameter in masks.parameters(model).items()}
         uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-        return Situation(model, masks, names, uses, machine, batch, uses_by_path or {})
+        return Situation(model, masks, names, uses, machine, batch, uses_by_path or {}, follows=follows)
 
     @property
     def machine(self) -> Machine:

@@ -16,6 +16,7 @@ from secateur.holding import held, hold
 from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.convert._candidates import fastest
 from secateur.sparse.convert._choose import choose
+from secateur.sparse.convert._following import Following, changing_hold
 from secateur.sparse.convert._inputs import Inputs, assumed, uses_of
 from secateur.sparse.convert._report import REPORT, Choice, LayerReport, Report
 from secateur.sparse.convert._situation import Situation
@@ -111,14 +112,17 @@ def sparsify(
         raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
     catch_up(model)
     refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
+    changing = changing_hold(model, masks)
     _refuse_nan(masks, model)
     inputs = assumed(model, batch) if example_inputs is None and machine is None else example_inputs
     uses = {} if inputs is None or machine is not None else uses_of(model, inputs)
-    situation = Situation.of(model, masks, machine, batch, uses)
+    situation = Situation.of(model, masks, machine, batch, uses, follows=changing is not None)
     chosen = _converted(situation)
-    if inputs is None or machine is not None:
-        return chosen
-    return fastest(situation, chosen, inputs, _converted)
+    if inputs is not None and machine is None:
+        chosen = fastest(situation, chosen, inputs, _converted)
+    if changing is not None:
+        Following(model, changing, chosen)
+    return chosen
 
 
 def _converted(situation: Situation) -> nn.Module:
@@ -129,6 +133,8 @@ def _converted(situation: Situation) -> nn.Module:
     told = {id(m.out_proj) for m in model.modules() if isinstance(m, nn.MultiheadAttention)}  # with their attention
     for path, module in model.named_modules():
         new, found = choose(path, module, situation) if id(module) not in told else (None, [])
+        if situation.follows and isinstance(new, DenseState) and not isinstance(new, SparseLinear | SparseConvolution):
+            new, found = None, [line.as_it_is() for line in found]
         lines += found
         swaps |= {} if new is None else {path: new}
     done = {line.name for line in lines}

@@ -11,7 +11,7 @@ from secateur.sparse.layers._recurrent import SparseGRU, SparseLSTM, SparseRecur
 from secateur.sparse.layers._rounded import RoundedLinear
 from secateur.sparse.layers._semi_structured import SemiStructuredLinear, SparseDevice, is_two_of_four, this_device
 from secateur.sparse.layers._sequential import SparseSequential
-from secateur.sparse.layers._state import DenseState, fill, take_survivors, thinned, thinned_onto
+from secateur.sparse.layers._state import DenseState, WeightState, fill, take_survivors, thinned, thinned_onto
 
 __all__ = [
     "Choosing",
@@ -29,6 +29,7 @@ __all__ = [
     "SparseLinear",
     "SparseRecurrent",
     "SparseSequential",
+    "WeightState",
     "apart",
     "built",
     "dense_linear",

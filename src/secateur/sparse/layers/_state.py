@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -52,7 +53,10 @@ class DenseState(Choosing, nn.Module):
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if learns or any(p.is_inference() for p in parameters):
             self.__dict__.pop("_built", None)
-            return list(self.dense_state().values())
+            state, told = self.dense_state(), self.__dict__.get("_told")
+            if told is not None and state["weight"].requires_grad:
+                state["weight"].register_hook(told)
+            return list(state.values())
         key = [dtype, *((p.data_ptr(), p._version, p.dtype) for p in parameters)]
         built: tuple[object, list[Tensor], object] | None = self.__dict__.get("_built")
         if built is None or built[0] != key:
@@ -68,7 +72,8 @@ class DenseState(Choosing, nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_built"}  # it can be built again
+        left = ("_built", "_told")  # it can be built again, and a copy tells nobody
+        return {key: value for key, value in self.__dict__.items() if key not in left}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("weight"):
@@ -154,6 +159,12 @@ class WeightState(DenseState, Generic[Plan]):
     def dense_shapes(self) -> dict[str, torch.Size]:
         """Return the shape of the dense weight."""
         return {"values": self.plan.shape}
+
+    def tell_of_dense(self, told: Callable[[Tensor], None] | None) -> None:
+        """Have the gradient of the dense weight told wherever it is multiplied densely; None: no more."""
+        self.__dict__.pop("_told", None)
+        if told is not None:
+            self.__dict__["_told"] = told
 
     @torch.no_grad()
     def take(self, name: str, found: Tensor) -> str | None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur._base.arguments import named
 from secateur._base.behind import stand_by
 from secateur._base.errors import MaskError, SecateurError
 from secateur.masks import Masks, require_masks
 from secateur.sparse.calls import register
+from secateur.sparse.steps._batches import mean_loss
+from secateur.sparse.steps._held import Holds
 from secateur.sparse.steps._optimizers import options_reader, send_changes, slots_of, steps_of
 from secateur.sparse.steps._slices import Slice, carry_slices, read_slices, write_slices
 from secateur.sparse.steps._watch import Watch
 
-__all__ = ["CompiledStep", "refuse_inputs", "refuse_targets"]
+__all__ = ["CompiledStep"]
 
 
 class CompiledStep(ABC):
@@ -44,6 +46,8 @@ class CompiledStep(ABC):
         self._state_versions: list[tuple[Tensor, int]] = []
         self._ahead = False
         self._watch = Watch(model, ())
+        self._holds = Holds(model)
+        self._by_torch = False  # whether torch takes a step at the moment
         register(self)
         owners = [module for module in model.modules() if module._parameters]
         self._leave = stand_by(self, owners, optimizer)
@@ -144,6 +148,8 @@ class CompiledStep(ABC):
     def read_back(self) -> None:
         """Take up the model's parameters and the optimizer's state, after something was loaded into them.
 
+        The masks of a hold over the model (`Pruner`) are taken up along with them.
+
         Raises:
             SecateurError: a parameter was replaced, or is not contiguous float32 on the CPU. Nothing is read then.
         """
@@ -151,11 +157,42 @@ class CompiledStep(ABC):
             self._watch.refuse_replaced()
             self._watch.refuse_lost()
             self._watch.refuse_moved()
+            self._holds.look(self.masks).apply_(self.model)
+            self.follow()
+
+    def follow(self) -> None:
+        """Go on under the masks, and from the weights, that a hold has just written: what the hold calls."""
+        if self._by_torch:
+            return  # all is read when that step is over
+        with self._lock, torch.no_grad():
             steps = steps_of(self.optimizer, [piece.parameter for piece in self._trained])
-            self.masks.apply_(self.model)
+            masks = self._holds.look(self.masks)
+            if masks is not self.masks:
+                self._lay_out(masks)
+                self.masks = masks
             read_slices(self._trained, self.optimizer, self._slots)
             self._take_up(steps)
             self._note()
+
+    def _step_by_torch(self, x: Tensor, targets: Tensor) -> float:
+        """Take one step by autograd and the optimizer itself: it leaves the gradients of pruned weights for a hold."""
+        self.write_back()
+        parameters = list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters]
+        self._by_torch = True
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+                loss = mean_loss(self.model(x), targets)
+                loss.backward()
+            self.optimizer.step()
+        finally:
+            self._by_torch = False
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.read_back()
+        return loss.item()
 
     @torch.no_grad()
     def replace(self, masks: Masks) -> None:
@@ -169,7 +206,8 @@ class CompiledStep(ABC):
             masks: of the same parameters as before.
 
         Raises:
-            MaskError: masks of other parameters, or that do not fit the model. Nothing is changed then.
+            MaskError: masks of other parameters, that do not fit the model, or that are not those of a hold over it.
+                Nothing is changed then.
         """
         require_masks(masks, "step.replace(masks)")
         for name in self.masks.keys() ^ masks.keys():
@@ -177,6 +215,7 @@ class CompiledStep(ABC):
                 f"`masks` must be of the parameters that the step was compiled with, but {name!r} is only in one of "
                 "the two; compile a new step"
             )
+        self._holds.refuse_others(masks)
         with self._lock:
             self._refuse_outside_changes()
             old, steps = list(self._trained), self.steps
@@ -200,6 +239,7 @@ class CompiledStep(ABC):
 
     def _refuse_outside_changes(self) -> None:
         """Raise if the model or the optimizer was changed since the last look; this runs at every step."""
+        self._holds.refuse()
         self._watch.refuse_changes()
         self._refuse_changed_state()
         groups = len(self.optimizer.param_groups)
@@ -223,37 +263,12 @@ class CompiledStep(ABC):
         """Tell the engine what a scheduler has changed."""
         send_changes(self._engine, self.optimizer, self._options_of, self._sent, self._slots)
 
-    def _note_step(self) -> None:
-        """The model is behind from now on; and schedulers ask whether the optimizer has stepped."""
+    def _note_step(self, gradients: Mapping[int, Tensor] = MappingProxyType({})) -> None:
+        """The model is behind from now on; schedulers ask whether the optimizer has stepped, holds count it."""
         self._ahead = True
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._holds.stepped(self.optimizer, gradients)
 
     def _group_of(self) -> dict[int, int]:
         """Return the optimizer's group of each parameter, by the parameter's id."""
         return {id(p): index for index, group in enumerate(self.optimizer.param_groups) for p in group["params"]}
-
-
-def refuse_inputs(x: Tensor) -> None:
-    """Raise unless the kernels can read these inputs."""
-    if getattr(x, "dtype", None) is not torch.float32 or not x.is_cpu or x.layout is not torch.strided:
-        _refuse_others("inputs", x)
-        kind = str(x.dtype).removeprefix("torch.")
-        layout = "" if x.layout is torch.strided else f", {x.layout}".replace("torch.", "")
-        raise SecateurError(f"the inputs must be float32 on cpu, got {kind} on {x.device.type}{layout}")
-
-
-def refuse_targets(targets: Tensor, samples: int) -> None:
-    """Raise unless the kernels can read these class numbers, one per sample."""
-    if getattr(targets, "dtype", None) is not torch.int64 or not targets.is_cpu or targets.shape != (samples,):
-        _refuse_others("targets", targets)
-        raise SecateurError(
-            f"`targets` must be {samples} class numbers, int64 on cpu, got {targets.dtype} of shape "
-            f"{tuple(targets.shape)} on {targets.device.type}"
-        )
-    if not targets.is_contiguous():
-        raise SecateurError("`targets` must be contiguous; call targets.contiguous()")
-
-
-def _refuse_others(what: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise SecateurError(f"the {what} must be a torch tensor, got {named(value)}; torch.as_tensor(…) makes one")

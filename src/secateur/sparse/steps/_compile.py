@@ -11,6 +11,7 @@ from secateur._base.errors import SecateurError
 from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.programs import is_recurrent_network
 from secateur.sparse.steps._base import CompiledStep
+from secateur.sparse.steps._held import refuse_held
 from secateur.sparse.steps._network import NetworkStep, supported_network
 from secateur.sparse.steps._recurrent import RecurrentStep, supported_recurrent
 from secateur.sparse.steps._slices import Loss
@@ -46,7 +47,7 @@ def compile_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Optimize
     '`loss` must be cross_entropy or a CrossEntropyLoss with default options, got MSELoss()'
     """
     _refuse_arguments(model, masks, optimizer)
-    _refuse_model(model)
+    _refuse_model(model, masks)
     if is_recurrent_network(model):
         classifier = supported_recurrent(model, masks, loss, optimizer)
         masks.apply_(model)
@@ -64,12 +65,17 @@ def _refuse_arguments(model: object, masks: object, optimizer: object) -> None:
         raise SecateurError(f"`optimizer` must be one of torch.optim's, as in {call}, got {named(optimizer)}.")
 
 
-def _refuse_model(model: nn.Module) -> None:
+def _refuse_model(model: nn.Module, masks: Masks) -> None:
     """Raise if the weights are not all there, are not apart, or are older than another step's: which are meant?"""
     refuse_sparsified(model, "compile_step")
     refuse_shared_memory(dict(model.named_parameters()), dict(model.named_parameters()))
+    refuse_held(model, masks)
     for other in trainers(model):
-        if isinstance(other, CompiledStep) and other.ahead:
+        if not isinstance(other, CompiledStep):
+            raise SecateurError(
+                "a sparsified model that follows the masks of this one trains it already; let go of that model first"
+            )
+        if other.ahead:
             raise SecateurError(
                 "another compiled step has trained this model, and is ahead of it; call that step's write_back() to go "
                 "on from there, or its read_back() to go on from the model's weights as they are"
@@ -80,7 +86,7 @@ def why_no_fused_step(model: nn.Module, masks: Masks, loss: Loss, optimizer: Opt
     """Return why `compile_step` would refuse these, or None if it would not. Changes nothing."""
     try:
         _refuse_arguments(model, masks, optimizer)
-        _refuse_model(model)
+        _refuse_model(model, masks)
         supported = supported_recurrent if is_recurrent_network(model) else supported_network
         supported(model, masks, loss, optimizer)
     except SecateurError as error:

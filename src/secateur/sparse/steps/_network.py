@@ -18,8 +18,10 @@ from secateur._base.recent import remember
 from secateur.masks import Masks
 from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_network, plain, positions_of, run_network
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
-from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
+from secateur.sparse.steps._base import CompiledStep
+from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
 from secateur.sparse.steps._compact import compact
+from secateur.sparse.steps._gradients import dense_gradients
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._slices import Loss, Slice, make_slice, refuse_loss, refuse_parameter
 from secateur.sparse.steps._statistics import Statistics
@@ -88,7 +90,12 @@ class NetworkStep(CompiledStep):
             targets: class numbers, int64, [batch].
         """
         with self._lock:
+            batch = x
             x, shape = self._check(x, targets)
+            wanted = self._holds.asked
+            seen = self._dense_gradients(x, targets, wanted) if wanted else {}
+            if seen is None:
+                return self._step_by_torch(batch, targets)
             self._prepare_engine(shape)
             self._send_options()
             samples, most = x.shape[0], torch.get_num_threads()
@@ -104,8 +111,14 @@ class NetworkStep(CompiledStep):
                 raise SecateurError(str(error)) from None
             if self._norms:
                 self._statistics.count_batch()
-            self._note_step()
+            self._note_step(seen)
             return loss
+
+    def _dense_gradients(self, x: Tensor, targets: Tensor, wanted: Collection[int]) -> dict[int, Tensor] | None:
+        try:
+            return dense_gradients(self._program, self._linear, self._active, (x, targets), wanted)
+        except IndexError as error:  # labels that are no class
+            raise SecateurError(str(error)) from None
 
     def _try(self, most: int, where: tuple[int, ...]) -> float:
         """Step with all threads or with fewer, to find out which is faster: the results are the same with any."""

@@ -13,7 +13,8 @@ from secateur._base.errors import SecateurError
 from secateur.masks import Masks
 from secateur.sparse.calls import addresses, plain
 from secateur.sparse.programs import RecurrentProgram, UnsupportedError, recurrent_program_of
-from secateur.sparse.steps._base import CompiledStep, refuse_inputs, refuse_targets
+from secateur.sparse.steps._base import CompiledStep
+from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
 from secateur.sparse.steps._optimizers import refuse_optimizer, steps_of
 from secateur.sparse.steps._recurrent_compact import Placed, place
 from secateur.sparse.steps._slices import Loss, Slice, refuse_loss, refuse_parameter
@@ -70,9 +71,11 @@ class RecurrentStep(CompiledStep):
         """
         with self._lock:
             self._refuse_outside_changes()
-            x = self._inputs(x)
+            batch, x = x, self._inputs(x)
             samples, times, features = x.shape
             refuse_targets(targets, samples)
+            if self._holds.asked:
+                return self._step_by_torch(batch, targets)
             self._send_options()
             try:
                 loss = self._engine.step(
