@@ -53,14 +53,13 @@ class HardConcrete(Gate):
         if isinstance(stood_on, Tensor):
             return stood_on * (self.drawn(self.log_alpha) if self.training else self._eval_opening())
         layer: Any = stood_on
-        weight: Tensor = layer.weight
         if not self.training:
-            return output(stood_on, inputs[0], weight * self._eval_opening(), layer.bias)
-        if isinstance(stood_on, nn.Linear):  # one gate for each input
+            return output(layer, inputs[0], layer.weight * self._eval_opening(), layer.bias)
+        if isinstance(layer, nn.Linear):  # one gate for each input
             between = [1] * (inputs[0].dim() - 2)
             each = self.log_alpha.reshape(*between, -1).expand(*inputs[0].shape[:1], *between, -1)
-            return F.linear(inputs[0] * self.drawn(each), weight, layer.bias)
-        found = output(stood_on, inputs[0], weight, None)
+            return F.linear(inputs[0] * self.drawn(each), layer.weight, layer.bias)
+        found = output(layer, inputs[0], layer.weight, None)
         each = self.log_alpha.reshape(1, *self.log_alpha.shape[:1], *self.log_alpha.shape[2:])
         bias = 0 if layer.bias is None else layer.bias.reshape(each.shape)
         return found * self.drawn(each.expand(len(found), *each.shape[1:])) + bias

@@ -41,12 +41,11 @@ class VariationalDropout(Gate):
         if isinstance(stood_on, Tensor):
             return self._drawn(stood_on)
         layer: Any = stood_on
-        weight: Tensor = layer.weight
         if not self.training:
-            return output(stood_on, inputs[0], self._drawn(weight), layer.bias)
-        theta, sigma = self._moments(weight)
-        mean = output(stood_on, inputs[0], theta, layer.bias)
-        spread = output(stood_on, inputs[0].square(), sigma.square(), None)
+            return output(layer, inputs[0], self._drawn(layer.weight), layer.bias)
+        theta, sigma = self._moments(layer.weight)
+        mean = output(layer, inputs[0], theta, layer.bias)
+        spread = output(layer, inputs[0].square(), sigma.square(), None)
         return mean + (spread + 1e-8).sqrt() * torch.randn_like(mean)
 
     def log_alpha(self, weight: Tensor) -> Tensor:

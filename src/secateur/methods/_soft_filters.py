@@ -28,6 +28,7 @@ def soft_filters(density: float, *, until: int, every: int = 500, scope: Scope |
         scope: who competes; `convolutions(layerwise())` by default, so that other layers stay whole. `layerwise()` cuts
             the outputs of linear layers too: leave the last one out with `only=`.
 
+    Alias: sfp.
     Family: during training.
     Source: He, Kang, Dong, Fu & Yang, IJCAI 2018, arXiv 1808.06866, §3 and Algorithm 1; the code's `rate` is ρ.
     Deviates: weights alone are zeroed, as in the code: a filter's bias, and the γ, β and statistics of a batch norm
