@@ -16,6 +16,7 @@ TOGETHER = {
     "cluster": ("tests/distributed/test_ray.py",),
     "commands": ("tests/e2e/test_interrupt.py", "tests/e2e/test_kill.py"),
     "ranks": (
+        "tests/distributed/test_exchange_distributed.py",
         "tests/distributed/test_hold_distributed.py",
         "tests/distributed/test_measures_distributed.py",
         "tests/distributed/test_scoring_distributed.py",

@@ -115,5 +115,5 @@ class Gate(nn.Module):
 
 
 #: (name, parameter) → the gate that stands there, or None for a parameter without one. One that has to see all
-#: parameters first, or whose gates share something, has a method `begin`: (parameters by name) → such a function.
+#: parameters first, or whose gates share something, has a method `of_all`: (parameters by name) → such a function.
 Relax = Callable[[str, nn.Parameter], Gate | None]

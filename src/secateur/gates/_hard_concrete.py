@@ -104,7 +104,7 @@ class HardConcretes:
     decay: float = 0.0
     per_example: bool = False
 
-    def begin(self, params: Mapping[str, nn.Parameter]) -> HardConcretes | _FromInputs:
+    def of_all(self, params: Mapping[str, nn.Parameter]) -> HardConcretes | _FromInputs:
         """Know which gates stand on the network's own inputs: those of the first weight, where it is a matrix."""
         first = next(iter(params), "")
         if self.inputs_open is None or not first or params[first].dim() != 2:

@@ -101,13 +101,13 @@ class Mixtures:
     precision_rate: float
     mixing_rate: float
 
-    def begin(self, params: Mapping[str, nn.Parameter]) -> _Shared:
+    def of_all(self, params: Mapping[str, nn.Parameter]) -> _Shared:
         """A prior for one network."""
         prior = Mixture(components=self.components, zero_share=self.zero_share, span=self.span)
         return _Shared(prior, self, next(iter(params), ""))
 
     def __call__(self, name: str, parameter: nn.Parameter) -> Sharing:
-        return self.begin({name: parameter})(name, parameter)
+        return self.of_all({name: parameter})(name, parameter)
 
 
 @dataclass(frozen=True)

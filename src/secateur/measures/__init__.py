@@ -3,6 +3,7 @@
 | argument | what it is | needs | a number per |
 |---|---|---|---|
 | `weight` | the weight itself, w | nothing | entry |
+| `rows` | the weight as a matrix, one row per output unit | nothing | layer |
 | `noise` | uniform random numbers | nothing | entry |
 | `grad` | Σ_b ∂L_b/∂w, signed sum over batches | labels | entry |
 | `grad_magnitude` | Σ_b abs(∂L_b/∂w) | labels | entry |
@@ -32,7 +33,7 @@ from secateur.measures._gather import gather
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
 from secateur.measures._observe import Observer, check_online, distinct, observe
-from secateur.measures._plain import noise, norm_scale, normalised, weight
+from secateur.measures._plain import noise, norm_scale, normalised, rows, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
@@ -42,6 +43,7 @@ from secateur.measures._signals import activity, gram, input_norm
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
     "weight": weight,
+    "rows": rows,
     "noise": noise,
     "grad": grad,
     "grad_magnitude": grad_magnitude,
@@ -99,6 +101,7 @@ __all__ = [
     "preserved",
     "recast_buffers",
     "reduced",
+    "rows",
     "swapped",
     "watched",
     "weight",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import UnfitModelError
 from secateur.masks import layouts
 from secateur.measures._probe import Params, Probe
 from secateur.measures._running import Running
@@ -107,10 +107,8 @@ def watched(model: nn.Module, params: Params, see: Callable[[Call], None]) -> It
     Raises:
         SecateurError: a tensor whose inputs no hook can see (RNN, attention, transposed convolution, a bias).
     """
-    handles = [
-        layer.register_forward_hook(partial(_hook, name, see), with_kwargs=True)
-        for name, layer in _layers(model, params)
-    ]
+    layers = list(_layers(model, params))  # all of them are looked at before the first is hooked
+    handles = [layer.register_forward_hook(partial(_hook, name, see), with_kwargs=True) for name, layer in layers]
     try:
         yield
     finally:
@@ -143,7 +141,7 @@ def _layers(model: nn.Module, params: Params) -> Iterator[tuple[str, nn.Module]]
             plain = isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or _is_transposed(module)
             if attribute != "weight" or not plain or id(parameter) in hidden:
                 kind = hidden.get(id(parameter), type(module).__name__)
-                raise SecateurError(
+                raise UnfitModelError(
                     f"The inputs that {name!r} ({kind}) multiplies cannot be seen: expected the weight of a Linear, "
                     "Conv1d, Conv2d or Conv3d layer. Leave it out with `only=`."
                 )

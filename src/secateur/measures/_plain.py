@@ -31,6 +31,16 @@ class _Noise(Running):
         }
 
 
+class _Rows(Running):
+    def update(self, probe: Probe) -> None:
+        turned = layouts(probe.model, self.params)
+        weights = {name: turned[name].to_canonical(w) if name in turned else w for name, w in probe.weights.items()}
+        self.running = {name: weight.reshape(len(weight), -1) for name, weight in weights.items()}
+
+    def compute(self) -> Evidence:
+        return dict(self.running)
+
+
 class _NormScales(Running):
     def update(self, probe: Probe) -> None:
         scales, outputs = normalised(probe.model, self.params), _outputs(probe.model, self.params)
@@ -52,6 +62,14 @@ def weight() -> Measure:
     Read-only: it is the weight's own storage, not a copy.
     """
     return Measure("weight", _Weights, needs=Needs.NOTHING, reduction=None)
+
+
+def rows() -> Measure:
+    """The filters of each parameter as the rows of a matrix, [out, in·…], however the weight is stored.
+
+    For scores that compare a layer's units with one another and return one number per unit.
+    """
+    return Measure("rows", _Rows, needs=Needs.NOTHING, level=Level.LAYER, reduction=None)
 
 
 def noise() -> Measure:

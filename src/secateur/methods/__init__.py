@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.methods._agp import agp
+from secateur.methods._apoz import apoz
 from secateur.methods._auto_prune import auto_prune
+from secateur.methods._class_blind import class_blind
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
 from secateur.methods._dns import dns
@@ -18,6 +20,7 @@ from secateur.methods._espn import espn
 from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._forgetting import forgetting
+from secateur.methods._fpgm import fpgm
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
@@ -25,14 +28,17 @@ from secateur.methods._igq import igq
 from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
 from secateur.methods._l0 import l0
+from secateur.methods._l1_filters import l1_filters
 from secateur.methods._l1_penalty import l1_penalty
 from secateur.methods._lamp import lamp
 from secateur.methods._lc import lc
 from secateur.methods._learning_neurons import learning_neurons
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
+from secateur.methods._matrix_similarity import matrix_similarity
 from secateur.methods._movement import movement, soft_movement
 from secateur.methods._narang import narang
+from secateur.methods._nisp import nisp
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
@@ -45,6 +51,7 @@ from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
 from secateur.methods._soft_weight_sharing import soft_weight_sharing
 from secateur.methods._ssl import ssl
+from secateur.methods._structured_snip import structured_snip
 from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
 from secateur.methods._variational_dropout import variational_dropout
@@ -52,12 +59,13 @@ from secateur.methods._weight_elimination import weight_elimination
 
 # fmt: off
 __all__ = [
-    "agp", "auto_prune", "deep_r", "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn",
-    "filter_skeleton", "force", "forgetting", "granet", "grasp", "group_brain_damage", "igq", "ista_bn",
-    "iter_snip", "itop", "l0", "l1_penalty", "lamp", "lc", "learning_neurons", "lwc", "magnitude", "movement",
-    "narang", "obd", "random", "rigl", "set_", "slimming", "slot_machines", "snfs", "snip", "snip_it",
-    "soft_filters", "soft_movement", "soft_weight_sharing", "ssl", "supermask", "synflow",
-    "variational_dropout", "weight_elimination",
+    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
+    "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
+    "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "lamp", "lc", "learning_neurons",
+    "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obd", "random", "rigl", "set_",
+    "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement",
+    "soft_weight_sharing", "ssl", "structured_snip", "supermask", "synflow", "variational_dropout",
+    "weight_elimination",
 ]
 # fmt: on
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur.measures import (
     Level,
     Measure,
@@ -32,16 +32,27 @@ Ranking = Callable[[Tensor], Tensor]
 _MOST = 4096  # rows of responses that are ranked: an evenly spaced choice of all that were seen
 
 
+@dataclass(frozen=True)
+class _Begin:
+    """Begins a collector; two alike are equal, as measures and methods are."""
+
+    ranking: Ranking
+    keep: float | None
+
+    def __call__(self, params: Params) -> _Importance:
+        return _Importance(params, self.ranking, self.keep)
+
+
 @dataclass
 class _Layers:
-    """The layers that own the prunable weights, and what was seen of them in one forward."""
+    """The layers that own prunable weights, and what was seen of all layers with weights in one forward."""
 
     owners: dict[nn.Module, str]
     order: list[nn.Module] = field(default_factory=list)
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
 
     def note(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+        if args and isinstance(args[0], Tensor) and args[0].is_floating_point() and isinstance(output, Tensor):
             self.order.append(layer)
             self.inputs[layer] = args[0]
 
@@ -75,12 +86,22 @@ class _Importance(Running):
             start = _spread(importance, response, last)
             if response.requires_grad:
                 torch.autograd.grad(response, list(probe.model.parameters()), start, allow_unused=True)
-        # What comes behind the responses is what they are important for: all alike.
-        for name, parameter in self.params.items():
-            if name not in self.running:
-                units = parameter.shape[1 if _turned(layers, name) else 0]
-                self.running[name] = torch.ones(units, dtype=torch.float64, device=parameter.device)
+        self._complete(layers, last)
         self.updates += 1
+
+    def _complete(self, layers: _Layers, last: nn.Module) -> None:
+        """The outputs of the layer behind the responses are what they are important for: all alike."""
+        missing = [name for name in self.params if name not in self.running]
+        for name in missing:
+            if layers.owners.get(last) != name:
+                raise UnfitModelError(
+                    f"no importance reaches {name!r}: it goes back from the inputs of the last layer through Linear "
+                    "and convolution layers (not through recurrent layers, attention's own projections, or layers "
+                    "beside the path). Leave it out with `only=`."
+                )
+            weight = self.params[name]
+            units = weight.shape[1 if getattr(last, "transposed", False) else 0]
+            self.running[name] = torch.ones(units, dtype=torch.float64, device=weight.device)
 
     def _pass_on(self, name: str, layer: nn.Module, importance: Tensor) -> Tensor:
         """Add up each unit's importance over its positions; the units that will go pass nothing on."""
@@ -96,7 +117,7 @@ class _Importance(Running):
 
 @contextmanager
 def _seen(probe: Probe, backward: Callable[[str, nn.Module, Tensor], Tensor] | None = None) -> Iterator[_Layers]:
-    """Watch the layers of the prunable weights in a forward, and have `backward` look at what comes back to each."""
+    """Watch all layers with weights in a forward, and have `backward` look at what comes back to the prunable ones."""
     names = {id(parameter): name for name, parameter in probe.params.items()}
     owners = {
         module: names[id(weight)]
@@ -107,10 +128,11 @@ def _seen(probe: Probe, backward: Callable[[str, nn.Module, Tensor], Tensor] | N
 
     def after(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         layers.note(layer, args, output)
-        if backward is not None and isinstance(output, Tensor) and output.requires_grad:
+        if backward is not None and layer in owners and isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(partial(backward, owners[layer], layer))
 
-    handles = [module.register_forward_hook(after) for module in owners]
+    watched = [m for m in probe.model.modules() if isinstance(m._parameters.get("weight"), nn.Parameter)]
+    handles = [m.register_forward_hook(after) for m in watched if m.get_parameter("weight").dim() > 1]
     try:
         yield layers
     finally:
@@ -131,9 +153,9 @@ def _absolute(model: nn.Module) -> Iterator[None]:
 
 def _last(layers: _Layers) -> nn.Module:
     if not layers.order:
-        raise SecateurError(
-            "importance propagates through layers of prunable weights, and none was called with a tensor: the model "
-            "has no Linear or convolution among its prunable layers, or they are called by other names than forward."
+        raise UnfitModelError(
+            "importance propagates through layers with weights, and none was called with a tensor: the model has no "
+            "Linear or convolution, or they are called by other names than forward."
         )
     return layers.order[-1]
 
@@ -156,15 +178,10 @@ def _spread(importance: Tensor, response: Tensor, layer: nn.Module) -> Tensor:
     return importance.to(response.device, response.dtype).reshape(shape).expand(response.shape)
 
 
-def _turned(layers: _Layers, name: str) -> bool:
-    owner = next((module for module, own in layers.owners.items() if own == name), None)
-    return bool(getattr(owner, "transposed", False))
-
-
 def importance(*, ranking: Ranking = infinite_selection, keep: float | None = None) -> Measure:
     """Importance of each unit for the responses before the last layer: s_l = |W_{l+1}|ᵀ s_{l+1}, back from s_n.
 
-    s_n = ranking(responses), by default `infinite_selection` of the inputs that the last prunable layer gets; a
+    s_n = ranking(responses), by default `infinite_selection` of the inputs that the last layer gets; a
     channel's importance is the sum over its positions. Activations, dropout and normalisations of activations pass
     importance on, batch norm scales it by |γ|/√(σ² + ε), every input of a max-pooling window receives the window's,
     average pooling shares it out, a sum gives it to both of its terms. One number per output unit, float64; units of
@@ -180,5 +197,6 @@ def importance(*, ranking: Ranking = infinite_selection, keep: float | None = No
     """
     if keep is not None and not 0 < keep <= 1:
         raise SecateurError(f"`keep` must be in (0, 1], got {keep}: the fraction of each layer's units that will stay.")
-    begin = partial(_Importance, ranking=ranking, keep=keep)
-    return Measure("importance", begin, needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None)
+    return Measure(
+        "importance", _Begin(ranking, keep), needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None
+    )

@@ -44,8 +44,10 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     report_ties(scores, keep, alive, ranking, last=last)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
-    masks = structure.expand(keep, moment.shapes)
-    return {name: moment.stored(name, mask) for name, mask in masks.items()}
+    masks = {name: moment.stored(name, mask) for name, mask in structure.expand(keep, moment.shapes).items()}
+    if alive is not None and regrow is None:  # a unit that stays does so with what it has left
+        masks = {name: mask & moment.alive[name] for name, mask in masks.items()}
+    return masks
 
 
 def choose_by(method: Method, moment: Moment, worths: Scores) -> dict[str, Tensor]:

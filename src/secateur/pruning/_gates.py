@@ -33,8 +33,8 @@ class Gates:
         self._params = params
         self._claimed = self._checked = False
         self._taken: dict[nn.Parameter, Tensor | None] = {}
-        begin = getattr(relax, "begin", None)
-        relax = relax if begin is None else begin(params)
+        of_all = getattr(relax, "of_all", None)
+        relax = relax if of_all is None else of_all(params)
         for name, parameter in params.items():
             gate = relax(name, parameter)
             if gate is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import OF_THE_OUTCOME, EarlyFinishWarning
 from secateur.axes import Method
+from secateur.masks import Masks
 from secateur.selection import kept_count
 
 Factory = Callable[..., Method]
@@ -117,6 +118,19 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
     """How many weights a density leaves: κ = ⌊density·N + ½⌋ of all together, or of each tensor by itself."""
     sizes = [parameter.numel() for parameter in parameters]
     return {kept_count(density, sum(sizes)), sum(kept_count(density, size) for size in sizes)}
+
+
+def check_count(masks: Masks, method: Method, density: float, model: str) -> None:
+    """As many units as asked for, of all tensors or, where the method leaves some whole, of the others."""
+    units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
+    others = {name: bits for name, bits in units.items() if not bits.all()} or units
+    for among in (units, others):
+        kept = sum(int(bits.sum()) for bits in among.values())
+        expected = counts(density, among.values())
+        if kept in expected:
+            return
+    what = "weights" if method.structure.name.startswith("weights") else "units"
+    raise AssertionError(f"{model}: {kept} {what} kept, expected exactly {expected}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import Pruner, prune
-from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, counts, made
+from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, check_count, made
 from secateur.testing._snapshot import Snapshot
 
 
@@ -31,7 +31,7 @@ def check_trains(factory: Factory, *, density: float, model: str) -> None:
     names = prunable(run.given.model, biases=method.structure.biases)
     assert masks.keys() == names.keys(), f"{model}: the masks cover {sorted(masks)}, expected {sorted(names)}"
     if method.density is not None and method.schedule.milestones[-1].step <= STEPS:
-        _check_count(masks, method, method.density, model)
+        check_count(masks, method, method.density, model)
     for name, mask in masks.items():
         pruned = run.given.model.get_parameter(name)[~mask]
         assert bool((pruned == 0).all()), f"{model}: a pruned weight of {name} is not zero"
@@ -138,15 +138,3 @@ def _serves_itself(method: Method) -> bool:
     acts_at_once = method.relax is None and method.schedule(0) is not None
     start = method.regrow is not None and method.regrow.start is not None
     return method.online or not (acts_at_once and not start and method.needs is not Needs.NOTHING)
-
-
-def _check_count(masks: Masks, method: Method, density: float, model: str) -> None:
-    """As many units as asked for, of all tensors or, where the method leaves some whole, of the others."""
-    units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
-    others = {name: bits for name, bits in units.items() if not bits.all()} or units
-    for among in (units, others):
-        kept = sum(int(bits.sum()) for bits in among.values())
-        expected = counts(density, among.values())
-        if kept in expected:
-            return
-    raise AssertionError(f"{model}: {kept} kept, expected exactly {expected}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur import SecateurError, gather, prunable
+from secateur import SecateurError, UnfitModelError, gather, prunable
 from secateur.measures import Evidence
 from secateur.propagation import importance, infinite_selection
 
@@ -163,5 +163,19 @@ def test_it_leaves_no_trace_and_says_what_it_cannot() -> None:
     with pytest.raises(SecateurError, match=r"`keep` must be in \(0, 1\], got 0"):
         importance(keep=0)
     lstm = nn.LSTM(3, 4)
-    with pytest.raises(SecateurError, match="none was called with a tensor"):
+    with pytest.raises(SecateurError, match="none was called with a tensor"):  # nothing but a recurrent layer
         gather(lstm, [torch.randn(2, 5, 3)], [importance()], params=prunable(lstm))
+
+
+def test_weights_that_importance_does_not_reach_are_named() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.rnn(x)[0][-1])
+
+    net = Net()
+    with pytest.raises(UnfitModelError, match=r"no importance reaches 'rnn\.weight_ih_l0'.*`only=`"):
+        _measured(net, torch.randn(5, 6, 3))

@@ -69,7 +69,8 @@ def test_types_and_numbers_are_those_of_the_dense_model(name: str, dtype: torch.
         x = torch.randn(shape).to(dtype)
         inputs = [x.clone().requires_grad_(trains) for _ in range(2)]
         with torch.autocast("cpu", cast), torch.set_grad_enabled(trains):
-            ours, theirs = first(fast(inputs[0])), first(dense(inputs[1]))
+            theirs = first(_of_torch(dense, inputs[1]))
+            ours = first(fast(inputs[0]))
         assert ours.dtype is theirs.dtype and ours.shape == theirs.shape
         torch.testing.assert_close(ours.float(), theirs.float(), atol=0.03, rtol=0.03)
         if not trains:
@@ -79,6 +80,16 @@ def test_types_and_numbers_are_those_of_the_dense_model(name: str, dtype: torch.
         for mine, other in ((inputs[0], inputs[1]), *zip(_biases(fast), _biases(dense), strict=True)):
             assert mine.grad is not None and other.grad is not None and mine.grad.dtype is mine.dtype
             torch.testing.assert_close(mine.grad.float(), other.grad.float(), atol=0.05, rtol=0.05)
+
+
+def _of_torch(dense: nn.Module, x: Tensor) -> Any:
+    """What the dense model computes; a skip where torch itself cannot, on this processor."""
+    try:
+        return dense(x)
+    except RuntimeError as problem:
+        if "could not create a primitive" not in str(problem):
+            raise
+        pytest.skip(f"torch has no {type(dense).__name__} of this type on this processor: {problem}")
 
 
 def _biases(model: nn.Module) -> list[Tensor]:

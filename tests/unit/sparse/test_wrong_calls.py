@@ -15,7 +15,7 @@ import secateur as sc
 from secateur import MaskError, Masks, SecateurError
 from secateur._base import door
 from secateur.sparse import Machine, compile_step, dense_shapes, why_no_fused_step
-from secateur.sparse.steps._base import refuse_inputs, refuse_targets
+from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
 
 
 def bare(function: Callable[..., Any]) -> Callable[..., Any]:
