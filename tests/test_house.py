@@ -16,9 +16,9 @@ from house import PACKAGE, ROOT, files, imports, modules, name_of, papers
 FLOORS: list[tuple[str, str]] = [
     ("what everything stands on", "_base _native"),
     ("values, and the one place where anything is chosen", "masks selection"),
-    ("evidence; zeros that stay", "measures holding"),
+    ("evidence; zeros that stay; what goes together", "measures holding coupling"),
     ("what makes a method, and the method", "axes"),
-    ("what stands on a weight while it trains; what runs a method", "gates pruning"),
+    ("what stands on a weight while it trains; what runs a method", "gates pruning shrinking"),
     ("published methods", "methods"),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),

@@ -6,12 +6,12 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; shrink, compress and report belong to releases to come.
+compress, report) are the whole vocabulary; compress and report belong to releases to come.
 """
 
 from __future__ import annotations
 
-from secateur import measures, methods, programs
+from secateur import coupling, measures, methods, programs
 from secateur._base.errors import (
     CheckpointWarning,
     DerivativeError,
@@ -35,6 +35,7 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
+from secateur.shrinking import shrink
 from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "Structure",
     "TiedScoresWarning",
     "catalogue",
+    "coupling",
     "densify",
     "gather",
     "held",
@@ -78,6 +80,7 @@ __all__ = [
     "schedule",
     "scope",
     "scores",
+    "shrink",
     "shuffle",
     "sparsify",
     "structure",
