@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float, Shaped
+from secateur.coupling import Coupling, Ids, spread, worth_of
 
 Split = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
@@ -64,6 +66,23 @@ class Structure:
             return scores  # one entry per unit: nothing to reduce, and N:M needs the shape
         return self.reduce(units)
 
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Join the scores of units that several tensors share; here each tensor has its own."""
+        return dict(scores)
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Say which joined units have anything left."""
+        return alive
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn keep-bits of joined units into those of each tensor's own; the inverse of `pool`.
+
+        Args:
+            keep: one bit per joined unit.
+            scores: what was joined: names and shapes.
+        """
+        return dict(keep)
+
     def expand(
         self, keep: Mapping[str, Bool[Tensor, "..."]], shapes: Mapping[str, torch.Size]
     ) -> dict[str, Bool[Tensor, "..."]]:
@@ -97,6 +116,86 @@ def weights(*, biases: bool = False) -> Structure:
 def filters(*, reduce: Reduce = total) -> Structure:
     """Whole filters or neurons, with all that feeds them: `o ... -> o (...)`."""
     return Structure("filters", _filters, reduce)
+
+
+@dataclass(frozen=True)
+class Channels(Structure):
+    """Whole units of a coupled model: see `channels`.
+
+    Attributes:
+        coupling: what is tied to what.
+    """
+
+    coupling: Coupling | None = None
+
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum the scores of all filters that make a unit; what cannot go is in no pool."""
+        worth = worth_of(self._known, [(ids, scores[name].double().cpu().numpy()) for name, ids in self._made(scores)])
+        return {name: torch.from_numpy(worth[units]) for name, units in self._pools(scores).items()}
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A unit is alive where any filter of it is."""
+        return {name: bits > 0 for name, bits in self.pool(alive).items()}
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the filters of all units that stay; a unit that goes takes all along that goes with it."""
+        seeds = np.zeros(self._known.count, bool)
+        for name, units in self._pools(scores).items():
+            seeds[units] = ~keep[name].cpu().numpy()
+        stays = ~spread(self._known, seeds)
+        bits = {name: torch.ones(len(each), dtype=torch.bool, device=each.device) for name, each in scores.items()}
+        for name, ids in self._made(scores):
+            bits[name] = torch.from_numpy(stays[ids]).to(scores[name].device)
+        return bits
+
+    @property
+    def _known(self) -> Coupling:
+        if self.coupling is None:
+            raise SecateurError("Channels need a `coupling`: structure.channels(coupling.trace(model, inputs)).")
+        return self.coupling
+
+    def _made(self, scores: Mapping[str, Tensor]) -> list[tuple[str, Ids]]:
+        """The tensors whose filters make units, with the class of each filter."""
+        found: dict[str, Ids] = {}
+        for entry in self._known.entries:
+            name = next((each for each in entry.names if each in scores), None)
+            if name is not None and not entry.reads and len(entry.ids) == len(scores[name]):
+                found.setdefault(name, entry.ids)
+        return list(found.items())
+
+    def _pools(self, scores: Mapping[str, Tensor]) -> dict[str, Ids]:
+        """Units that compete, by the name of the first tensor that makes them; of a product's, its entries' first."""
+        pools: dict[str, list[Ids]] = {}
+        made = self._made(scores)
+        for group in self._known.groups:
+            reach = self._known.mark([group.units])
+            for product in self._known.products:
+                if any(reach[ids].any() for ids in product.factors if ids is not None):
+                    reach[product.merged] = True
+            name = next((each for each, ids in made if reach[ids].any()), None)
+            if name is not None:
+                pools.setdefault(name, []).append(group.units)
+        return {name: np.concatenate(units) for name, units in pools.items()}
+
+
+def channels(coupling: Coupling, *, reduce: Reduce = total) -> Structure:
+    """Whole units that `coupling.trace` found: all filters that write a channel stay or go as one.
+
+    A unit's score is the reduction of its filter's scores, `o ... -> o (...)`, summed over all tensors that make
+    it. What cannot go (the outputs of the model) does not compete. The masks that come out cut whole
+    units, ready for `shrink`.
+
+    Args:
+        coupling: of the model that is pruned.
+        reduce: of one filter's scores.
+
+    >>> from secateur.coupling import trace
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    >>> rows = {"0.weight": torch.tensor([3.0, 1.0, 2.0]), "1.weight": torch.ones(2)}
+    >>> channels(trace(net, torch.zeros(1, 4))).pool(rows)
+    {'0.weight': tensor([3., 1., 2.], dtype=torch.float64)}
+    """
+    return Channels("channels", _filters, reduce, coupling=coupling)
 
 
 def columns(*, reduce: Reduce = total) -> Structure:

@@ -9,6 +9,7 @@ from secateur.coupling._removal import complete, removable, spread
 from secateur.coupling._sizes import Refused, solve_sizes
 from secateur.coupling._trace import Outputs, follow, steps_of, tensors_of, trace
 from secateur.coupling._tracer import Compute, Step
+from secateur.coupling._worth import worth_of
 from secateur.coupling.labels import Frozen, Ids, Product, Row
 from secateur.coupling.numbers import Attribute
 from secateur.coupling.rules import Entry, Op, Rms
@@ -38,4 +39,5 @@ __all__ = [
     "tensors_of",
     "trace",
     "undisturbed",
+    "worth_of",
 ]

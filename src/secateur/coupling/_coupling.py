@@ -190,4 +190,4 @@ class _Translator:
         outs, ins = (
             [(shape, [self.row(ids) for ids in rows]) for shape, rows in side] for side in (step.outs, step.ins)
         )
-        return Step(step.place, outs, ins, self.row(step.before), step.macs)
+        return Step(step.place, outs, ins, self.row(step.before), step.begin, step.macs)

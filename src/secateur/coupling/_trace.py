@@ -114,10 +114,10 @@ def steps_of(
     model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[list[Step], Exception | None]:
     """Run a model on meta tensors and return its operations, and what ended the run early."""
-    tracer = Tracer(model, Book([]))
+    tracer = Tracer(model, Book([]), labelled=False)
     args, named = moved(inputs, "meta"), moved(dict(kwargs), "meta")
     try:
-        with undisturbed(model), running(model, tracer.stack), torch.inference_mode(), Calls(tracer), tracer:
+        with undisturbed(model), running(model, tracer.stack), torch.inference_mode(), tracer:
             model(*args, **named)
     except Exception as error:
         return tracer.steps, error

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from secateur.coupling._macs import macs_of
 from secateur.coupling.labels import Row
 from secateur.coupling.numbers import Number, user_line
-from secateur.coupling.rules import Book, Op, Place, apply, rule_of, tensors_in
+from secateur.coupling.rules import Book, Op, Place, apply, rule_of
 
 __all__ = ["Compute", "Step", "Tracer"]
 
@@ -46,7 +46,8 @@ class Step:
         place: its name, and where it was called.
         outs: shape and labels of each tensor of the result.
         ins: shape and labels of each tensor among the arguments.
-        before: the labels of a slice's dimension in front of where it begins.
+        before: of a slice, the labels of its dimension in front of where it begins.
+        begin: of a slice, where it begins.
         macs: how many products it adds up.
     """
 
@@ -54,6 +55,7 @@ class Step:
     outs: list[tuple[tuple[int, ...], list[Row]]]
     ins: list[tuple[tuple[int, ...], list[Row]]]
     before: Row = None
+    begin: int = 0
     macs: int = 0
 
 
@@ -102,11 +104,12 @@ class Tracer(TorchDispatchMode):
         model: the model that will run.
         book: where all is written down.
         compute: runs an operation; None runs it as it is.
+        labelled: False records shapes alone, and applies no rule.
     """
 
-    def __init__(self, model: nn.Module, book: Book, compute: Compute | None = None) -> None:
+    def __init__(self, model: nn.Module, book: Book, compute: Compute | None = None, *, labelled: bool = True) -> None:
         super().__init__()
-        self.book = book
+        self.book, self._labelled = book, labelled
         self.sizes: list[int] = []
         self.stack: list[tuple[str, nn.Module]] = [("", model)]
         self.steps: list[Step] = []
@@ -127,16 +130,23 @@ class Tracer(TorchDispatchMode):
         given = {arg.name: arg.default_value for arg in func._schema.arguments}
         given.update(zip(given, args, strict=False))
         given.update(kwargs)
-        op = Op(name, given, None, self.book, Place(name, path, user_line()), module, self.sizes)
-        if self._compute is not None:
-            op.out = self._compute(op, func, args, kwargs)
-        elif name in _SHAPED_AS_INPUT and args and args[0].is_meta:
-            op.out = torch.empty_like(args[0])
-        else:
-            op.out = func(*args, **kwargs)
-        self._label(op, rule, func)
+        op = Op(
+            name, given, None, self.book, Place(name, path, user_line() if self._labelled else ""), module, self.sizes
+        )
+        op.out = self._run(op, func, args, kwargs)
+        if self._labelled:
+            self._label(op, rule, func)
         self._write(op)
         return op.out
+
+    def _run(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._compute is not None:
+            return self._compute(op, func, args, kwargs)
+        if op.name in _SHAPED_AS_INPUT and args and args[0].is_meta:
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
+        if op.name == "cat" and (joined := _joined_shape(op)) is not None:
+            return torch.empty(joined, dtype=args[0][0].dtype, device="meta")
+        return func(*args, **kwargs)
 
     def _label(self, op: Op, rule: str | None, func: Any) -> None:
         rows = _unknown(op) if rule is None else apply(op, rule)
@@ -152,13 +162,34 @@ class Tracer(TorchDispatchMode):
                 self.book.give(out, made)
 
     def _write(self, op: Op) -> None:
-        before = None
+        before, begin = None, 0
         if op.name == "slice":
-            ids = op.rows("self")[op["dim"] or 0]
-            before = None if ids is None else ids[: slice(op["start"], None).indices(len(ids))[0]]
-        ins = [(tuple(tensor.shape), op.rows(tensor)) for tensor in tensors_in(list(op.args.values()))]
-        outs = [(tuple(out.shape), op.rows(out)) for out in op.outs()]
-        self.steps.append(Step(op.place, outs, ins, before, macs_of(op)))
+            dim = op["dim"] or 0
+            ids = self._rows(op.tensor("self"))[dim]
+            begin = slice(op["start"], None).indices(op.tensor("self").shape[dim])[0]
+            before = None if ids is None else ids[:begin]
+        ins, outs = (
+            [(tuple(tensor.shape), self._rows(tensor)) for tensor in side] for side in (op.tensors(), op.outs())
+        )
+        self.steps.append(Step(op.place, outs, ins, before, begin, macs_of(op)))
+
+    def _rows(self, tensor: Tensor) -> list[Row]:
+        return self.book.rows(tensor) if self._labelled else [None] * tensor.ndim
+
+
+def _joined_shape(op: Op) -> list[int] | None:
+    """The shape of meta tensors of one type, joined; None where torch had better say what is wrong."""
+    tensors = op.tensors()
+    first, dim = tensors[0], op["dim"] or 0
+    if not first.is_meta or first.ndim == 0 or not -first.ndim <= dim < first.ndim:
+        return None
+    dim %= first.ndim
+    around = [n for k, n in enumerate(first.shape) if k != dim]
+    for tensor in tensors:
+        own = [n for k, n in enumerate(tensor.shape) if k != dim]
+        if tensor.ndim != first.ndim or own != around or tensor.dtype != first.dtype or not tensor.is_meta:
+            return None
+    return [*first.shape[:dim], sum(tensor.shape[dim] for tensor in tensors), *first.shape[dim + 1 :]]
 
 
 def _unknown(op: Op) -> list[list[Row]]:

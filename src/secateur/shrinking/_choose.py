@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.coupling import Coupling, on_meta, spread
+from secateur.coupling import Coupling, Ids, on_meta, spread, worth_of
 from secateur.selection import check_density, kept_count, topk_mask
 from secateur.shrinking._cost import cost
 from secateur.shrinking._cut import Plan, cut_
@@ -42,7 +42,7 @@ def unit_scores(model: nn.Module, coupling: Coupling, score: UnitScore) -> np.nd
         score: what one weight is worth.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    makes, rest = np.zeros(coupling.count), np.zeros(coupling.count)
+    rows: tuple[list[tuple[Ids, np.ndarray]], ...] = ([], [])
     known: dict[int, Tensor] = {}
     for entry in coupling.entries:
         parameter = parameters.get(entry.names[0])
@@ -52,26 +52,10 @@ def unit_scores(model: nn.Module, coupling: Coupling, score: UnitScore) -> np.nd
             with torch.no_grad():
                 known[id(parameter)] = score(entry.names[0], parameter.detach())
         each = known[id(parameter)].movedim(entry.dim, 0).reshape(len(entry.ids), -1).sum(1, dtype=torch.float64)
-        np.add.at(makes if parameter.dim() > 1 else rest, entry.ids, each.cpu().numpy())
-    return _with_factors(coupling, np.where(makes > 0, makes, rest))
-
-
-def _with_factors(coupling: Coupling, worth: np.ndarray) -> np.ndarray:
-    """Add to each factor what its entries are worth; what is merged of merged ones first."""
-    factors = [{int(c) for ids in product.factors if ids is not None for c in ids} for product in coupling.products]
-    left, done = list(range(len(factors))), worth.copy()
-    while left:
-        ready = [k for k in left if not any(j != k and _meets(coupling, k, factors[j]) for j in left)] or left
-        for k in ready:
-            product = coupling.products[k]
-            for _, ids, _, others in product.axes():
-                np.add.at(done, ids, done[product.merged].sum(axis=others))
-        left = [k for k in left if k not in ready]
-    return done
-
-
-def _meets(coupling: Coupling, k: int, factors: set[int]) -> bool:
-    return not factors.isdisjoint(coupling.products[k].merged.ravel().tolist())
+        rows[parameter.dim() > 1].append((entry.ids, each.cpu().numpy()))
+    rest, makes = (worth_of(coupling, each) for each in rows)
+    made = worth_of(coupling, [(ids, np.ones(len(ids))) for ids, _ in rows[True]])
+    return np.where(made > 0, makes, rest)
 
 
 def wish_of(coupling: Coupling, worth: np.ndarray, density: float) -> np.ndarray:

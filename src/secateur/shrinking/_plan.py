@@ -92,9 +92,7 @@ def _alike(candidate: Plan, step: Step, other: Step) -> bool:
     shapes = [tuple(map(candidate_size(candidate), rows, shape)) for shape, rows in step.outs]
     if shapes != [shape for shape, _ in other.outs]:
         return False
-    if step.before is None or other.before is None:
-        return True
-    return len(other.before) == candidate.count(step.before)
+    return step.before is None or other.begin == candidate.count(step.before)
 
 
 def candidate_size(candidate: Plan) -> Any:

@@ -45,6 +45,7 @@ class Op:
         self.name, self.args, self.out, self.book = name, args, out, book
         self.place, self.module, self.sizes = place, module, sizes
         self._accounted: set[int] = set()
+        self._tensors: list[Tensor] | None = None
 
     # ------------------------------------------------------------------ looking
     def __getitem__(self, name: str) -> Any:
@@ -56,7 +57,9 @@ class Op:
 
     def tensors(self) -> list[Tensor]:
         """List all tensors among the arguments."""
-        return list(tensors_in(list(self.args.values())))
+        if self._tensors is None:
+            self._tensors = list(tensors_in(list(self.args.values())))
+        return self._tensors
 
     def outs(self) -> list[Tensor]:
         """List all tensors of the result."""
@@ -88,6 +91,9 @@ class Op:
 
     def meet(self, one: Row, other: Row, why: str = _FIXED) -> Row:
         """Make one of two rows; a fixed side freezes the other."""
+        if one is other:
+            self.take(one)
+            return one
         self.take(one, other)
         if one is None or other is None:
             self.freeze(one if other is None else other, why)

@@ -76,6 +76,8 @@ def cat(op: Op) -> list[Row]:
         if k == dim:
             found[k] = _joined(op, here, [tensor.shape[k] for tensor in tensors])
             continue
+        if all(ids is None for ids in here):
+            continue
         for ids in here[1:]:
             op.meet(here[0], ids)
         found[k] = None if any(ids is None for ids in here) else here[0]

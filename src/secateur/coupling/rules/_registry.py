@@ -47,7 +47,7 @@ def apply(op: Op, rule: str) -> list[list[Row]]:
     rows = [found] if isinstance(op.out, Tensor) else found
     passed = {id(ids) for each in rows for ids in each if ids is not None}
     for tensor in op.tensors():
-        for dim, ids in enumerate(op.rows(tensor)):
+        for dim, ids in enumerate(op.book.rows(tensor)):
             if ids is not None and id(ids) not in passed and not op.is_accounted(ids):
                 op.freeze(ids, f"its rule says nothing of dimension {dim} of an argument")
     return rows
