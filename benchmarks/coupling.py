@@ -3,9 +3,9 @@
     python benchmarks/coupling.py            # ResNet-50, dense-concat nets, Llama-shaped models on meta
     python benchmarks/coupling.py --quick    # the smallest of each
 
-Half of the units of every group go, by random scores. "trace" is `coupling.trace`; "units" finds the groups and chooses;
-"plan" cuts a meta copy, runs it beside the record, and freezes what differs. Memory is the largest resident size of a
-process of its own beyond what it had before the trace. `--own-time` counts the process's own time, for busy machines.
+Half of the units of each group go, by random scores. "trace" is `coupling.trace`; "units" finds groups and chooses;
+"plan" cuts a meta copy, runs it beside the record, and freezes what differs. Memory is the largest resident size of
+a process of its own beyond what it had before the trace. `--own-time` counts the process's own time, for busy machines.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/shrink_zoo.py                       # every library that is installed
     python benchmarks/shrink_zoo.py torchvision timm      # some of them
-    python benchmarks/shrink_zoo.py --only resnet --size 64
+    python benchmarks/shrink_zoo.py --only resnet18 swin_t --size 64
 
-Runs in whatever environment has torchvision, timm or transformers; none of them is needed by the package. Weights are random,
-batch norm has statistics of its own; the comparison is in float64, in eval mode, on the example. "equal" is the largest
-relative difference of outputs between the smaller model and the masked one. Each model has a process's time limit.
+Runs where there is torchvision, timm or transformers; the package needs none. Weights are random, batch norm has
+statistics of its own; the comparison is in float64, in eval mode, on the example. "equal" is the largest relative
+difference of outputs between the smaller model and the masked one; the numbers behind are the shares that stay.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _stop(*_: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("libraries", nargs="*", help=", ".join(LIBRARIES))
-    parser.add_argument("--only", default="", help="models with this in their name")
+    parser.add_argument("--only", nargs="+", default=[""], help="models with any of these in their name")
     parser.add_argument("--size", type=int, help="side of torchvision's images, where a net takes any")
     parser.add_argument("--limit", type=int, default=120, help="seconds for each model")
     args = parser.parse_args()
@@ -179,7 +179,7 @@ def main() -> None:
             print(f"| {library} | not installed: {error} | | | | |")
             continue
         for name, make in cases:
-            if args.only in name:
+            if any(part in name for part in args.only):
                 print(row(f"{library}.{name}", make, args.limit), flush=True)
 
 

@@ -50,8 +50,10 @@ class Coupling:
         uses: integers of the user's code whose value went elsewhere than into a size, with the line.
         measured: the classes behind each size that was read from a shape.
         rescaled: root mean square norms that are made right after a cut, each with the classes it averages over.
+        waived: what may go although it changes the function: by which name it was allowed, and the classes.
         unknown: operations without a rule, each with where it was met first.
         steps: every operation of the forward.
+        meta: whether the model ran on meta tensors; False where it looks at values.
     """
 
     count: int
@@ -64,8 +66,10 @@ class Coupling:
     uses: Uses
     measured: tuple[Ids, ...]
     rescaled: tuple[tuple[Rms, Ids], ...]
+    waived: tuple[tuple[str, Ids], ...]
     unknown: Mapping[str, str]
     steps: tuple[Step, ...]
+    meta: bool = True
 
     def mark(self, arrays: Sequence[Ids]) -> np.ndarray:
         """Return one bool per class: whether it is in any of the arrays."""
@@ -149,7 +153,7 @@ class Coupling:
         return "\n".join(lines)
 
 
-def coupled(book: Book, steps: Sequence[Step]) -> Coupling:
+def coupled(book: Book, steps: Sequence[Step], *, meta: bool) -> Coupling:
     """Turn what a trace wrote down into classes."""
     entries = book.entries()
     names, classes = np.unique(book.labels.roots(), return_inverse=True)
@@ -166,8 +170,10 @@ def coupled(book: Book, steps: Sequence[Step]) -> Coupling:
         uses=book.uses,
         measured=tuple(translate(ids) for ids in book.measured),
         rescaled=tuple((norm, translate(ids)) for norm, ids in book.rescaled),
+        waived=tuple((kind, translate(ids)) for kind, ids in book.waived),
         unknown=book.unknown,
         steps=tuple(translate.step(step) for step in steps),
+        meta=meta,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, nearest
 from secateur.coupling._coupling import Coupling, coupled
 from secateur.coupling._meta import moved, on_meta, running, undisturbed
 from secateur.coupling._rms import find_rms
@@ -23,12 +23,19 @@ from secateur.coupling.rules import Book, Place
 
 __all__ = ["Outputs", "follow", "steps_of", "tensors_of", "trace"]
 
+#: What may be cut although it changes the function, if one says so.
+INEXACT = ("layer_norm", "attention_scale")
+
 #: From what the model returns to the part of it that must keep its shape.
 Outputs = Callable[[Any], Any]
 
 
 def trace(
-    model: nn.Module, *example_inputs: Any, kwargs: Mapping[str, Any] | None = None, outputs: Outputs | None = None
+    model: nn.Module,
+    *example_inputs: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    outputs: Outputs | None = None,
+    inexact: Sequence[str] = (),
 ) -> Coupling:
     """Find out what must go together when a part of the model goes.
 
@@ -42,12 +49,14 @@ def trace(
         *example_inputs: what its forward is called with. Only their shapes matter.
         kwargs: what it is called with by name.
         outputs: picks from what the model returns the part that must keep its shape; None keeps all of it.
+        inexact: what may go although it changes the function: "layer_norm" averages over fewer entries then,
+            "attention_scale" is 1/√width of another width.
 
     Returns:
         The coupling; `print` it for a summary.
 
     Raises:
-        SecateurError: `model` is no module, or does not run with these inputs.
+        SecateurError: `model` is no module, or does not run with these inputs; an unknown name in `inexact`.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> for group in trace(net, torch.zeros(1, 4)).groups:
@@ -58,12 +67,15 @@ def trace(
     refuse_sparsified(model, "`trace`")
     catch_up(model)
     named = dict(kwargs or {})
+    for name in inexact:
+        if name not in INEXACT:
+            raise SecateurError(f"`inexact` knows {', '.join(INEXACT)}, got {name!r}.{nearest(name, INEXACT)}")
     try:
-        return follow(model, example_inputs, named, outputs=outputs)
+        return follow(model, example_inputs, named, outputs=outputs, inexact=inexact)
     except Exception:  # it looks at values, or holds tensors of its own: what is wrong for good is wrong again below
         pass
     try:
-        return follow(model, example_inputs, named, outputs=outputs, meta=False)
+        return follow(model, example_inputs, named, outputs=outputs, inexact=inexact, meta=False)
     except SecateurError:
         raise
     except Exception as error:
@@ -79,6 +91,7 @@ def follow(
     kwargs: Mapping[str, Any],
     *,
     outputs: Outputs | None = None,
+    inexact: Sequence[str] = (),
     meta: bool = True,
     compute: Compute | None = None,
 ) -> Coupling:
@@ -89,6 +102,7 @@ def follow(
         inputs: by position.
         kwargs: by name.
         outputs: as in `trace`.
+        inexact: as in `trace`.
         meta: whether to run on meta tensors.
         compute: what runs each operation; None runs it as it is.
     """
@@ -98,7 +112,7 @@ def follow(
     tensors: dict[int, tuple[Tensor, list[str]]] = {}
     for name, tensor in [*twin.named_parameters(remove_duplicate=False), *twin.named_buffers(remove_duplicate=False)]:
         tensors.setdefault(id(tensor), (tensor, []))[1].append(name)
-    book = Book([(tensor, tuple(names)) for tensor, names in tensors.values()], norms)
+    book = Book([(tensor, tuple(names)) for tensor, names in tensors.values()], norms, inexact)
     tracer = Tracer(twin, book, compute)
     alone = undisturbed(model), running(twin, tracer.stack), torch.inference_mode(), marked(twin, book.uses)
     with contextlib.ExitStack() as stack:
@@ -107,15 +121,22 @@ def follow(
         out = twin(*args, **named)
     _protect(book, out if outputs is None else outputs(out))
     book.tie_sizes()
-    return coupled(book, tracer.steps)
+    return coupled(book, tracer.steps, meta=meta)
 
 
 def steps_of(
     model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[list[Step], Exception | None]:
-    """Run a model on meta tensors and return its operations, and what ended the run early."""
+    """Run a model and return its operations, and what ended the run early.
+
+    Args:
+        model: a copy that nobody else uses; where its parameters are on meta, nothing is computed.
+        inputs: by position.
+        kwargs: by name.
+    """
     tracer = Tracer(model, Book([]), labelled=False)
-    args, named = moved(inputs, "meta"), moved(dict(kwargs), "meta")
+    meta = any(parameter.is_meta for parameter in model.parameters())
+    args, named = (moved(inputs, "meta"), moved(dict(kwargs), "meta")) if meta else (inputs, dict(kwargs))
     try:
         with undisturbed(model), running(model, tracer.stack), torch.inference_mode(), tracer:
             model(*args, **named)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -81,9 +82,7 @@ def _followers(coupling: Coupling) -> np.ndarray:
     return merged & ~owned & ~factors
 
 
-def choose(
-    model: nn.Module, coupling: Coupling, density: float, of: str, score: UnitScore, call: Call
-) -> tuple[Plan, Mapping[str, float]]:
+def choose(model: nn.Module, coupling: Coupling, density: float, of: str, score: UnitScore, call: Call) -> Plan:
     """Plan a cut to a density of units, parameters, MACs or bytes.
 
     Args:
@@ -94,9 +93,6 @@ def choose(
         score: what one weight is worth.
         call: example inputs.
 
-    Returns:
-        The plan, and the densities asked for and reached.
-
     Raises:
         SecateurError: an unknown budget, or one that cannot be reached; it says the nearest.
     """
@@ -105,20 +101,18 @@ def choose(
         raise SecateurError(f"`of` must be one of {', '.join(BUDGETS)}, got {of!r}.{nearest(of, BUDGETS)}")
     worth = unit_scores(model, coupling, score)
     if of == "units":
-        return plan(model, coupling, wish_of(coupling, worth, density), call), {"units": density}
+        return plan(model, coupling, wish_of(coupling, worth, density), call)
     return _within(model, coupling, worth, density, of, call)
 
 
-def _within(
-    model: nn.Module, coupling: Coupling, worth: np.ndarray, density: float, of: str, call: Call
-) -> tuple[Plan, Mapping[str, float]]:
+def _within(model: nn.Module, coupling: Coupling, worth: np.ndarray, density: float, of: str, call: Call) -> Plan:
     """Halve the interval of unit densities: the largest cut model that is within the budget."""
     whole = cost(model, call).of(of)
-    meta = on_meta(model)
+    twin = on_meta(model) if coupling.meta else model
 
     def at(units: float) -> tuple[Plan, float]:
-        made = plan(meta, coupling, wish_of(coupling, worth, units), call)
-        small = on_meta(meta)
+        made = plan(twin, coupling, wish_of(coupling, worth, units), call)
+        small = copy.deepcopy(twin)
         cut_(small, made)
         return made, cost(small, call).of(of) / whole
 
@@ -133,7 +127,7 @@ def _within(
         middle = (low + high) / 2
         made, share = at(middle)
         if share <= density:
-            low, best, reached = middle, made, share
+            low, best = middle, made
         else:
             high = middle
-    return best, {of: reached, "units": low}
+    return best

@@ -7,6 +7,7 @@ Pointwise operations, views, pooling and padding carry NaN by themselves; only p
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from secateur.coupling import Coupling, Ids, Op, Outputs, follow
+from secateur.shrinking._cut import Plan
 from secateur.shrinking._plan import Call
 from secateur.shrinking._products import CARRIES, RULES, Read, is_unknown, unknown_like
 
-__all__ = ["Constants", "Fold", "find_constants"]
+__all__ = ["Constants", "Fold", "find_constants", "fold_"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +54,19 @@ class Constants:
     folds: tuple[Fold, ...]
 
 
-def find_constants(model: nn.Module, call: Call, outputs: Outputs | None) -> Constants:
+def find_constants(model: nn.Module, call: Call, outputs: Outputs | None, inexact: Sequence[str] = ()) -> Constants:
     """Run a float64 model in eval mode on unknown inputs, and find what is always the same.
 
     Args:
         model: a copy in float64 that nobody else uses.
         call: example inputs; of floating point only the shapes matter.
         outputs: as in `shrink`.
+        inexact: as in `shrink`.
     """
     call = Call(tree_map(unknown_like, call.inputs), tree_map(unknown_like, dict(call.kwargs)))
     run = _Run()
     run.taint((call.inputs, dict(call.kwargs)))
-    coupling = follow(model, call.inputs, call.kwargs, outputs=outputs, meta=False, compute=run)
+    coupling = follow(model, call.inputs, call.kwargs, outputs=outputs, inexact=inexact, meta=False, compute=run)
     layers = {f"{path}.weight".lstrip(".") for path, module in model.named_modules() if _takes_bias(module)}
     with torch.no_grad():
         return _verdict(coupling, run.reads, layers)
@@ -158,3 +161,31 @@ def _verdict(coupling: Coupling, reads: list[tuple[int, int, Read]], layers: set
     factors: list[Ids] = [ids for product in coupling.products for ids in product.factors if ids is not None]
     dead = (read_at_all | coupling.mark(factors)) & ~live
     return Constants(coupling, dead, tuple(folds))
+
+
+def fold_(small: nn.Module, plan: Plan, folds: Sequence[Fold]) -> None:
+    """Add to biases in place, making one where a layer has none.
+
+    Args:
+        small: the model that was cut.
+        plan: the cut.
+        folds: constants of units that went.
+    """
+    total: dict[str, Tensor] = {}
+    for fold in folds:
+        total[fold.weight] = total[fold.weight] + fold.addition if fold.weight in total else fold.addition
+    for weight, addition in total.items():
+        _add(small, plan, weight, addition)
+
+
+def _add(small: nn.Module, plan: Plan, weight: str, addition: Tensor) -> None:
+    module = small.get_submodule(weight.rpartition(".")[0])
+    dim = 1 if getattr(module, "transposed", False) else 0
+    made = [entry.ids for entry in plan.coupling.entries if weight in entry.names and entry.dim == dim]
+    if made:
+        addition = addition[torch.from_numpy(~plan.gone[made[0]]).to(addition.device)]
+    like: Tensor = module.get_parameter("weight")
+    with torch.no_grad():
+        old = module._parameters.get("bias")
+        new = addition.to(like) if old is None else old.detach() + addition.to(old)
+        module.bias = nn.Parameter(new, like.requires_grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from torch import nn
@@ -36,7 +37,7 @@ class Cost:
 
 
 def cost(model: nn.Module, call: Call) -> Cost:
-    """Count on a meta copy.
+    """Count on a meta copy, or on a real one where the model looks at values.
 
     Args:
         model: the model.
@@ -44,8 +45,12 @@ def cost(model: nn.Module, call: Call) -> Cost:
     """
     twin = on_meta(model)
     steps, problem = steps_of(twin, call.inputs, call.kwargs)
+    if problem is not None and not any(p.is_meta for p in model.parameters()):
+        steps, problem = steps_of(copy.deepcopy(model), call.inputs, call.kwargs)
     if problem is not None:
-        raise SecateurError(f"the model does not run on meta tensors: {type(problem).__name__}: {problem}") from problem
+        raise SecateurError(
+            f"the model does not run with these inputs: {type(problem).__name__}: {problem}"
+        ) from problem
     params = list(twin.parameters())
     size = sum(t.numel() * t.itemsize for t in (*params, *{id(b): b for b in twin.buffers()}.values()))
     return Cost(sum(p.numel() for p in params), sum(step.macs for step in steps), size)

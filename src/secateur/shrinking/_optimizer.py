@@ -1,7 +1,8 @@
-"""Optimizers that go on with a smaller model: their state is cut as their parameters are."""
+"""What goes on with a smaller model: optimizers, whose state is cut as parameters are, and masks that are held."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from secateur._base.errors import SecateurError
+from secateur.holding import held
+from secateur.masks import Masks
 from secateur.shrinking._cut import Plan, kept_indices, sliced
 
-__all__ = ["check_optimizer", "continue_", "drifts"]
+__all__ = ["check_optimizer", "continue_", "drifts", "left_of", "released"]
 
 # What they remember of an entry depends on that entry alone: the next step is that of the full model whose removed
 # entries were held at zero.
@@ -72,3 +75,21 @@ def _cut(value: object, parameter: Tensor, dims: list[tuple[int, Tensor]]) -> ob
         with torch.no_grad():
             return sliced(value, dims)
     return value
+
+
+def released(model: nn.Module) -> nn.Module:
+    """Return the model, or where masks are held on it a copy without: a hold would not know what is cut."""
+    if not held(model):
+        return model
+    twin = copy.deepcopy(model)
+    for each in held(twin):
+        each.release()
+    return twin
+
+
+def left_of(masks: Masks, made: Plan) -> Masks | None:
+    """Return the masks among what stays, scattered zeros; None where there are none."""
+    kept = {name: dims for names, dims in kept_indices(made).items() for name in names}
+    found = {name: sliced(mask, kept[name]) if name in kept else mask for name, mask in masks.items()}
+    found = {name: mask for name, mask in found.items() if not bool(mask.all())}
+    return Masks(found) if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,9 @@ class Call:
 def plan(model: nn.Module, coupling: Coupling, wish: np.ndarray, call: Call) -> Plan:
     """Return the largest cut within the wish that was found.
 
-    The cut copy runs on meta, beside the record of the trace: the first operation that differs, or raises, has its
-    classes frozen, with module and line, and the plan is made again. Each round freezes something, so it ends.
+    The cut copy runs on meta (for real, where the model looks at values), beside the record of the trace: the first
+    operation that differs, or raises, has its classes frozen, with module and line, and the plan is made again. Each
+    round freezes something, so it ends.
 
     Raises:
         SecateurError: no cut was found; it names what stood in the way last.
@@ -60,7 +62,7 @@ def plan(model: nn.Module, coupling: Coupling, wish: np.ndarray, call: Call) -> 
 
 def _counterexample(model: nn.Module, candidate: Plan, call: Call) -> list[Frozen]:
     """Run the cut model on meta beside the record; return what the first operation that differs touches."""
-    small = on_meta(model)
+    small = on_meta(model) if candidate.coupling.meta else copy.deepcopy(model)
     cut_(small, candidate)
     steps, problem = steps_of(small, call.inputs, call.kwargs)
     old, new = ([step for step in each if step.place.op not in _IDLE] for each in (candidate.coupling.steps, steps))

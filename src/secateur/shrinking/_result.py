@@ -29,6 +29,7 @@ class Certificate:
         folded: constants that went into biases: exact in eval mode only.
         refused: what could not be cut, found by running the smaller model, each with its reason.
         unknown: operations without a rule, whatever they touch stays.
+        inexact: what was cut although it changes the function, as asked for: `comparisons` say by how much.
         not_claimed: modes in which the two are not proved equal, each with the reason.
     """
 
@@ -39,6 +40,7 @@ class Certificate:
     folded: int
     refused: tuple[str, ...]
     unknown: tuple[str, ...]
+    inexact: tuple[str, ...]
     not_claimed: tuple[str, ...]
 
     @property
@@ -51,7 +53,8 @@ class Certificate:
         lines = [f"{self.before.params:,} -> {self.after.params:,} parameters ({kept:.1%})"]
         lines.append(f"{self.before.macs:,} -> {self.after.macs:,} MACs")
         lines += [] if self.closing is None else [str(self.closing)]
-        lines += [f"equal: {each}" for each in self.comparisons]
+        said = f"changed by {', '.join(self.inexact)}" if self.inexact else "equal"
+        lines += [f"{said}: {each}" for each in self.comparisons]
         lines += [f"not claimed: {each}" for each in self.not_claimed]
         lines += [f"{self.folded} constants folded into biases"] if self.folded else []
         lines += [f"stays: {each}" for each in self.refused]

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from secateur._base.arguments import named, refuse_sparsified, require_model
+from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
-from secateur.coupling import Coupling, Outputs, complete, tensors_of, trace, undisturbed
+from secateur.coupling import Outputs, trace
+from secateur.holding import held, hold
 from secateur.masks import Masks, unwrap
-from secateur.shrinking._choose import UnitScore, choose, l1
-from secateur.shrinking._close import Closing, dead_in, masks_of
-from secateur.shrinking._constants import Constants, Fold, find_constants
+from secateur.shrinking._choose import UnitScore, l1
+from secateur.shrinking._constants import fold_
 from secateur.shrinking._cost import cost
-from secateur.shrinking._cut import Plan, cut, cut_, kept_indices, sliced
-from secateur.shrinking._folding import fold_
+from secateur.shrinking._cut import Plan, cut_
+from secateur.shrinking._cutting import Cutting, of_density, of_masks
 from secateur.shrinking._manifest import manifest_of
-from secateur.shrinking._optimizer import check_optimizer, continue_, drifts
-from secateur.shrinking._plan import Call, plan
-from secateur.shrinking._proof import Comparison, compare, difference
+from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
+from secateur.shrinking._plan import Call
+from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
 
 __all__ = ["shrink"]
@@ -42,6 +39,7 @@ def shrink(
     score: UnitScore = l1,
     optimizer: Optimizer | None = None,
     outputs: Outputs | None = None,
+    inexact: Sequence[str] = (),
     close: bool = True,
     fold: bool = True,
     modes: Sequence[str] = _MODES,
@@ -63,6 +61,8 @@ def shrink(
         score: what one weight is worth to the units it makes; a unit is worth the sum. By default the L1 norm.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
         outputs: picks from what the model returns the part that must keep its shape, and is compared.
+        inexact: what may go although it changes the function, "layer_norm" or "attention_scale"; the certificate says
+            by how much.
         close: whether a unit of which the masks leave no weight loses its shift and bias too, so that it can go. This
             changes what a unit behind batch norm gives out, and the certificate says by how much. False cuts only what
             is dead as it stands.
@@ -85,26 +85,18 @@ def shrink(
     require_model(model, "shrink(model, what, example_inputs)")
     refuse_sparsified(model, "`shrink`")
     model = unwrap(model)
+    catch_up(model)
     call = _call_of(example_inputs)
     _check(model, what, optimizer, modes)
-    coupling = trace(model, *call.inputs, kwargs=call.kwargs, outputs=outputs)
+    free = released(model)
+    coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
     if isinstance(what, Masks):
-        cutting = _of_masks(model, what, coupling, call, outputs, close=close, fold=fold)
+        fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
+        cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
     else:
-        made, _ = choose(model, coupling, float(what), of, score, call)
-        cutting = _Cutting(made, _masked(model, masks_of(model, coupling, made.gone)), None, ())
-    return _proved(model, cutting, call, outputs, modes, draws, optimizer)
-
-
-@dataclass(frozen=True, eq=False)
-class _Cutting:
-    """A cut to be proved: the plan, the masked model, what closing did, and constants to fold."""
-
-    plan: Plan
-    masked: nn.Module
-    closing: Closing | None
-    folds: tuple[Fold, ...]
-    masks: Masks | None = None
+        cutting = of_density(free, float(what), of, score, coupling, call)
+    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
+    return _handed_back(model, free, cutting, certificate, optimizer)
 
 
 def _call_of(example_inputs: Any) -> Call:
@@ -131,116 +123,51 @@ def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: S
         check_optimizer(optimizer, model)
 
 
-def _masked(model: nn.Module, masks: Masks) -> nn.Module:
-    masked = copy.deepcopy(model)
-    masks.apply_(masked)
-    return masked
-
-
-def _of_masks(
-    model: nn.Module, masks: Masks, coupling: Coupling, call: Call, outputs: Outputs | None, *, close: bool, fold: bool
-) -> _Cutting:
-    """Close masks to the units that can go, find what is dead besides, and plan all of it."""
-    whole = masks
-    wish = np.zeros(coupling.count, bool)
-    if close:
-        wish = plan(model, coupling, complete(coupling, dead_in(masks, coupling)), call).gone
-        whole = masks_of(model, coupling, wish, masks)
-    masked = _masked(model, whole)
-    constants = _constants(masked, call, outputs)
-    folds: tuple[Fold, ...] = ()
-    if constants is not None:
-        coupling = constants.coupling
-        if close:
-            wish = complete(coupling, dead_in(whole, coupling))
-        folded = {each.unit for each in constants.folds}
-        dead = constants.dead.copy()
-        if not fold:
-            dead[list(folded)] = False
-        wish, folds = wish | (dead & ~coupling.stays), constants.folds if fold else ()
-    made = plan(model, coupling, wish, call)
-    closing = _closing(model, masks, whole, coupling, wish, call, outputs) if close else None
-    return _Cutting(made, masked, closing, tuple(each for each in folds if made.gone[each.unit]), whole)
-
-
-def _constants(masked: nn.Module, call: Call, outputs: Outputs | None) -> Constants | None:
-    """What a forward in float64 on unknown inputs finds; None where the model does not run in float64."""
-    try:
-        with torch.no_grad():
-            return find_constants(copy.deepcopy(masked).double().cpu(), call, outputs)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        return None
-
-
-def _closing(
-    model: nn.Module,
-    masks: Masks,
-    whole: Masks,
-    coupling: Coupling,
-    wish: np.ndarray,
-    call: Call,
-    outputs: Outputs | None,
-) -> Closing:
-    before = {name: mask for name, mask in masks.items()}
-    sizes = dict(model.named_parameters(remove_duplicate=False))
-    besides = sum(
-        int((~mask).sum()) - (int((~before[name]).sum()) if name in before else 0)
-        for name, mask in whole.items()
-        if name in sizes
-    )
-    found = []
-    for each in (masks, whole):
-        twin = _masked(model, each).eval()
-        with undisturbed(model), torch.no_grad():
-            out = twin(*call.inputs, **call.kwargs)
-        found.append(tensors_of(out if outputs is None else outputs(out)))
-    change = max((difference(a, b) for a, b in zip(*found, strict=True)), default=0.0)
-    return Closing(int(wish.sum()), besides, change)
-
-
 def _proved(
     model: nn.Module,
-    cutting: _Cutting,
+    cutting: Cutting,
     call: Call,
     outputs: Outputs | None,
     modes: Sequence[str],
     draws: int,
     optimizer: Optimizer | None,
-) -> Shrunk:
+) -> Certificate:
     made = cutting.plan
-    small = _built(cutting)(cutting.masked)
     folded = len(cutting.folds)
     asked = [mode for mode in modes if mode == "eval" or not folded]
-    comparisons = compare(cutting.masked, _built(cutting), made, call, outputs, asked, draws)
-    _require(comparisons, made)
+    comparisons = compare(cutting.masked, cutting.build, made, call, outputs, asked, draws)
+    waived = {kind for kind, ids in made.coupling.waived if made.gone[ids].any()}
+    if not waived:
+        _require(comparisons, made)
     not_claimed = [f"{folded} constants of eval mode stand in biases: train mode"] if folded else []
     not_claimed += _of_training(made, optimizer)
-    certificate = Certificate(
+    return Certificate(
         tuple(comparisons),
         cost(model, call),
-        cost(small, call),
+        cost(cutting.build(cutting.masked), call),
         cutting.closing,
         folded,
         tuple(dict.fromkeys(each.why for each in made.frozen)),
         tuple(f"{op}: {where}" for op, where in made.coupling.unknown.items()),
+        tuple(sorted(waived)),
         tuple(not_claimed),
     )
-    manifest = manifest_of(model, small, made)
-    left = None if cutting.masks is None else _left(cutting.masks, made)
-    if optimizer is None:
-        return Shrunk(small.train(model.training), certificate, manifest, left)
-    return Shrunk(_in_place(model, cutting, optimizer), certificate, manifest, left)
 
 
-def _built(cutting: _Cutting) -> Callable[[nn.Module], nn.Module]:
-    """What makes the smaller model of a masked one of any precision."""
-
-    def build(masked: nn.Module) -> nn.Module:
-        small = cut(masked, cutting.plan)
-        fold_(small, cutting.plan, cutting.folds)
-        return small
-
-    return build
+def _handed_back(
+    model: nn.Module, free: nn.Module, cutting: Cutting, certificate: Certificate, optimizer: Optimizer | None
+) -> Shrunk:
+    """Cut for good: a copy, or with an optimizer the model itself; what was held is held again."""
+    made, small = cutting.plan, cutting.build(cutting.masked)
+    manifest = manifest_of(free, small, made)
+    left = None if cutting.masks is None else left_of(cutting.masks, made)
+    before = [each.masks for each in held(model)]
+    if optimizer is not None:
+        small = _in_place(model, cutting, optimizer)
+    for masks in before:
+        if (still := left_of(masks, made)) is not None:
+            hold(small, still)
+    return Shrunk(small, certificate, manifest, left)
 
 
 def _of_training(made: Plan, optimizer: Optimizer | None) -> list[str]:
@@ -263,17 +190,11 @@ def _require(comparisons: Sequence[Comparison], made: Plan) -> None:
     )
 
 
-def _left(masks: Masks, made: Plan) -> Masks | None:
-    """The masks among what stays: scattered zeros."""
-    kept = {name: dims for names, dims in kept_indices(made).items() for name in names}
-    found = {name: sliced(mask, kept[name]) if name in kept else mask for name, mask in masks.items()}
-    found = {name: mask for name, mask in found.items() if not bool(mask.all())}
-    return Masks(found) if found else None
-
-
-def _in_place(model: nn.Module, cutting: _Cutting, optimizer: Optimizer) -> nn.Module:
+def _in_place(model: nn.Module, cutting: Cutting, optimizer: Optimizer) -> nn.Module:
     """Do to the model what was proved of its copy."""
     names = {parameter: name for name, parameter in model.named_parameters()}
+    for each in held(model):
+        each.release()
     if cutting.masks is not None:
         cutting.masks.apply_(model)
     replaced = cut_(model, cutting.plan)

@@ -15,7 +15,7 @@ def attention(op: Op) -> list[Row]:
     """
     q, k, v = (op.rows(name) for name in ("query", "key", "value"))
     op.meet(q[-1], k[-1])
-    if op["scale"] is None:
+    if op["scale"] is None and not op.waive(q[-1], "attention_scale"):
         op.freeze(q[-1], "the scale 1/√width follows the width")
     for ids in (q[-2], k[-2], v[-2]):
         op.freeze(ids, "positions are summed over")

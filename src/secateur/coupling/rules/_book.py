@@ -80,9 +80,14 @@ class Book:
     Args:
         named: the tensors whose dimensions can be cut, each with its names.
         norms: the modules that are root mean square norms.
+        inexact: what may be cut although it changes the function.
     """
 
-    def __init__(self, named: Sequence[tuple[Tensor, tuple[str, ...]]], norms: Sequence[Rms] = ()) -> None:
+    def __init__(
+        self, named: Sequence[tuple[Tensor, tuple[str, ...]]], norms: Sequence[Rms] = (), inexact: Sequence[str] = ()
+    ) -> None:
+        self.inexact = frozenset(inexact)
+        self.waived: list[tuple[str, Ids]] = []
         self.norms = {norm.module: norm for norm in norms}
         self.rescaled: list[tuple[Rms, Ids]] = []
         self.labels = Labels()

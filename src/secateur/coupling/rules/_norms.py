@@ -51,7 +51,8 @@ def layer_norm(op: Op) -> list[Row]:
             op.same(op[name], -k, rows[-k])
         if op.name == "rms_norm" and rank == 1 and op.rescale(rows[-1]):
             continue
-        op.freeze(rows[-k], _AVERAGED)
+        if not (op.name == "layer_norm" and rank == 1 and op.waive(rows[-1], "layer_norm")):
+            op.freeze(rows[-k], _AVERAGED)
     return rows
 
 

@@ -171,6 +171,14 @@ class Op:
         self.book.rescaled.append((norm, ids))
         return True
 
+    def waive(self, ids: Row, kind: str) -> bool:
+        """Say that a cut of `ids` changes the function here, and was allowed by this name; False where it was not."""
+        if ids is None or kind not in self.book.inexact:
+            return False
+        self.take(ids)
+        self.book.waived.append((kind, ids))
+        return True
+
     def several(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Return the same labels for each tensor of the result."""
         return [list(rows) for _ in self.outs()]
