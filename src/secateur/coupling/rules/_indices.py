@@ -57,7 +57,7 @@ def index(op: Op) -> list[Row]:
     """Indexed dimensions stay, the others pass on around them; a mask, or indices that stand apart, freeze all."""
     rows, given = op.rows("self"), op["indices"]
     at = [d for d, each in enumerate(given) if each is not None]
-    apart = at[-1] - at[0] != len(at) - 1 or given[at[0]].dtype == torch.bool
+    apart = at[-1] - at[0] != len(at) - 1 or any(given[d].dtype == torch.bool for d in at)
     for d in range(len(rows)) if apart else at:
         op.freeze(rows[d], _NUMBERS)
     for d in at:

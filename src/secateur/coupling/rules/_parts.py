@@ -102,7 +102,7 @@ def stack(op: Op) -> list[Row]:
     return rows
 
 
-@rule("constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d pad")
+@rule("constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d")
 def pad(op: Op) -> list[Row]:
     """Constants are frozen parts; what mirrors or repeats its border works along it."""
     amounts = op["pad"] if op["pad"] is not None else op["padding"]

@@ -21,7 +21,7 @@ def _dims(given: Any, rank: int) -> set[int]:
 
 @rule(
     "softmax _softmax log_softmax _log_softmax cumsum cumprod sort argsort roll triu tril logcumsumexp _safe_softmax "
-    "cummax renorm"
+    "cummax"
 )
 def along(op: Op) -> list[Row] | list[list[Row]]:
     """Dimensions keep their places; those worked along stay."""
