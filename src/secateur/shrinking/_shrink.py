@@ -77,6 +77,7 @@ def shrink(
         SecateurError: a model that does not run, masks of another model, a budget out of reach, or two models that
             differ. Nothing is changed then.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> small, certificate, _ = shrink(net, 0.5, torch.zeros(2, 4))
     >>> small[0].out_features, certificate.after.params
