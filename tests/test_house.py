@@ -16,13 +16,13 @@ from house import PACKAGE, ROOT, files, imports, modules, name_of, papers
 FLOORS: list[tuple[str, str]] = [
     ("what everything stands on", "_base _native"),
     ("values, and the one place where anything is chosen", "masks selection"),
-    ("evidence; zeros that stay", "measures holding"),
+    ("evidence; zeros that stay; what goes together", "measures holding coupling"),
     ("what makes a method, and the method; importance from responses", "axes propagation"),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
         "gates penalties repairs pruning",
     ),
-    ("published methods", "methods"),
+    ("published methods; whole units cut out", "methods shrinking"),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
     ("the library's own first user", "lab"),

@@ -6,12 +6,12 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; shrink, compress and report belong to releases to come.
+compress, report) are the whole vocabulary; compress and report belong to releases to come.
 """
 
 from __future__ import annotations
 
-from secateur import measures, methods, programs
+from secateur import coupling, measures, methods, programs
 from secateur._base.errors import (
     CheckpointWarning,
     DerivativeError,
@@ -36,6 +36,7 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
+from secateur.shrinking import shrink
 from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "TiedScoresWarning",
     "UnfitModelError",
     "catalogue",
+    "coupling",
     "densify",
     "gather",
     "held",
@@ -82,6 +84,7 @@ __all__ = [
     "schedule",
     "scope",
     "scores",
+    "shrink",
     "shuffle",
     "sparsify",
     "structure",

@@ -8,15 +8,17 @@ their outputs first (`masks.layouts` says which do not by themselves).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError, UnfitModelError
+from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float, Shaped
+from secateur.axes import splits
+from secateur.coupling import Coupling, Ids, spread, worth_of
 
 Split = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
@@ -64,6 +66,23 @@ class Structure:
             return scores  # one entry per unit: nothing to reduce, and N:M needs the shape
         return self.reduce(units)
 
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Join the scores of units that several tensors share; here each tensor has its own."""
+        return dict(scores)
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Say which joined units have anything left."""
+        return alive
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn keep-bits of joined units into those of each tensor's own; the inverse of `pool`.
+
+        Args:
+            keep: one bit per joined unit.
+            scores: what was joined: names and shapes.
+        """
+        return dict(keep)
+
     def expand(
         self, keep: Mapping[str, Bool[Tensor, "..."]], shapes: Mapping[str, torch.Size]
     ) -> dict[str, Bool[Tensor, "..."]]:
@@ -91,27 +110,107 @@ def _narrowest(largest: int) -> torch.dtype:
 
 def weights(*, biases: bool = False) -> Structure:
     """Single weights: `... -> (...) 1`. With `biases`, biases are prunable too."""
-    return Structure("weights(biases=True)" if biases else "weights", _weights, biases=biases)
+    return Structure("weights(biases=True)" if biases else "weights", splits.weights, biases=biases)
 
 
 def filters(*, reduce: Reduce = total) -> Structure:
     """Whole filters or neurons, with all that feeds them: `o ... -> o (...)`."""
-    return Structure("filters", _filters, reduce)
+    return Structure("filters", splits.filters, reduce)
+
+
+@dataclass(frozen=True)
+class Channels(Structure):
+    """Whole units of a coupled model: see `channels`.
+
+    Attributes:
+        coupling: what is tied to what.
+    """
+
+    coupling: Coupling | None = None
+
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum the scores of all filters that make a unit; what cannot go is in no pool."""
+        worth = worth_of(self._known, [(ids, scores[name].double().cpu().numpy()) for name, ids in self._made(scores)])
+        return {name: torch.from_numpy(worth[units]) for name, units in self._pools(scores).items()}
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A unit is alive where any filter of it is."""
+        return {name: bits > 0 for name, bits in self.pool(alive).items()}
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the filters of all units that stay; a unit that goes takes all along that goes with it."""
+        seeds = np.zeros(self._known.count, bool)
+        for name, units in self._pools(scores).items():
+            seeds[units] = ~keep[name].cpu().numpy()
+        stays = ~spread(self._known, seeds)
+        bits = {name: torch.ones(len(each), dtype=torch.bool, device=each.device) for name, each in scores.items()}
+        for name, ids in self._made(scores):
+            bits[name] = torch.from_numpy(stays[ids]).to(scores[name].device)
+        return bits
+
+    @property
+    def _known(self) -> Coupling:
+        if self.coupling is None:
+            raise SecateurError("Channels need a `coupling`: structure.channels(coupling.trace(model, inputs)).")
+        return self.coupling
+
+    def _made(self, scores: Mapping[str, Tensor]) -> list[tuple[str, Ids]]:
+        """The tensors whose filters make units, with the class of each filter."""
+        found: dict[str, Ids] = {}
+        for entry in self._known.entries:
+            name = next((each for each in entry.names if each in scores), None)
+            if name is not None and not entry.reads and len(entry.ids) == len(scores[name]):
+                found.setdefault(name, entry.ids)
+        return list(found.items())
+
+    def _pools(self, scores: Mapping[str, Tensor]) -> dict[str, Ids]:
+        """Units that compete, by the name of the first tensor that makes them; of a product's, its entries' first."""
+        pools: dict[str, list[Ids]] = {}
+        made = self._made(scores)
+        for group in self._known.groups:
+            reach = self._known.mark([group.units])
+            for product in self._known.products:
+                if any(reach[ids].any() for ids in product.factors if ids is not None):
+                    reach[product.merged] = True
+            name = next((each for each, ids in made if reach[ids].any()), None)
+            if name is not None:
+                pools.setdefault(name, []).append(group.units)
+        return {name: np.concatenate(units) for name, units in pools.items()}
+
+
+def channels(coupling: Coupling, *, reduce: Reduce = total) -> Structure:
+    """Whole units that `coupling.trace` found: all filters that write a channel stay or go as one.
+
+    A unit's score is the reduction of its filter's scores, `o ... -> o (...)`, summed over all tensors that make
+    it. What cannot go (the outputs of the model) does not compete. The masks that come out cut whole
+    units, ready for `shrink`.
+
+    Args:
+        coupling: of the model that is pruned.
+        reduce: of one filter's scores.
+
+    >>> from secateur.coupling import trace
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+    >>> rows = {"0.weight": torch.tensor([3.0, 1.0, 2.0]), "1.weight": torch.ones(2)}
+    >>> channels(trace(net, torch.zeros(1, 4))).pool(rows)
+    {'0.weight': tensor([3., 1., 2.], dtype=torch.float64)}
+    """
+    return Channels("channels", splits.filters, reduce, coupling=coupling)
 
 
 def columns(*, reduce: Reduce = total) -> Structure:
     """Everything that reads one input: `o i ... -> i (o ...)`."""
-    return Structure("columns", _columns, reduce)
+    return Structure("columns", splits.columns, reduce)
 
 
 def kernels(*, reduce: Reduce = total) -> Structure:
     """The 2-d kernel between one input and one output channel: `o i ... -> (o i) (...)`."""
-    return Structure("kernels", _kernels, reduce)
+    return Structure("kernels", splits.kernels, reduce)
 
 
 def stripes(*, reduce: Reduce = total) -> Structure:
     """One kernel position over all inputs of a filter: `o i ... -> (o ...) i`."""
-    return Structure("stripes", _stripes, reduce)
+    return Structure("stripes", splits.stripes, reduce)
 
 
 def lowered(*, reduce: Reduce = total) -> Structure:
@@ -120,7 +219,7 @@ def lowered(*, reduce: Reduce = total) -> Structure:
     Without one, the matrix product that a convolution is turned into (im2col) is a smaller dense one. A linear layer is
     its own lowered matrix: its columns are its inputs.
     """
-    return Structure("lowered", _lowered, reduce)
+    return Structure("lowered", splits.lowered, reduce)
 
 
 def shapes(*, reduce: Reduce = total) -> Structure:
@@ -128,19 +227,19 @@ def shapes(*, reduce: Reduce = total) -> Structure:
 
     As `lowered`, of convolutions alone: a linear layer has no kernel to give a shape to, and is refused.
     """
-    return Structure("shapes", _shapes, reduce)
+    return Structure("shapes", splits.shapes, reduce)
 
 
 def whole(*, reduce: Reduce = total) -> Structure:
     """Whole layers: `... -> 1 (...)`."""
-    return Structure("whole", _whole, reduce)
+    return Structure("whole", splits.whole, reduce)
 
 
 def heads(count: int, *, reduce: Reduce = total) -> Structure:
     """`count` equal groups of consecutive outputs, as attention heads are: `(h d) ... -> h (d ...)`."""
     if count < 1:
         raise SecateurError(f"`count` must be at least 1, got {count}.")
-    return Structure(f"heads({count})", _Heads(count), reduce)
+    return Structure(f"heads({count})", splits.Heads(count), reduce)
 
 
 def blocks(rows: int, columns: int, *, reduce: Reduce = total) -> Structure:
@@ -150,81 +249,4 @@ def blocks(rows: int, columns: int, *, reduce: Reduce = total) -> Structure:
     """
     if rows < 1 or columns < 1:
         raise SecateurError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}.")
-    return Structure(f"blocks({rows}, {columns})", _Blocks(rows, columns), reduce)
-
-
-# --- splits -------------------------------------------------------------------------------------------------------
-
-
-def _weights(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1, 1)
-
-
-def _filters(tensor: Tensor) -> Tensor:
-    return tensor.reshape(tensor.shape[0], -1)
-
-
-def _columns(tensor: Tensor) -> Tensor:
-    return _at_least_2d(tensor, "columns").transpose(0, 1).flatten(1)
-
-
-def _kernels(tensor: Tensor) -> Tensor:
-    return _at_least_2d(tensor, "kernels").reshape(tensor.shape[0] * tensor.shape[1], -1)
-
-
-def _stripes(tensor: Tensor) -> Tensor:
-    return _at_least_2d(tensor, "stripes").movedim(1, -1).reshape(-1, tensor.shape[1])
-
-
-def _lowered(tensor: Tensor) -> Tensor:
-    return tensor.flatten(1).T if tensor.dim() > 1 else _at_least_2d(tensor, "lowered")
-
-
-def _shapes(tensor: Tensor) -> Tensor:
-    if tensor.dim() < 3:
-        raise UnfitModelError(
-            f"structure shapes needs the weights of convolutions (3 dimensions or more), got shape "
-            f"{tuple(tensor.shape)}: a linear layer has no filter shapes. Narrow the prunable tensors with `only=`, or "
-            "take structure.lowered(), whose groups are the inputs of a linear layer."
-        )
-    return _lowered(tensor)
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.reshape(1, -1)
-
-
-@dataclass(frozen=True)
-class _Heads:
-    count: int
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        if tensor.shape[0] % self.count:
-            raise SecateurError(
-                f"heads({self.count}) needs a number of outputs divisible by {self.count}, got {tuple(tensor.shape)}. "
-                "Narrow the prunable tensors with `only=`."
-            )
-        return tensor.reshape(self.count, -1)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    rows: int
-    columns: int
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        outputs, inputs, *_ = _at_least_2d(tensor, "blocks").shape
-        high, wide, rest = math.ceil(outputs / self.rows), math.ceil(inputs / self.columns), math.prod(tensor.shape[2:])
-        padded = tensor.new_zeros(high * self.rows, wide * self.columns, rest)
-        padded[:outputs, :inputs] = tensor.reshape(outputs, inputs, rest)
-        tiles = padded.reshape(high, self.rows, wide, self.columns, rest)
-        return tiles.permute(0, 2, 4, 1, 3).reshape(high * wide * rest, self.rows * self.columns)
-
-
-def _at_least_2d(tensor: Tensor, structure: str) -> Tensor:
-    if tensor.dim() < 2:
-        raise SecateurError(
-            f"structure {structure} needs weights with outputs and inputs (2 dimensions or more), got shape "
-            f"{tuple(tensor.shape)}. Narrow the prunable tensors with `only=`."
-        )
-    return tensor
+    return Structure(f"blocks({rows}, {columns})", splits.Blocks(rows, columns), reduce)

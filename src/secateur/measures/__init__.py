@@ -43,8 +43,8 @@ from secateur.measures._signals import activity, gram, input_norm
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
     "weight": weight,
-    "rows": rows,
     "noise": noise,
+    "rows": rows,
     "grad": grad,
     "grad_magnitude": grad_magnitude,
     "grad_average": grad_average,

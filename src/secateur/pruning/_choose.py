@@ -12,6 +12,7 @@ from secateur._base.errors import EmptyLayerWarning, ScoreError, SecateurError
 from secateur._base.warn import warn
 from secateur._base.zeros import all_true
 from secateur.axes import Method, Moment, Score, Structure
+from secateur.axes.structure import Channels
 from secateur.masks import Masks
 from secateur.pruning._ties import report_ties
 
@@ -35,13 +36,20 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     ranking = start or method.score
     if ranking is None:
         raise SecateurError(f"{method.name} has gates and no score: its masks come from the gates.")
+    if regrow is not None and isinstance(structure, Channels):
+        raise SecateurError(
+            f"{method.name}: `regrow` grows single filters, and {structure.name} are tied: leave it out."
+        )
     grows = regrow is not None and regrow.by is not None and start is None
     only_reader = not grows and method.repair is None
     scores = unit_scores(ranking, structure, moment, spend=only_reader)
     free = untouched or (regrow is not None and regrow.revives)
     alive = None if free else _living_units(structure, moment, scores)
-    keep = scope(scores, moment.shapes, moment.density, alive=alive)
-    report_ties(scores, keep, alive, ranking, last=last)
+    pooled = structure.pool(scores)
+    living = None if alive is None else structure.pool_alive(alive)
+    keep = scope(pooled, moment.shapes, moment.density, alive=living)
+    report_ties(pooled, keep, living, ranking, last=last)
+    keep = structure.share(keep, scores)
     if grows and regrow is not None and regrow.by is not None:
         keep = regrow.exchange(moment, keep, scores, unit_scores(regrow.by, structure, moment))
     masks = {name: moment.stored(name, mask) for name, mask in structure.expand(keep, moment.shapes).items()}

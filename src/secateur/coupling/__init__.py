@@ -1,0 +1,43 @@
+"""What must go together when a part of a model goes: traced in one forward, one short rule per operation.
+
+Over-uniting is safe, under-uniting never; an operation that is not known freezes what it touches, and says so.
+"""
+
+from secateur.coupling._coupling import Coupling, Group
+from secateur.coupling._meta import on_meta, undisturbed
+from secateur.coupling._removal import complete, removable, spread
+from secateur.coupling._sizes import Refused, solve_sizes
+from secateur.coupling._trace import Outputs, follow, steps_of, tensors_of, trace
+from secateur.coupling._tracer import Compute, Step
+from secateur.coupling._worth import worth_of
+from secateur.coupling.labels import Frozen, Ids, Product, Row
+from secateur.coupling.numbers import Attribute
+from secateur.coupling.rules import Entry, Op, Rms
+
+__all__ = [
+    "Attribute",
+    "Compute",
+    "Coupling",
+    "Entry",
+    "Frozen",
+    "Group",
+    "Ids",
+    "Op",
+    "Outputs",
+    "Product",
+    "Refused",
+    "Rms",
+    "Row",
+    "Step",
+    "complete",
+    "follow",
+    "on_meta",
+    "removable",
+    "solve_sizes",
+    "spread",
+    "steps_of",
+    "tensors_of",
+    "trace",
+    "undisturbed",
+    "worth_of",
+]

@@ -1,0 +1,109 @@
+"""Which classes can go together: what products, equal counts and frozen classes leave of a wish."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.coupling._coupling import Coupling
+from secateur.coupling.labels import Ids, Product
+
+__all__ = ["complete", "removable", "spread"]
+
+
+def removable(coupling: Coupling, wish: np.ndarray, frozen: np.ndarray) -> np.ndarray:
+    """Return the largest set found within `wish` that can be cut, one bool per class.
+
+    It only takes wishes back, so it ends. A list that would become shorter than those it must be as long as keeps some
+    of its dead units as padding; a dimension keeps at least one index.
+
+    Args:
+        coupling: what is tied to what.
+        wish: one bool per class.
+        frozen: classes that must stay, one bool per class.
+    """
+    gone = wish & ~frozen
+    while True:
+        _keep_products(coupling, gone)
+        back = [ids[:1] for ids in _never_empty(coupling) if gone[ids].all()]
+        for parts in coupling.equal:
+            alive = [int((~gone[ids]).sum()) for ids in parts]
+            longest = max(alive)
+            back += [ids[np.flatnonzero(gone[ids])[: longest - n]] for ids, n in zip(parts, alive, strict=True)]
+        back = [ids for ids in back if ids.size]
+        if not back:
+            return gone
+        gone[np.concatenate(back)] = False
+
+
+def _never_empty(coupling: Coupling) -> list[Ids]:
+    own = [entry.ids for entry in coupling.entries]
+    return own + [ids for product in coupling.products for ids in product.factors if ids is not None]
+
+
+def _keep_products(coupling: Coupling, gone: np.ndarray) -> None:
+    """Take back an entry all of whose factors stay, and an index with an entry that stays, until nothing changes."""
+    changed = True
+    while changed:
+        changed = False
+        for product in coupling.products:
+            merged = gone[product.merged]
+            either = np.zeros(merged.shape, bool)
+            for _, ids, shape, others in product.axes():
+                whole = merged.all(axis=others)
+                wrong = gone[ids] & ~whole
+                if wrong.any():
+                    changed = True
+                    gone[ids[wrong]] = False
+                either |= (gone[ids] & whole).reshape(shape)
+            wrong = merged & ~either
+            if wrong.any():
+                changed = True
+                gone[product.merged[wrong]] = False
+
+
+def spread(coupling: Coupling, seeds: np.ndarray, gone: np.ndarray | None = None) -> np.ndarray:
+    """Return everything that goes with `seeds`, one bool per class.
+
+    An index of a factor takes its entries along; an entry that goes by itself takes the last factor that is free: a
+    single channel of a head is a place in all heads.
+
+    Args:
+        coupling: what is tied to what.
+        seeds: one bool per class.
+        gone: what went before, with all that goes with it.
+    """
+    gone = seeds.copy() if gone is None else gone | seeds
+    fresh = seeds
+    while fresh.any():
+        before = gone.copy()
+        for product, classes in coupling.touching:
+            if fresh[classes].any():
+                _spread_one(coupling, product, gone)
+        fresh = gone & ~before
+    return gone
+
+
+def _spread_one(coupling: Coupling, product: Product, gone: np.ndarray) -> None:
+    axes, merged = product.axes(), product.merged
+    either = np.zeros(merged.shape, bool)
+    for _, ids, shape, _ in axes:
+        either |= gone[ids].reshape(shape)
+    gone[merged[either]] = True
+    now = gone[merged]
+    for _, ids, _, others in axes:
+        gone[ids[now.all(axis=others) & ~now.all()]] = True
+    free = [(axis, ids) for axis, ids, _, _ in axes if not coupling.stays[ids].all()]
+    if free:
+        axis, ids = free[-1]
+        gone[ids[np.argwhere(now & ~either)[:, axis]]] = True
+
+
+def complete(coupling: Coupling, dead: np.ndarray) -> np.ndarray:
+    """Return `dead` with every index of a factor all of whose entries are dead, one bool per class."""
+    gone, before = dead.copy(), -1
+    while before != (before := int(gone.sum())):
+        for product in coupling.products:
+            now = gone[product.merged]
+            for _, ids, _, others in product.axes():
+                gone[ids[now.all(axis=others)]] = True
+    return gone & ~coupling.stays

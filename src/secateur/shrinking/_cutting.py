@@ -1,0 +1,128 @@
+"""What is to be proved: a cut, and the masked model that it has to equal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturbed
+from secateur.masks import Masks
+from secateur.shrinking._choose import UnitScore, choose
+from secateur.shrinking._close import Closing, dead_in, masks_of
+from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
+from secateur.shrinking._cut import Plan, cut
+from secateur.shrinking._plan import Call, plan
+from secateur.shrinking._proof import difference
+
+__all__ = ["Cutting", "of_density", "of_masks"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cutting:
+    """A cut to be proved.
+
+    Attributes:
+        plan: what goes.
+        masked: the model of full size, zeros where something goes.
+        closing: what closing masks to whole units did; None where whole units were chosen.
+        folds: constants that go into biases.
+        masks: the masks that were given, closed; None where there were none.
+    """
+
+    plan: Plan
+    masked: nn.Module
+    closing: Closing | None
+    folds: tuple[Fold, ...] = ()
+    masks: Masks | None = None
+
+    def build(self, masked: nn.Module) -> nn.Module:
+        """Return the smaller model of the masked one in any precision."""
+        small = cut(masked, self.plan)
+        fold_(small, self.plan, self.folds)
+        return small
+
+
+def of_density(model: nn.Module, density: float, of: str, score: UnitScore, coupling: Coupling, call: Call) -> Cutting:
+    """Choose whole units down to a density."""
+    made = choose(model, coupling, density, of, score, call)
+    return Cutting(made, _masked(model, masks_of(model, coupling, made.gone)), None)
+
+
+def _masked(model: nn.Module, masks: Masks) -> nn.Module:
+    masked = copy.deepcopy(model)
+    masks.apply_(masked)
+    return masked
+
+
+def of_masks(
+    model: nn.Module,
+    masks: Masks,
+    coupling: Coupling,
+    call: Call,
+    outputs: Outputs | None,
+    *,
+    inexact: Sequence[str],
+    close: bool,
+    fold: bool,
+) -> Cutting:
+    """Close masks to the units that can go, find what is dead besides, and plan all of it."""
+    whole = masks
+    wish = np.zeros(coupling.count, bool)
+    if close:
+        wish = plan(model, coupling, complete(coupling, dead_in(masks, coupling)), call).gone
+        whole = masks_of(model, coupling, wish, masks)
+    masked = _masked(model, whole)
+    constants = _constants(masked, call, outputs, inexact)
+    folds: tuple[Fold, ...] = ()
+    if constants is not None:
+        coupling = replace(constants.coupling, meta=coupling.meta)
+        if close:
+            wish = complete(coupling, dead_in(whole, coupling))
+        folded = {each.unit for each in constants.folds}
+        dead = constants.dead.copy()
+        if not fold:
+            dead[list(folded)] = False
+        wish, folds = wish | (dead & ~coupling.stays), constants.folds if fold else ()
+    made = plan(model, coupling, wish, call)
+    closing = _closing(model, masks, whole, coupling, wish, call, outputs) if close else None
+    return Cutting(made, masked, closing, tuple(each for each in folds if made.gone[each.unit]), whole)
+
+
+def _constants(masked: nn.Module, call: Call, outputs: Outputs | None, inexact: Sequence[str]) -> Constants | None:
+    """What a forward in float64 on unknown inputs finds; None where the model does not run in float64."""
+    try:
+        with torch.no_grad():
+            return find_constants(copy.deepcopy(masked).double().cpu(), call, outputs, inexact)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def _closing(
+    model: nn.Module,
+    masks: Masks,
+    whole: Masks,
+    coupling: Coupling,
+    wish: np.ndarray,
+    call: Call,
+    outputs: Outputs | None,
+) -> Closing:
+    before = {name: mask for name, mask in masks.items()}
+    sizes = dict(model.named_parameters(remove_duplicate=False))
+    besides = sum(
+        int((~mask).sum()) - (int((~before[name]).sum()) if name in before else 0)
+        for name, mask in whole.items()
+        if name in sizes
+    )
+    found = []
+    for each in (masks, whole):
+        twin = _masked(model, each).eval()
+        with undisturbed(model), torch.no_grad():
+            out = twin(*call.inputs, **call.kwargs)
+        found.append(tensors_of(out if outputs is None else outputs(out)))
+    change = max((difference(a, b) for a, b in zip(*found, strict=True)), default=0.0)
+    return Closing(int(wish.sum()), besides, change)

@@ -1,0 +1,95 @@
+"""What goes on with a smaller model: optimizers, whose state is cut as parameters are, and masks that are held."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
+
+from secateur._base.errors import SecateurError
+from secateur.holding import held
+from secateur.masks import Masks
+from secateur.shrinking._cut import Plan, kept_indices, sliced
+
+__all__ = ["check_optimizer", "continue_", "drifts", "left_of", "released"]
+
+# What they remember of an entry depends on that entry alone: the next step is that of the full model whose removed
+# entries were held at zero.
+_BY_ENTRY = tuple(
+    getattr(optim, name)
+    for name in ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"]
+    if hasattr(optim, name)
+)
+_MIXES = tuple(getattr(optim, name) for name in ("Muon",) if hasattr(optim, name))
+
+
+def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
+    """Refuse an optimizer whose state cannot be cut, or that is not of this model."""
+    if not isinstance(optimizer, _BY_ENTRY + _MIXES):
+        known = ", ".join(kind.__name__ for kind in _BY_ENTRY + _MIXES)
+        raise SecateurError(
+            f"`optimizer` must remember each entry by itself, as {known} do, got {type(optimizer).__name__}. Shrink "
+            "without it (a new model comes back), and make a new optimizer for that."
+        )
+    own = {id(parameter) for parameter in model.parameters()}
+    steps = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(id(parameter) in own for parameter in steps):
+        raise SecateurError("`optimizer` must be the one that trains this model, got one with none of its parameters.")
+
+
+def drifts(optimizer: Optimizer) -> str | None:
+    """Say why the next step is not that of the full model, if it is not."""
+    if isinstance(optimizer, _MIXES):
+        return f"{type(optimizer).__name__} mixes the entries of a matrix: its next step is that of the smaller matrix"
+    return None
+
+
+def continue_(
+    optimizer: Optimizer, plan: Plan, replaced: Mapping[nn.Parameter, nn.Parameter], names: Mapping[nn.Parameter, str]
+) -> None:
+    """Let an optimizer go on with the new parameters, in place.
+
+    Args:
+        optimizer: of the model before the cut.
+        plan: the cut.
+        replaced: old parameter → new one.
+        names: old parameter → its name.
+    """
+    kept = {name: dims for each, dims in kept_indices(plan).items() for name in each}
+    for group in optimizer.param_groups:
+        group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+    for old, new in replaced.items():
+        if old not in optimizer.state:
+            continue
+        state = optimizer.state.pop(old)
+        dims = kept[names[old]]
+        optimizer.state[new] = {key: _cut(value, old, dims) for key, value in state.items()}
+
+
+def _cut(value: object, parameter: Tensor, dims: list[tuple[int, Tensor]]) -> object:
+    """Cut what is shaped like the parameter; counts of steps stay."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
+        with torch.no_grad():
+            return sliced(value, dims)
+    return value
+
+
+def released(model: nn.Module) -> nn.Module:
+    """Return the model, or where masks are held on it a copy without: a hold would not know what is cut."""
+    if not held(model):
+        return model
+    twin = copy.deepcopy(model)
+    for each in held(twin):
+        each.release()
+    return twin
+
+
+def left_of(masks: Masks, made: Plan) -> Masks | None:
+    """Return the masks among what stays, scattered zeros; None where there are none."""
+    kept = {name: dims for names, dims in kept_indices(made).items() for name in names}
+    found = {name: sliced(mask, kept[name]) if name in kept else mask for name, mask in masks.items()}
+    found = {name: mask for name, mask in found.items() if not bool(mask.all())}
+    return Masks(found) if found else None

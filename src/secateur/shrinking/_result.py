@@ -1,0 +1,84 @@
+"""What a shrink hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from secateur.masks import Masks
+from secateur.shrinking._close import Closing
+from secateur.shrinking._cost import Cost
+from secateur.shrinking._manifest import Manifest
+from secateur.shrinking._proof import Comparison
+
+__all__ = ["Certificate", "Shrunk"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proved, and what it brought.
+
+    Attributes:
+        comparisons: the smaller model beside the masked one, one for each mode and input.
+        before: what the model cost.
+        after: what it costs now.
+        closing: what closing the masks to whole units did; None where whole units were chosen.
+        folded: constants that went into biases: exact in eval mode only.
+        refused: what could not be cut, found by running the smaller model, each with its reason.
+        unknown: operations without a rule, whatever they touch stays.
+        inexact: what was cut although it changes the function, as asked for: `comparisons` say by how much.
+        not_claimed: modes in which the two are not proved equal, each with the reason.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    before: Cost
+    after: Cost
+    closing: Closing | None
+    folded: int
+    refused: tuple[str, ...]
+    unknown: tuple[str, ...]
+    inexact: tuple[str, ...]
+    not_claimed: tuple[str, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest relative difference of outputs."""
+        return max((each.outputs for each in self.comparisons), default=0.0)
+
+    def __str__(self) -> str:
+        kept = self.after.params / max(1, self.before.params)
+        lines = [f"{self.before.params:,} -> {self.after.params:,} parameters ({kept:.1%})"]
+        lines.append(f"{self.before.macs:,} -> {self.after.macs:,} MACs")
+        lines += [] if self.closing is None else [str(self.closing)]
+        said = f"changed by {', '.join(self.inexact)}" if self.inexact else "equal"
+        lines += [f"{said}: {each}" for each in self.comparisons]
+        lines += [f"not claimed: {each}" for each in self.not_claimed]
+        lines += [f"{self.folded} constants folded into biases"] if self.folded else []
+        lines += [f"stays: {each}" for each in self.refused]
+        lines += [f"no rule for {each}" for each in self.unknown]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Shrunk:
+    """A smaller model, the proof, and what went.
+
+    Unpacks: `small, certificate, manifest = shrink(...)`.
+
+    Attributes:
+        model: the smaller model.
+        certificate: what was proved.
+        manifest: old and new index of everything.
+        masks: of the smaller model, where the masks that were given have zeros among what stayed; else None.
+    """
+
+    model: nn.Module
+    certificate: Certificate
+    manifest: Manifest
+    masks: Masks | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.certificate, self.manifest))
