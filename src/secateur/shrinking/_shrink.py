@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,9 +11,12 @@ from torch.optim import Optimizer
 from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
+from secateur.axes import Method
 from secateur.coupling import Outputs, trace
 from secateur.holding import held, hold
-from secateur.masks import Masks, unwrap
+from secateur.masks import Masks, Only, unwrap
+from secateur.measures import Batch, Loss
+from secateur.shrinking._by_method import masks_by
 from secateur.shrinking._choose import UnitScore, l1
 from secateur.shrinking._constants import fold_
 from secateur.shrinking._cost import cost
@@ -32,9 +35,12 @@ _MODES = ("eval", "train")
 
 def shrink(
     model: nn.Module,
-    what: Masks | float,
+    what: Masks | Method | float,
     example_inputs: Any,
     *,
+    batches: Iterable[Batch] | None = None,
+    loss: Loss | None = None,
+    only: Only = None,
     of: str = "units",
     score: UnitScore = l1,
     optimizer: Optimizer | None = None,
@@ -54,8 +60,10 @@ def shrink(
 
     Args:
         model: the model. It stays as it is, unless an `optimizer` is given.
-        what: masks, or the density of whole units that stays, in (0, 1].
+        what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units;
+            or the density of whole units that stays, in (0, 1].
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
+        batches, loss, only: what the method looks at, as in `prune`.
         of: of what the density is a fraction: "units" (of each group as much), "params", "macs" or "bytes"; by the
             latter three, of each group as much as keeps the whole within the budget.
         score: what one weight is worth to the units it makes; a unit is worth the sum. By default the L1 norm.
@@ -91,6 +99,8 @@ def shrink(
     _check(model, what, optimizer, modes)
     free = released(model)
     coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
+    if isinstance(what, Method):
+        what = masks_by(free, what, coupling, batches, loss, only)
     if isinstance(what, Masks):
         fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
         cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
@@ -109,10 +119,10 @@ def _call_of(example_inputs: Any) -> Call:
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
     if isinstance(what, Masks):
         what.check(model)
-    elif not isinstance(what, int | float) or isinstance(what, bool):
+    elif not isinstance(what, int | float | Method) or isinstance(what, bool):
         raise SecateurError(
-            f"`what` must be secateur.Masks or a density in (0, 1], got {named(what)}. Masks are what secateur.prune "
-            "returns, and Masks.from_zeros finds in a pruned model."
+            f"`what` must be secateur.Masks, a Method or a density in (0, 1], got {named(what)}. Masks are what "
+            "secateur.prune returns, and Masks.from_zeros finds in a pruned model."
         )
     if not modes or not set(modes) <= set(_MODES):
         raise SecateurError(f"`modes` must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
