@@ -1,7 +1,7 @@
 """Every method that acts while a network trains, beside SNIP and dense: error, spread, density and seconds on MNIST.
 
     python benchmarks/training_methods.py --model lenet-300-100 --densities 5% 2%
-    python benchmarks/training_methods.py --model lenet-5 --densities 2% 1% --seeds 3
+    python benchmarks/training_methods.py --model lenet-5-caffe --densities 2% 1% --seeds 3
 
 10 epochs for all, over 5 seeds unless said otherwise, each method with its defaults. Methods that are told a density
 are run at each; the others once, and stand at the density that they end in. What has been measured is kept in

@@ -22,11 +22,17 @@ _PASSING = (
 
 
 class Linearised(TorchFunctionMode):
-    """While it is entered, functions of one tensor pass it on, batch norms scale by |γ|/√(σ² + ε), pooling adds up.
+    """While it is entered, functions of one tensor pass it on, and pooling adds up.
+
+    With `scaled`, batch norms scale by |γ|/√(σ² + ε) instead of passing on.
 
     Whatever else a model does between its layers (adding, concatenating, reshaping) is left as it is. What matters is
     the backward pass: the gradient that reaches a unit is Σ over all paths of products of absolute weights.
     """
+
+    def __init__(self, *, scaled: bool) -> None:
+        super().__init__()
+        self._rules = _RULES | {"batch_norm": _scale if scaled else _pass}
 
     def __torch_function__(
         self,
@@ -36,7 +42,7 @@ class Linearised(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        rule = _RULES.get((resolve_name(function) or "").rpartition(".")[2].rstrip("_"))
+        rule = self._rules.get((resolve_name(function) or "").rpartition(".")[2].rstrip("_"))
         if rule is None or (not args and "input" not in given):
             return function(*args, **given)
         x = args[0] if args else given.pop("input")
@@ -96,7 +102,6 @@ def _all(value: Any, dims: int) -> list[Any]:
 
 _RULES: dict[str, Callable[[Any, Tensor, tuple[Any, ...], dict[str, Any]], Any]] = {
     **dict.fromkeys(_PASSING, _pass),
-    "batch_norm": _scale,
     **{f"max_pool{n}d": _add_up for n in (1, 2, 3)},
     **{f"adaptive_max_pool{n}d": _adapt for n in (1, 2, 3)},
 }

@@ -38,9 +38,10 @@ class _Begin:
 
     ranking: Ranking
     keep: float | None
+    scaled: bool
 
     def __call__(self, params: Params) -> _Importance:
-        return _Importance(params, self.ranking, self.keep)
+        return _Importance(params, self.ranking, self.keep, self.scaled)
 
 
 @dataclass
@@ -62,9 +63,9 @@ class _Importance(Running):
 
     passes = 2
 
-    def __init__(self, params: Params, ranking: Ranking, keep: float | None) -> None:
+    def __init__(self, params: Params, ranking: Ranking, keep: float | None, scaled: bool) -> None:
         super().__init__(params)
-        self._ranking, self._keep = ranking, keep
+        self._ranking, self._keep, self._scaled = ranking, keep, scaled
         self._responses: list[Tensor] = []
 
     def update(self, probe: Probe) -> None:
@@ -79,7 +80,12 @@ class _Importance(Running):
         rows = torch.cat(self._responses)
         rows = rows[:: max(1, len(rows) // _MOST)]
         importance = self._ranking(rows)
-        with _absolute(probe.model), torch.enable_grad(), _seen(probe, self._pass_on) as layers:
+        with (
+            _absolute(probe.model),
+            Linearised(scaled=self._scaled),
+            torch.enable_grad(),
+            _seen(probe, self._pass_on) as layers,
+        ):
             replace(probe, batch=(ones_like_inputs(probe.inputs), None)).run()
             last = _last(layers)
             response = layers.inputs[last]
@@ -147,7 +153,7 @@ def _absolute(model: nn.Module) -> Iterator[None]:
         name: p.detach().double().abs() if p.dim() > 1 or not name.endswith("bias") else torch.zeros_like(p).double()
         for name, p in model.named_parameters()
     }
-    with swapped(dict(model.named_parameters()), values), recast_buffers(model, None, torch.float64), Linearised():
+    with swapped(dict(model.named_parameters()), values), recast_buffers(model, None, torch.float64):
         yield
 
 
@@ -178,12 +184,12 @@ def _spread(importance: Tensor, response: Tensor, layer: nn.Module) -> Tensor:
     return importance.to(response.device, response.dtype).reshape(shape).expand(response.shape)
 
 
-def importance(*, ranking: Ranking = infinite_selection, keep: float | None = None) -> Measure:
+def importance(*, ranking: Ranking = infinite_selection, keep: float | None = None, scaled: bool = False) -> Measure:
     """Importance of each unit for the responses before the last layer: s_l = |W_{l+1}|ᵀ s_{l+1}, back from s_n.
 
     s_n = ranking(responses), by default `infinite_selection` of the inputs that the last layer gets; a
     channel's importance is the sum over its positions. Activations, dropout and normalisations of activations pass
-    importance on, batch norm scales it by |γ|/√(σ² + ε), every input of a max-pooling window receives the window's,
+    importance on, every input of a max-pooling window receives the window's,
     average pooling shares it out, a sum gives it to both of its terms. One number per output unit, float64; units of
     layers behind the responses are all worth 1.
 
@@ -191,6 +197,7 @@ def importance(*, ranking: Ranking = infinite_selection, keep: float | None = No
         ranking: what the responses are worth: (T × n) → n.
         keep: the fraction of each layer's units that will stay: the others pass nothing on to the layers before them
             (the paper prunes while it propagates); None: all do.
+        scaled: whether batch norm scales importance by |γ|/√(σ² + ε) instead of passing it on.
 
     Source: Yu et al., "NISP", arXiv 1711.05908, eq. 18 and 19, §3.3.
     Deviates: rules for layers without weights are ours (the paper has none for batch norm).
@@ -198,5 +205,5 @@ def importance(*, ranking: Ranking = infinite_selection, keep: float | None = No
     if keep is not None and not 0 < keep <= 1:
         raise SecateurError(f"`keep` must be in (0, 1], got {keep}: the fraction of each layer's units that will stay.")
     return Measure(
-        "importance", _Begin(ranking, keep), needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None
+        "importance", _Begin(ranking, keep, scaled), needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None
     )

@@ -19,8 +19,8 @@ def _first(features: Tensor) -> Tensor:
     return torch.arange(1, features.shape[1] + 1, dtype=torch.float64)
 
 
-def _measured(model: nn.Module, x: Tensor, keep: float | None = None, ranking: object = _first) -> Evidence:
-    measure = importance(ranking=ranking, keep=keep)  # type: ignore[arg-type]
+def _measured(model: nn.Module, x: Tensor, keep: float | None = None, *, scaled: bool = False) -> Evidence:
+    measure = importance(ranking=_first, keep=keep, scaled=scaled)
     return gather(model, [(x, torch.zeros(len(x)))], [measure], params=prunable(model))["importance"]
 
 
@@ -137,13 +137,14 @@ def test_batch_norm_scales_and_both_terms_of_a_sum_receive_all_and_parts_of_a_co
             return self.out(torch.cat([h, h + self.two(h)], 1))
 
     model = Net()
-    found = _measured(model, torch.randn(5, 4))
+    found, plain = _measured(model, torch.randn(5, 4), scaled=True), _measured(model, torch.randn(5, 4))
     responses = _first(torch.ones(1, 6))
     left, right = responses[:3], responses[3:]
     behind = left + right + model.two.weight.abs().double().T @ right
     scale = torch.tensor([2.0, 3.0, 0.5]).double() / (torch.tensor([4.0, 1.0, 9.0]).double() + 1e-5).sqrt()
     torch.testing.assert_close(found["two.weight"], right)
     torch.testing.assert_close(found["one.weight"], (scale * behind).detach())
+    torch.testing.assert_close(plain["one.weight"], behind.detach())
 
 
 def test_responses_are_ranked_on_the_data_of_all_batches() -> None:
