@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
+from secateur._base.errors import SecateurError
+from secateur.axes import Method
+from secateur.axes.structure import Channels, channels
 from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturbed
-from secateur.masks import Masks
+from secateur.masks import Masks, Only
+from secateur.measures import Batch, Loss
+from secateur.pruning import prune
 from secateur.shrinking._choose import UnitScore, choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
 from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
@@ -19,7 +24,7 @@ from secateur.shrinking._cut import Plan, cut
 from secateur.shrinking._plan import Call, plan
 from secateur.shrinking._proof import difference
 
-__all__ = ["Cutting", "of_density", "of_masks"]
+__all__ = ["Cutting", "masks_by", "of_density", "of_masks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,3 +131,27 @@ def _closing(
         found.append(tensors_of(out if outputs is None else outputs(out)))
     change = max((difference(a, b) for a, b in zip(*found, strict=True)), default=0.0)
     return Closing(int(wish.sum()), besides, change)
+
+
+def masks_by(
+    model: nn.Module,
+    method: Method,
+    coupling: Coupling,
+    batches: Iterable[Batch] | None,
+    loss: Loss | None,
+    only: Only,
+) -> Masks:
+    """Let a method choose among whole units, on a copy of the model.
+
+    Raises:
+        SecateurError: its structure is not filters; it acts in training only; it lacks its batches.
+    """
+    if not (isinstance(method.structure, Channels) or method.structure.name == "filters"):
+        raise SecateurError(
+            f"`what`: {method.name} cuts {method.structure.name}, and shrink takes methods that cut filters, which "
+            "it ties to whole units. Take its masks instead: shrink(model, prune(model, method, …), example_inputs)."
+        )
+    tied = method
+    if not isinstance(method.structure, Channels):
+        tied = replace(method, structure=channels(coupling, reduce=method.structure.reduce))
+    return prune(copy.deepcopy(model), tied, batches, loss=loss, only=only)

@@ -16,12 +16,11 @@ from secateur.coupling import Outputs, trace
 from secateur.holding import held, hold
 from secateur.masks import Masks, Only, unwrap
 from secateur.measures import Batch, Loss
-from secateur.shrinking._by_method import masks_by
 from secateur.shrinking._choose import UnitScore, l1
 from secateur.shrinking._constants import fold_
 from secateur.shrinking._cost import cost
 from secateur.shrinking._cut import Plan, cut_
-from secateur.shrinking._cutting import Cutting, of_density, of_masks
+from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
 from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
 from secateur.shrinking._plan import Call
