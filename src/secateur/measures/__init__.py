@@ -44,7 +44,6 @@ from secateur.measures._signals import activity, gram, input_norm
 KNOWN: dict[str, Callable[[], Measure]] = {
     "weight": weight,
     "noise": noise,
-    "rows": rows,
     "grad": grad,
     "grad_magnitude": grad_magnitude,
     "grad_average": grad_average,
@@ -57,6 +56,7 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "activity": activity,
     "gram": gram,
     "norm_scale": norm_scale,
+    "rows": rows,
 }
 
 __all__ = [
