@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distributed.workers import leave
 from secateur import gather, prunable
 from secateur.measures import KNOWN
+from secateur.propagation import importance
 
 RANKS = 2
 #: Everything that does not draw random numbers and adds up exactly over batches.
@@ -33,6 +34,12 @@ def make_model() -> nn.Module:
     return Branches().double()
 
 
+def make_chain() -> nn.Module:
+    """A network without branches, through which importance propagates."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
 def make_batches() -> list[tuple[Tensor, Tensor]]:
     x = torch.randn(RANKS, 8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     return [(x[0] - 2, torch.arange(8) % 3), (x[1] + 2, torch.arange(8) % 3)]
@@ -44,5 +51,7 @@ def measure(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     model, batch = make_model(), make_batches()[rank]
     wanted = [KNOWN[name]() for name in NAMES]
-    torch.save(gather(model, [batch], wanted, params=prunable(model)), Path(folder) / f"rank{rank}.pt")
+    chain, found = make_chain(), gather(model, [batch], wanted, params=prunable(model))
+    found |= gather(chain, [batch], [importance()], params=prunable(chain))
+    torch.save(found, Path(folder) / f"rank{rank}.pt")
     leave()

@@ -12,6 +12,7 @@ from torch import Tensor
 from distributed import measure_workers as workers
 from secateur import gather, prunable
 from secateur.measures import KNOWN
+from secateur.propagation import importance
 
 pytestmark = [
     pytest.mark.distributed,
@@ -31,5 +32,14 @@ def test_ranks_agree_with_one_process_on_all_batches(ranks: list, name: str) -> 
     alone = gather(model, workers.make_batches(), [KNOWN[name]()], params=prunable(model))[name]
     for parameter, wanted in alone.items():
         first, second = (rank[name][parameter] for rank in ranks)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_importance_is_that_of_the_responses_to_all_batches(ranks: list) -> None:
+    chain = workers.make_chain()
+    alone = gather(chain, workers.make_batches(), [importance()], params=prunable(chain))["importance"]
+    for parameter, wanted in alone.items():
+        first, second = (rank["importance"][parameter] for rank in ranks)
         assert torch.equal(first, second)
         torch.testing.assert_close(first, wanted, rtol=1e-12, atol=1e-14)

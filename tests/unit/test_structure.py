@@ -103,3 +103,15 @@ def test_heads_need_a_divisor() -> None:
 def test_a_vector_has_no_columns() -> None:
     with pytest.raises(SecateurError, match="structure columns needs weights with outputs and inputs"):
         columns().split(torch.zeros(4))
+
+
+def test_units_of_one_entry_are_reduced_as_larger_ones_are() -> None:
+    """A sum of one entry is that entry; another reduction has its say too."""
+
+    def size(scores: Tensor) -> Tensor:
+        return scores.sum(1).abs()
+
+    column = torch.tensor([[-3.0], [1.0], [-2.0]])
+    assert filters(reduce=size).scores("w", column).flatten().tolist() == [3.0, 1.0, 2.0]
+    assert filters().scores("w", column).flatten().tolist() == [-3.0, 1.0, -2.0]
+    assert weights().scores("w", column).shape == (3, 1)

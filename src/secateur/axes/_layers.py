@@ -188,7 +188,7 @@ def convolutions(scope: Scope) -> Scope:
     The density is that of the kernels. A network without a convolution is refused before anything is pruned.
     """
     choose = _Convolutions(scope)
-    return replace(scope, name=f"convolutions({scope.name})", choose=choose, check=choose.check)
+    return replace(scope, name=f"convolutions({scope.name})", choose=choose, check=choose.check, spares=True)
 
 
 @dataclass(frozen=True)

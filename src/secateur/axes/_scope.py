@@ -34,6 +34,7 @@ class Scope:
         budgeted: the density is of costs, not of units.
         check: (shapes, density) → None, raising where this scope cannot serve a network; asked before anything is
             pruned, for every density of a schedule.
+        spares: it may keep tensors whole outside of the count; the density is then one of the units of the others.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Scope:
     counted: bool = True
     budgeted: bool = False
     check: Callable[[Shapes, float], object] | None = field(default=None, repr=False, compare=False)
+    spares: bool = False
 
     def __call__(
         self, scores: Scores, shapes: Shapes, density: float | None, *, alive: Mapping[str, Tensor] | None = None
@@ -173,6 +175,7 @@ def floored(scope: Scope, *, at_least: int) -> Scope:
         rank=scope.rank,
         counted=scope.counted,
         check=scope.check,
+        spares=scope.spares,
     )
 
 
@@ -224,7 +227,7 @@ def sparing(scope: Scope) -> Scope:
     >>> keep["a"].tolist(), keep["head"].tolist()
     ([True, False], [True, True])
     """
-    return replace(scope, name=f"sparing({scope.name})", choose=_Sparing(scope.choose))
+    return replace(scope, name=f"sparing({scope.name})", choose=_Sparing(scope.choose), spares=True)
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,11 @@ class Structure:
     def scores(self, name: str, scores: Tensor) -> Tensor:
         """Reduce one tensor's entry scores to unit scores; single weights keep the tensor's own shape."""
         units = self.split(scores)
-        if units.shape[1] == 1:
+        if units.shape[1] > 1:
+            return self.reduce(units)
+        if self.reduce in (total, mean):
             return scores  # one entry per unit: nothing to reduce, and N:M needs the shape
-        return self.reduce(units)
+        return self.reduce(scores.reshape(-1, 1)).reshape(scores.shape)
 
     def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Join the scores of units that several tensors share; here each tensor has its own."""

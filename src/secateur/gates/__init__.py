@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from secateur.gates._auxiliary import Auxiliary, auxiliaries
 from secateur.gates._clarified import Clarified, clarified
 from secateur.gates._compressed import Compressed, compressed
-from secateur.gates._edge_popup import EdgePopup, edge_popups
 from secateur.gates._hard_concrete import HardConcrete, hard_concrete
 from secateur.gates._mixture import Mixture, Sharing, mixture
-from secateur.gates._movement import Movement, SoftMovement, moving, moving_above
 from secateur.gates._ramp import Ramp, rising
 from secateur.gates._shrinking_mask import ShrinkingMask, shrinking_masks
 from secateur.gates._skeleton import Skeleton, skeletons
-from secateur.gates._slot_machine import SlotMachine, slot_machines
-from secateur.gates._supermask import Supermask, supermasks
 from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
+from secateur.gates.straight import (
+    Auxiliary,
+    EdgePopup,
+    Movement,
+    SlotMachine,
+    SoftMovement,
+    Supermask,
+    auxiliaries,
+    edge_popups,
+    moving,
+    moving_above,
+    slot_machines,
+    supermasks,
+)
 
 __all__ = [
     "Auxiliary",

@@ -36,7 +36,7 @@ from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, norm_scale, normalised, rows, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
-from secateur.measures._reduction import all_mean, all_norm, all_sum, from_first_rank, reduced
+from secateur.measures._reduction import all_mean, all_norm, all_sum, from_all_ranks, from_first_rank, reduced
 from secateur.measures._running import Running
 from secateur.measures._signals import activity, gram, input_norm
 
@@ -83,6 +83,7 @@ __all__ = [
     "distinct",
     "fisher",
     "flow",
+    "from_all_ranks",
     "from_first_rank",
     "gather",
     "grad",

@@ -37,6 +37,15 @@ def from_first_rank(tensor: Tensor) -> None:
     dist.broadcast(tensor, src=0)
 
 
+def from_all_ranks(rows: Tensor) -> Tensor:
+    """The rows of all ranks, one under the other in the order of the ranks; without a process group, these alone."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return rows
+    found: list[Tensor] = [rows.cpu()] * dist.get_world_size()
+    dist.all_gather_object(found, rows.cpu())
+    return torch.cat(found).to(rows.device)
+
+
 def reduced(evidence: Evidence, reduction: Reduction | None) -> Evidence:
     """Combine evidence over the ranks of a process group, in new tensors; without one, nothing happens.
 

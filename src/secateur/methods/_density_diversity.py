@@ -23,6 +23,8 @@ def density_diversity(
     Minimise L + λ Σ_l (Σ_a |w_a| + Σ_{a<b} |w_a − w_b|/(n_l − 1)) until step `until`, where the κ largest |w| stay and
     train on without the price. The gradient of the sum over pairs is (#smaller − #larger)/(n − 1), by sorting.
 
+    Its authors measure it against Deep Compression (arXiv 1510.00149).
+
     Args:
         density: the fraction that stays.
         until: the step of the cut, and the last with the price.
@@ -32,7 +34,7 @@ def density_diversity(
 
     Family: during training.
     Source: Wang, Cai, Bilmes & Noble, "Training compressed fully-connected networks with a density-diversity penalty",
-    ICLR 2017, eq. 1, from memory; measured there against Deep Compression, arXiv 1510.00149.
+    ICLR 2017, eq. 1, from memory.
     Deviates: the sum over pairs is divided by n − 1, so that λ means the same in layers of all sizes; the paper adds
     the price in a few random minibatches, here in every k-th. Its second stage, in which equal weights are tied and
     share their gradient, is a matter of compression after pruning and is not here. Convolutions compete without

@@ -36,6 +36,8 @@ def forgetting(
     With `clarification` c each hidden unit pays c·min(1 − h, h) from the start, h = σ(z) of its output z: it learns to
     be on or off. At step `until` the κ largest |w| stay, and train on without a price.
 
+    The SNIP paper (arXiv 1810.02340, §2) names it among the penalties that it does without.
+
     Args:
         density: the fraction that stays.
         until: the step of the cut, and the last with a price.
@@ -47,8 +49,7 @@ def forgetting(
         scope: who competes; everywhere by default.
 
     Family: during training.
-    Source: Ishikawa, "Structural learning with forgetting", Neural Networks 9(3), 1996, eqs. 1 to 6, from memory; the
-    SNIP paper names it, arXiv 1810.02340, §2.
+    Source: Ishikawa, "Structural learning with forgetting", Neural Networks 9(3), 1996, eqs. 1 to 6, from memory.
     Deviates: clarification acts on layers' outputs before their non-linearity, as if that were a sigmoid, so that a
     ReLU's unit is asked to be clearly active or not; its gradient joins in the backward pass and is divided by the
     number of examples, and a GradScaler's scale does not reach it. ε and θ are chosen on MNIST.

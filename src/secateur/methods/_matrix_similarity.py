@@ -23,6 +23,8 @@ class _Unlike:
     def __call__(self, rows: Tensor) -> Tensor:
         unit = torch.nn.functional.normalize(rows.double(), dim=1)
         alike = (unit @ unit.T).abs().fill_diagonal_(0)
+        if not bool(torch.isfinite(alike).all()):
+            return unit.sum(1)  # not finite either: whoever chooses refuses it by the tensor's name
         stays = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         while float(alike.max()) > self.most:
             pair = divmod(int(alike.argmax()), len(rows))

@@ -30,7 +30,8 @@ def nisp(density: float, *, structure: Structure | None = None) -> Method:
     Family: after training.
     Source: Yu, Li, Chen, Lai, Morariu, Han, Gao, Lin & Davis, arXiv 1711.05908, §3.
     Deviates: batch norms pass importance on as they are (the paper has no rule); scaling by |γ|/σ kept less of what a
-    trained pitch tracker is for. One density for all layers, where the paper gives each its own; the last layer's
+    trained pitch tracker is for. One density for all layers, where the paper gives each its own; layers whose units are
+    tied pass on by their own choice before the tied one is made; the last layer's
     outputs compete unless left out with `only=` or tied by `structure`.
     """
     return method(

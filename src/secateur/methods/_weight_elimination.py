@@ -29,6 +29,8 @@ def weight_elimination(
     Minimise L + λ Σ (w/w₀)²/(1 + (w/w₀)²) until step `until`; then the κ largest |w| stay and train without the price.
     For |w| ≪ w₀ a weight pays as under weight decay, for |w| ≫ w₀ it pays λ, whatever its size.
 
+    The SNIP paper (arXiv 1810.02340, §2) names it among the penalties that it does without.
+
     Args:
         density: the fraction that stays.
         until: the step of the cut, and the last with the price.
@@ -39,7 +41,7 @@ def weight_elimination(
 
     Family: during training.
     Source: Weigend, Rumelhart & Huberman, "Generalization by weight-elimination with application to forecasting",
-    NIPS 1990 (proceedings of 1991), eq. 1, from memory; as the SNIP paper names it, arXiv 1810.02340, §2.
+    NIPS 1990 (proceedings of 1991), eq. 1, from memory.
     Deviates: λ is constant, where the paper raises and lowers it as the error falls; w₀ = 1 there, for activations and
     weights of order 1, and 0.05 here, the order of the weights of LeNet-300-100 on MNIST, on which λ is chosen too.
     The price alone makes no zeros, and the paper cuts by eye: here κ weights stay.

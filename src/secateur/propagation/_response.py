@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, UnfitModelError
+from secateur.masks import Layout, layouts
 from secateur.measures import (
     Level,
     Measure,
@@ -19,12 +20,14 @@ from secateur.measures import (
     Params,
     Probe,
     Running,
+    from_all_ranks,
     ones_like_inputs,
     recast_buffers,
     swapped,
 )
 from secateur.propagation._infinite import infinite_selection
 from secateur.propagation._linearised import Linearised
+from secateur.selection import kept_count
 
 #: Responses, T × n → the importance of each, n numbers.
 Ranking = Callable[[Tensor], Tensor]
@@ -77,7 +80,7 @@ class _Importance(Running):
             self._sweep(probe)
 
     def _sweep(self, probe: Probe) -> None:
-        rows = torch.cat(self._responses)
+        rows = from_all_ranks(torch.cat(self._responses))
         rows = rows[:: max(1, len(rows) // _MOST)]
         importance = self._ranking(rows)
         with (
@@ -92,10 +95,10 @@ class _Importance(Running):
             start = _spread(importance, response, last)
             if response.requires_grad:
                 torch.autograd.grad(response, list(probe.model.parameters()), start, allow_unused=True)
-        self._complete(layers, last)
+        self._complete(layers, last, layouts(probe.model, self.params))
         self.updates += 1
 
-    def _complete(self, layers: _Layers, last: nn.Module) -> None:
+    def _complete(self, layers: _Layers, last: nn.Module, turned: Mapping[str, Layout]) -> None:
         """The outputs of the layer behind the responses are what they are important for: all alike."""
         missing = [name for name in self.params if name not in self.running]
         for name in missing:
@@ -106,7 +109,7 @@ class _Importance(Running):
                     "beside the path). Leave it out with `only=`."
                 )
             weight = self.params[name]
-            units = weight.shape[1 if getattr(last, "transposed", False) else 0]
+            units = len(turned[name].to_canonical(weight)) if name in turned else len(weight)
             self.running[name] = torch.ones(units, dtype=torch.float64, device=weight.device)
 
     def _pass_on(self, name: str, layer: nn.Module, importance: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ class _Importance(Running):
         if self._keep is None:
             return importance
         stay = torch.zeros_like(scores)
-        stay[scores.argsort(descending=True, stable=True)[: max(1, round(self._keep * len(scores)))]] = 1
+        stay[scores.argsort(descending=True, stable=True)[: kept_count(self._keep, len(scores))]] = 1
         return importance * stay.reshape(-1, *[1] * (importance.dim() - 1 - channel % importance.dim()))
 
 
@@ -189,9 +192,10 @@ def importance(*, ranking: Ranking = infinite_selection, keep: float | None = No
 
     s_n = ranking(responses), by default `infinite_selection` of the inputs that the last layer gets; a
     channel's importance is the sum over its positions. Activations, dropout and normalisations of activations pass
-    importance on, every input of a max-pooling window receives the window's,
-    average pooling shares it out, a sum gives it to both of its terms. One number per output unit, float64; units of
-    layers behind the responses are all worth 1.
+    importance on, every input of a max-pooling window receives the window's, average pooling shares it out, a sum gives
+    it to both of its terms, and a product to each of its factors as many times as the other is at an input of ones. One
+    number per output unit, float64; units of the layer behind the responses are all worth 1. Under torch.distributed
+    the responses are those of all ranks.
 
     Args:
         ranking: what the responses are worth: (T × n) → n.

@@ -62,7 +62,7 @@ def choose_by(method: Method, moment: Moment, worths: Scores) -> dict[str, Tenso
     """Say which weights stay by what gates say that they, or their units, are worth; as `choose` otherwise."""
     structure = method.structure
     scores = {name: _of_units(worth, structure, name, moment) for name, worth in worths.items()}
-    keep = method.scope(scores, moment.shapes, moment.density, alive=None)
+    keep = structure.share(method.scope(structure.pool(scores), moment.shapes, moment.density, alive=None), scores)
     masks = structure.expand(keep, moment.shapes)
     return {name: moment.stored(name, mask) for name, mask in masks.items()}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float
 
 _AT_ONCE = 1 << 25  # numbers of inverses that are held at once
@@ -29,6 +30,8 @@ class Trace:
 
         A row's removals come in their order: its losses count as the running maximum of those before.
         """
+        if not 0 <= cut <= int((self.losses < torch.inf).sum()):
+            raise SecateurError(f"`cut` must be in 0 … {int((self.losses < torch.inf).sum())}, got {cut}.")
         levels = self.losses.cummax(1).values
         chosen = levels.flatten().argsort(stable=True)[:cut]
         return torch.bincount(chosen // self.losses.shape[1], minlength=len(self.losses))
@@ -58,6 +61,10 @@ def exact_removal(
     """
     outputs, inputs = weight.shape
     wanted = counts if isinstance(counts, Tensor) else torch.full((outputs,), counts)
+    if outputs and not (wanted.shape == (outputs,) and int(wanted.min()) >= 0 and int(wanted.max()) <= inputs):
+        raise SecateurError(
+            f"`counts` must be one number in 0 … {inputs} for all rows, or one for each of the {outputs}, got {counts}."
+        )
     inverse = torch.linalg.inv(moments.double())
     rows = max(1, _AT_ONCE // (inputs * inputs))
     found, kept, orders, losses = [], [], [], []

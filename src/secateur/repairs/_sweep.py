@@ -7,7 +7,7 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float
-from secateur.selection import topk_mask
+from secateur.selection import kept_count, topk_mask
 
 _BASE = 64  # a triangular matrix of this size is inverted column by column
 _INNER = 16  # columns that make up for one another one by one; those behind them follow in one product
@@ -80,7 +80,7 @@ def column_sweep(
     for first in range(0, inputs, block):
         last = min(first + block, inputs)
         if keep is None and pattern is None:
-            count = round_half_up(density * last * outputs) - round_half_up(density * first * outputs)
+            count = kept_count(density, last * outputs) - kept_count(density, first * outputs)
             kept[first:last] = _best(columns[first:last], diagonal[first:last], count)
         errors = columns.new_zeros(last - first, outputs)
         for begin in range(first, last, _inner(pattern)):
@@ -92,11 +92,6 @@ def column_sweep(
         columns[last:] -= factor[first:last, last:].T @ errors
     columns *= kept
     return columns.T.to(weight.dtype).contiguous(), kept.T.contiguous()
-
-
-def round_half_up(value: float) -> int:
-    """⌊x + ½⌋."""
-    return int(value + 0.5)
 
 
 def _make_up(columns: Tensor, kept: Tensor, factor: Tensor, errors: Tensor, begin: int, end: int) -> None:

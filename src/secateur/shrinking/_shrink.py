@@ -96,6 +96,7 @@ def shrink(
     catch_up(model)
     call = _call_of(example_inputs)
     _check(model, what, optimizer, modes)
+    _refuse_ignored(what, of, score, (batches, loss, only))
     free = released(model)
     coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
     if isinstance(what, Method):
@@ -113,6 +114,15 @@ def _call_of(example_inputs: Any) -> Call:
     if isinstance(example_inputs, Mapping):
         return Call((), dict(example_inputs))
     return Call(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), {})
+
+
+def _refuse_ignored(what: object, of: str, score: UnitScore, of_method: tuple[object, ...]) -> None:
+    if not isinstance(what, Method) and any(given is not None for given in of_method):
+        raise SecateurError("`batches`, `loss` and `only` are for a method as `what`, which would look at them.")
+    if isinstance(what, Masks | Method) and (of != "units" or score is not l1):
+        raise SecateurError(
+            f"`of` and `score` are for a density as `what`, got of={of!r}: masks and methods choose units themselves."
+        )
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:

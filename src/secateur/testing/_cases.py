@@ -121,14 +121,13 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
 
 
 def check_count(masks: Masks, method: Method, density: float, model: str) -> None:
-    """As many units as asked for, of all tensors or, where the method leaves some whole, of the others."""
+    """As many units as asked for: of all tensors, or, where the scope spares some, of those that it does not."""
     units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
-    others = {name: bits for name, bits in units.items() if not bits.all()} or units
-    for among in (units, others):
-        kept = sum(int(bits.sum()) for bits in among.values())
-        expected = counts(density, among.values())
-        if kept in expected:
-            return
+    if method.scope.spares:
+        units = {name: bits for name, bits in units.items() if not bits.all()} or units
+    kept, expected = sum(int(bits.sum()) for bits in units.values()), counts(density, units.values())
+    if kept in expected:
+        return
     what = "weights" if method.structure.name.startswith("weights") else "units"
     raise AssertionError(f"{model}: {kept} {what} kept, expected exactly {expected}")
 

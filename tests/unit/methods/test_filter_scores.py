@@ -146,3 +146,11 @@ def test_nisp_keeps_what_the_sweep_said(net: nn.Sequential, batch: Batch) -> Non
 def test_units_stay_or_go_whole(net: nn.Sequential, method: Method) -> None:
     masks = prune(net, method)
     assert all(_rows(masks, name) for name in masks)
+
+
+def test_filters_that_are_not_numbers_are_named() -> None:
+    layer = nn.Linear(3, 4)
+    with torch.no_grad():
+        layer.weight[1, 1] = float("nan")
+    with pytest.raises(SecateurError, match="weight"):
+        prune(nn.Sequential(layer), methods.matrix_similarity())

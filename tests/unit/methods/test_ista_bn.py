@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from norm_cases import batch, step
 from secateur import Pruner, SecateurError, TiedScoresWarning, UnfitModelError, methods
 
 
@@ -19,17 +19,6 @@ def net() -> nn.Sequential:
             nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
             nn.Flatten(), nn.Linear(128, 3),
         ).double()  # fmt: skip
-
-
-def batch(number: int) -> tuple[Tensor, Tensor]:
-    drawn = torch.Generator().manual_seed(number)
-    return torch.randn(12, 1, 8, 8, dtype=torch.float64, generator=drawn), torch.arange(12) % 3
-
-
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-    optimizer.zero_grad()
-    F.cross_entropy(model(batch(number)[0]), batch(number)[1]).backward()
-    optimizer.step()
 
 
 def test_scales_take_soft_thresholds() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from gate_cases import gates
 from online_cases import batch, best, mlp, weights
 from online_cases import step as train
-from secateur import Pruner, SecateurError, methods, schedule, structure
+from secateur import Pruner, SecateurError, coupling, methods, schedule, structure
 
 
 def test_scores_add_up_minus_gradient_times_weight() -> None:
@@ -113,3 +114,29 @@ def test_what_cannot_work_is_refused(options: dict[str, float], said: str) -> No
         methods.soft_movement(**{"end": 5, **options})
     with pytest.raises(SecateurError, match="0 <= begin < end"):
         methods.movement(0.1, begin=5, end=5)
+
+
+def test_units_that_are_tied_stay_or_go_as_one() -> None:
+    """With structure.channels two layers that write one stream keep the same units, chosen by both of their scores."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.relu(self.one(x) + self.two(x)))
+
+    net, x = Sum(), torch.randn(8, 4)
+    units = structure.channels(coupling.trace(net, x))
+    pruner = Pruner(net, methods.movement(0.5, end=4, every=1, structure=units))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    pruner.adopt(optimizer)
+    for _ in range(5):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), torch.arange(8) % 3).backward()
+        optimizer.step()
+    masks = pruner.finish()
+    assert torch.equal(masks["one.weight"], masks["two.weight"]) and masks["out.weight"].all()
+    assert int(masks["one.weight"].any(1).sum()) == 3

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from norm_cases import batch, step
 from secateur import Pruner, SecateurError, UnfitModelError, methods
 
 
@@ -25,17 +26,6 @@ def net() -> nn.Sequential:
             nn.init.uniform_(norm.weight, 0.2, 1.0)
             nn.init.normal_(norm.bias)
         return model
-
-
-def batch(number: int) -> tuple[Tensor, Tensor]:
-    drawn = torch.Generator().manual_seed(number)
-    return torch.randn(12, 1, 8, 8, dtype=torch.float64, generator=drawn), torch.arange(12) % 3
-
-
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-    optimizer.zero_grad()
-    F.cross_entropy(model(batch(number)[0]), batch(number)[1]).backward()
-    optimizer.step()
 
 
 def test_scales_pay_and_nothing_else_does() -> None:

@@ -180,3 +180,12 @@ def test_weights_that_importance_does_not_reach_are_named() -> None:
     net = Net()
     with pytest.raises(UnfitModelError, match=r"no importance reaches 'rnn\.weight_ih_l0'.*`only=`"):
         _measured(net, torch.randn(5, 6, 3))
+
+
+def test_what_passes_on_is_counted_as_what_stays() -> None:
+    """Of five units a half are three, as everywhere: the third passes its importance on."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    found = _measured(model, torch.randn(3, 4), keep=0.5)
+    responses = _first(torch.ones(1, 5)) * torch.tensor([0, 0, 1, 1, 1])
+    torch.testing.assert_close(found["0.weight"], (model[2].weight.abs().double().T @ responses).detach())

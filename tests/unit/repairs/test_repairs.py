@@ -216,3 +216,12 @@ def test_rows_share_the_cheapest_removals_of_the_layer() -> None:
     taken = torch.cat([levels[row, : int(n)] for row, n in enumerate(counts)])
     left = torch.cat([levels[row, int(n) :] for row, n in enumerate(counts)])
     assert float(taken.max()) <= float(left.min())
+
+
+def test_more_removals_than_there_are_weights_are_refused() -> None:
+    weight, _, gram = _layer(14)
+    with pytest.raises(SecateurError, match="`counts` must be one number in 0 … 9"):
+        exact_removal(weight, gram, 10)
+    trace = exact_removal(weight, gram, 2)[2]
+    with pytest.raises(SecateurError, match="`cut` must be in 0 … 12, got 13"):
+        trace.counts(13)

@@ -101,3 +101,15 @@ def test_importance_runs_through_what_is_tied() -> None:
     units = structure.channels(coupling.trace(net, x))
     masks = prune(net, methods.nisp(0.5, structure=units), batches)
     assert torch.equal(masks["stem.weight"].any(1), masks["back.weight"].any(1)) and masks["out.weight"].all()
+
+
+def test_arguments_that_would_be_ignored_are_refused() -> None:
+    net = _net()
+    masks = prune(copy.deepcopy(net), methods.l1_filters(0.5))
+    for what, options, said in (
+        (methods.l1_filters(0.5), {"of": "macs"}, "`of` and `score` are for a density as `what`, got of='macs'"),
+        (masks, {"of": "params"}, "`of` and `score` are for a density"),
+        (0.5, {"batches": [BATCH]}, "`batches`, `loss` and `only` are for a method"),
+    ):
+        with pytest.raises(SecateurError, match=said):
+            shrink(net, what, BATCH[0], **options)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam
 
 import secateur as sc
+from changing_cases import EVERY, MODELS, UNTIL, chain
 from secateur import Masks, Method, Pruner, SecateurError, methods
 from secateur._base import door
 from secateur.sparse import compile_step
 
 pytestmark = pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")
 
-EVERY, UNTIL, STEPS = 4, 18, 22
+STEPS = 22
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda p: SGD(p, lr=0.05),
     "momentum": lambda p: SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
@@ -30,34 +30,6 @@ METHODS: dict[str, Callable[[], Method]] = {
     "set": lambda: methods.set_(density=0.3, until=UNTIL, every=EVERY),
     "rigl": lambda: methods.rigl(density=0.3, until=UNTIL, every=EVERY),
     "agp": lambda: methods.agp(density=0.2, end=16, every=EVERY),
-}
-
-
-class Rows(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell, self.head = nn.LSTM(6, 12, batch_first=True), nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.cell(x)[0][:, -1])
-
-
-def chain() -> nn.Module:
-    layers = [m for a, b in pairwise((40, 30, 20, 5)) for m in (nn.Linear(a, b), nn.ReLU())]
-    return nn.Sequential(*layers[:-1])
-
-
-def images() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5),
-    )  # fmt: skip
-
-
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "chain": (chain, (40,)),
-    "images": (images, (1, 8, 8)),
-    "rows": (Rows, (7, 6)),
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Gate
-from secateur.gates._straight import spread, through
+from secateur.gates.straight._through import spread, through
 
 
 class SlotMachine(Gate):

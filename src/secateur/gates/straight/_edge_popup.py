@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.axes import Gate
-from secateur.gates._straight import spread, through
+from secateur.gates.straight._through import spread, through
 
 
 class EdgePopup(Gate):
