@@ -13,7 +13,7 @@ from torch import nn
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import Channels, channels
-from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturbed
+from secateur.coupling import Coupling, Outputs, complete, settle, tensors_of, undisturbed
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
 from secateur.pruning import prune
@@ -49,6 +49,7 @@ class Cutting:
         """Return the smaller model of the masked one in any precision."""
         small = cut(masked, self.plan)
         fold_(small, self.plan, self.folds)
+        settle(small)
         return small
 
 
