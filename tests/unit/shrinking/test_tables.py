@@ -1,4 +1,4 @@
-"""A model that keeps a table by the shape of what it sees, as detectors keep their anchors, shrinks after it has run."""
+"""A model that keeps a table by the shape of what it sees, as detectors keep anchors, shrinks after it has run."""
 
 from __future__ import annotations
 
