@@ -32,6 +32,7 @@ from secateur.axes import Gate, Method, Penalty, invert, measured, method, penal
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
+from secateur.costing import cost
 from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
@@ -66,6 +67,7 @@ __all__ = [
     "TiedScoresWarning",
     "UnfitModelError",
     "catalogue",
+    "cost",
     "coupling",
     "densify",
     "gather",

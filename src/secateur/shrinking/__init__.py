@@ -1,10 +1,9 @@
 """Really smaller: whole units leave a model, and the smaller one is proved to compute what the masked one does."""
 
+from secateur.costing import Call, Cost
 from secateur.shrinking._choose import UnitScore, l1, unit_scores
 from secateur.shrinking._close import Closing, closed
-from secateur.shrinking._cost import Cost, cost
 from secateur.shrinking._manifest import Manifest, UnitRecord
-from secateur.shrinking._plan import Call
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
@@ -20,7 +19,6 @@ __all__ = [
     "UnitRecord",
     "UnitScore",
     "closed",
-    "cost",
     "l1",
     "shrink",
     "unit_scores",

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, nearest
+from secateur.costing import Call, count
 from secateur.coupling import Coupling, Ids, on_meta, spread, worth_of
 from secateur.selection import check_density, kept_count, topk_mask
-from secateur.shrinking._cost import cost
 from secateur.shrinking._cut import Plan, cut_
-from secateur.shrinking._plan import Call, plan
+from secateur.shrinking._plan import plan
 
 __all__ = ["BUDGETS", "UnitScore", "choose", "l1", "unit_scores", "wish_of"]
 
@@ -107,14 +107,14 @@ def choose(model: nn.Module, coupling: Coupling, density: float, of: str, score:
 
 def _within(model: nn.Module, coupling: Coupling, worth: np.ndarray, density: float, of: str, call: Call) -> Plan:
     """Halve the interval of unit densities: the largest cut model that is within the budget."""
-    whole = cost(model, call).of(of)
+    whole = count(model, call).of(of)
     twin = on_meta(model) if coupling.meta else model
 
     def at(units: float) -> tuple[Plan, float]:
         made = plan(twin, coupling, wish_of(coupling, worth, units), call)
         small = copy.deepcopy(twin)
         cut_(small, made)
-        return made, cost(small, call).of(of) / whole
+        return made, count(small, call).of(of) / whole
 
     low, high = 1e-9, 1.0
     best, reached = at(low)

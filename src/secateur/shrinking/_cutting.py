@@ -13,6 +13,7 @@ from torch import nn
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import Channels, channels
+from secateur.costing import Call
 from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturbed
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
@@ -21,7 +22,7 @@ from secateur.shrinking._choose import UnitScore, choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
 from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
 from secateur.shrinking._cut import Plan, cut
-from secateur.shrinking._plan import Call, plan
+from secateur.shrinking._plan import plan
 from secateur.shrinking._proof import difference
 
 __all__ = ["Cutting", "masks_by", "of_density", "of_masks"]

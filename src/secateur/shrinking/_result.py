@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from secateur.costing import Cost
 from secateur.masks import Masks
 from secateur.shrinking._close import Closing
-from secateur.shrinking._cost import Cost
 from secateur.shrinking._manifest import Manifest
 from secateur.shrinking._proof import Comparison
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,18 +12,17 @@ from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
+from secateur.costing import Call, call_of, count
 from secateur.coupling import Outputs, trace
 from secateur.holding import held, hold
 from secateur.masks import Masks, Only, unwrap
 from secateur.measures import Batch, Loss
 from secateur.shrinking._choose import UnitScore, l1
 from secateur.shrinking._constants import fold_
-from secateur.shrinking._cost import cost
 from secateur.shrinking._cut import Plan, cut_
 from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
 from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
-from secateur.shrinking._plan import Call
 from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
 
@@ -94,7 +93,7 @@ def shrink(
     refuse_sparsified(model, "`shrink`")
     model = unwrap(model)
     catch_up(model)
-    call = _call_of(example_inputs)
+    call = call_of(example_inputs)
     _check(model, what, optimizer, modes)
     _refuse_ignored(what, of, score, (batches, loss, only))
     free = released(model)
@@ -108,12 +107,6 @@ def shrink(
         cutting = of_density(free, float(what), of, score, coupling, call)
     certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
     return _handed_back(model, free, cutting, certificate, optimizer)
-
-
-def _call_of(example_inputs: Any) -> Call:
-    if isinstance(example_inputs, Mapping):
-        return Call((), dict(example_inputs))
-    return Call(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), {})
 
 
 def _refuse_ignored(what: object, of: str, score: UnitScore, of_method: tuple[object, ...]) -> None:
@@ -163,8 +156,8 @@ def _proved(
     not_claimed += _of_training(made, optimizer)
     return Certificate(
         tuple(comparisons),
-        cost(model, call),
-        cost(cutting.build(cutting.masked), call),
+        count(model, call),
+        count(cutting.build(cutting.masked), call),
         cutting.closing,
         folded,
         tuple(dict.fromkeys(each.why for each in made.frozen)),
