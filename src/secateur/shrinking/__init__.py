@@ -1,12 +1,12 @@
 """Really smaller: whole units leave a model, and the smaller one is proved to compute what the masked one does."""
 
 from secateur.costing import Call, Cost
-from secateur.shrinking._choose import UnitScore, l1, unit_scores
 from secateur.shrinking._close import Closing, closed
 from secateur.shrinking._manifest import Manifest, UnitRecord
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
+from secateur.shrinking.units import Limits, Select, UnitScore, l1, unit_scores
 
 __all__ = [
     "Call",
@@ -14,7 +14,9 @@ __all__ = [
     "Closing",
     "Comparison",
     "Cost",
+    "Limits",
     "Manifest",
+    "Select",
     "Shrunk",
     "UnitRecord",
     "UnitScore",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,13 @@ from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturb
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
 from secateur.pruning import prune
-from secateur.shrinking._choose import UnitScore, choose
+from secateur.shrinking._choose import choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
 from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
 from secateur.shrinking._cut import Plan, cut
 from secateur.shrinking._plan import plan
 from secateur.shrinking._proof import difference
+from secateur.shrinking.units import Limits, UnitScore
 
 __all__ = ["Cutting", "masks_by", "of_density", "of_masks"]
 
@@ -53,9 +54,11 @@ class Cutting:
         return small
 
 
-def of_density(model: nn.Module, density: float, of: str, score: UnitScore, coupling: Coupling, call: Call) -> Cutting:
-    """Choose whole units down to a density."""
-    made = choose(model, coupling, density, of, score, call)
+def of_density(
+    model: nn.Module, budgets: Mapping[str, float], score: UnitScore, coupling: Coupling, call: Call, limits: Limits
+) -> Cutting:
+    """Choose whole units down to a density, or to several."""
+    made = choose(model, coupling, budgets, score, call, limits).plan
     return Cutting(made, _masked(model, masks_of(model, coupling, made.gone)), None)
 
 

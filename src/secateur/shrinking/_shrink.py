@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,9 +15,9 @@ from secateur.axes import Method
 from secateur.costing import Call, call_of, count
 from secateur.coupling import Outputs, trace
 from secateur.holding import held, hold
-from secateur.masks import Masks, Only, unwrap
+from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
-from secateur.shrinking._choose import UnitScore, l1
+from secateur.shrinking._choose import check_budgets
 from secateur.shrinking._constants import fold_
 from secateur.shrinking._cut import Plan, cut_
 from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
@@ -25,6 +25,7 @@ from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
 from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
+from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
 
 __all__ = ["shrink"]
 
@@ -33,14 +34,16 @@ _MODES = ("eval", "train")
 
 def shrink(
     model: nn.Module,
-    what: Masks | Method | float,
+    what: Masks | Method | float | Mapping[str, float],
     example_inputs: Any,
     *,
-    batches: Iterable[Batch] | None = None,
-    loss: Loss | None = None,
-    only: Only = None,
     of: str = "units",
     score: UnitScore = l1,
+    only: Select = None,
+    multiples: int = 1,
+    minimum: int = 1,
+    batches: Iterable[Batch] | None = None,
+    loss: Loss | None = None,
     optimizer: Optimizer | None = None,
     outputs: Outputs | None = None,
     inexact: Sequence[str] = (),
@@ -59,12 +62,18 @@ def shrink(
     Args:
         model: the model. It stays as it is, unless an `optimizer` is given.
         what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units;
-            or the density of whole units that stays, in (0, 1].
+            the density of whole units that stays, in (0, 1]; or several densities, `{"params": 0.5, "macs": 0.4}`,
+            all of which hold.
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
-        batches, loss, only: what the method looks at, as in `prune`.
-        of: of what the density is a fraction: "units" (of each group as much), "params", "macs" or "bytes"; by the
-            latter three, of each group as much as keeps the whole within the budget.
+        of: of what the density is a fraction: "units" (of each group as much), or "params", "macs", "bytes", "memory"
+            (the peak of a forward, as `cost` computes it) or "ms" (measured here, in turns with the model of full
+            size): of each group as much as keeps the whole within the budget.
         score: what one weight is worth to the units it makes; a unit is worth the sum. By default the L1 norm.
+        only: whose units may go: names or globs of modules or parameters, types of modules, several of these, or a
+            function of a name and a parameter. A unit that others write as well stays, unless they are selected too.
+        multiples: of each group a multiple of this stays, or all of it: widths of 8 or 16 are faster on most devices.
+        minimum: at least so many units of each group stay.
+        batches, loss: what the method looks at, as in `prune`.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
         outputs: picks from what the model returns the part that must keep its shape, and is compared.
         inexact: what may go although it changes the function, "layer_norm" or "attention_scale"; the certificate says
@@ -95,36 +104,51 @@ def shrink(
     catch_up(model)
     call = call_of(example_inputs)
     _check(model, what, optimizer, modes)
-    _refuse_ignored(what, of, score, (batches, loss, only))
+    _refuse_ignored(what, of, score, only, (multiples, minimum), (batches, loss))
+    budgets = None if isinstance(what, Masks | Method) else check_budgets(what, of)
     free = released(model)
     coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
     if isinstance(what, Method):
-        what = masks_by(free, what, coupling, batches, loss, only)
-    if isinstance(what, Masks):
+        what = masks_by(free, what, coupling, batches, loss, of_weights(free, only))
+    if budgets is not None:
+        limits = Limits.of(free, coupling, only, multiples, minimum)
+        cutting = of_density(free, budgets, score, coupling, call, limits)
+    else:
+        assert isinstance(what, Masks)
         fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
         cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
-    else:
-        cutting = of_density(free, float(what), of, score, coupling, call)
     certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
     return _handed_back(model, free, cutting, certificate, optimizer)
 
 
-def _refuse_ignored(what: object, of: str, score: UnitScore, of_method: tuple[object, ...]) -> None:
+def _refuse_ignored(
+    what: object,
+    of: str,
+    score: UnitScore,
+    only: Select,
+    of_density: tuple[int, int],
+    of_method: tuple[object, ...],
+) -> None:
     if not isinstance(what, Method) and any(given is not None for given in of_method):
-        raise SecateurError("`batches`, `loss` and `only` are for a method as `what`, which would look at them.")
-    if isinstance(what, Masks | Method) and (of != "units" or score is not l1):
+        raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
+    if isinstance(what, Masks) and only is not None:
+        raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
+    if isinstance(what, Masks | Method) and (of != "units" or score is not l1 or of_density != (1, 1)):
         raise SecateurError(
-            f"`of` and `score` are for a density as `what`, got of={of!r}: masks and methods choose units themselves."
+            f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={of!r}: masks and methods "
+            "choose units themselves."
         )
+    if isinstance(what, Mapping) and not isinstance(what, Masks) and of != "units":
+        raise SecateurError(f"`of` is for one density as `what`, and these say of what they are, got of={of!r}.")
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
     if isinstance(what, Masks):
         what.check(model)
-    elif not isinstance(what, int | float | Method) or isinstance(what, bool):
+    elif not isinstance(what, int | float | Method | Mapping) or isinstance(what, bool):
         raise SecateurError(
-            f"`what` must be secateur.Masks, a Method or a density in (0, 1], got {named(what)}. Masks are what "
-            "secateur.prune returns, and Masks.from_zeros finds in a pruned model."
+            f"`what` must be secateur.Masks, a Method, a density in (0, 1] or several by name, got {named(what)}. "
+            "Masks are what secateur.prune returns, and Masks.from_zeros finds in a pruned model."
         )
     if not modes or not set(modes) <= set(_MODES):
         raise SecateurError(f"`modes` must be some of {', '.join(_MODES)}, got {tuple(modes)}.")

@@ -102,7 +102,7 @@ def test_half_the_channels_of_published_nets(model: object, before: int, after: 
     net = model()  # pyright: ignore[reportCallIssue]
     call = Call((torch.zeros(1, 3, 64, 64),), {})
     found = coupling.trace(net, *call.inputs)
-    made = choose(net, found, 0.5, "units", l1, call)
+    made = choose(net, found, {"units": 0.5}, l1, call).plan
     small = on_meta(net)
     cut_(small, made)
 
