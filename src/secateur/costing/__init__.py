@@ -4,7 +4,7 @@ from secateur.costing._call import Call, call_of, on_device
 from secateur.costing._cost import KINDS, Cost, LayerCost
 from secateur.costing._count import cost, count
 from secateur.costing._energy import ADD, DRAM, MULTIPLY, SRAM, energy
-from secateur.costing._latency import Latency, forward, latency, serving
+from secateur.costing._latency import Latency, forward, latency, layer_latencies, milliseconds, serving
 
 __all__ = [
     "ADD",
@@ -22,6 +22,8 @@ __all__ = [
     "energy",
     "forward",
     "latency",
+    "layer_latencies",
+    "milliseconds",
     "on_device",
     "serving",
 ]

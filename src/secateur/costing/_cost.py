@@ -50,6 +50,7 @@ class Cost:
             results, computed from when each is made and let go of. What an operation needs inside of itself (a
             convolution's workspace, the gates of an LSTM) is not counted.
         latency: of a forward without gradients, measured; None where it was not.
+        operations: how many operations of torch one forward calls.
         layers: the same for each module that has parameters or makes something.
     """
 
@@ -58,6 +59,7 @@ class Cost:
     bytes: int
     memory: int
     latency: Latency | None = None
+    operations: int = 0
     layers: tuple[LayerCost, ...] = ()
 
     def of(self, kind: str) -> float:

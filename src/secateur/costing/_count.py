@@ -90,7 +90,8 @@ def count(model: nn.Module, call: Call) -> Cost:
         macs[step.place.module] += step.macs
     layers = tuple(_layers(twin, macs, lives.of))
     params, size = (sum(getattr(each, kind) for each in layers) for kind in ("params", "bytes"))
-    return Cost(params, sum(macs.values()), size, lives.peak, None, tuple(each for each in layers if _says(each)))
+    told = tuple(each for each in layers if _says(each))
+    return Cost(params, sum(macs.values()), size, lives.peak, None, len(steps), told)
 
 
 def _meta(leaf: Any) -> Any:

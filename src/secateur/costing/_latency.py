@@ -15,7 +15,7 @@ from torch import nn
 from secateur.costing._call import Call, on_device
 from secateur.turns import interleaved, undisturbed
 
-__all__ = ["Latency", "forward", "latency", "layer_latencies", "serving"]
+__all__ = ["Latency", "forward", "latency", "layer_latencies", "milliseconds", "serving"]
 
 _ROUNDS = (5, 200)
 
@@ -35,7 +35,16 @@ class Latency:
     runs: int
 
     def __str__(self) -> str:
-        return f"{self.seconds * 1e3:.3g} ms ± {self.spread:.0%} ({self.runs} runs)"
+        return f"{milliseconds(self.seconds)} ms ± {self.spread:.0%} ({self.runs} runs)"
+
+
+def milliseconds(seconds: float) -> str:
+    """Say seconds as milliseconds, in three digits.
+
+    >>> milliseconds(0.0012345), milliseconds(2.5)
+    ('1.23', '2,500')
+    """
+    return f"{seconds * 1e3:.3g}" if seconds < 0.9995 else f"{seconds * 1e3:,.0f}"
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from secateur.shrinking._manifest import Manifest, UnitRecord
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
+from secateur.shrinking._timing import Timing
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, unit_scores
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Manifest",
     "Select",
     "Shrunk",
+    "Timing",
     "UnitRecord",
     "UnitScore",
     "closed",

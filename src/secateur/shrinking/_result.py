@@ -13,8 +13,11 @@ from secateur.masks import Masks
 from secateur.shrinking._close import Closing
 from secateur.shrinking._manifest import Manifest
 from secateur.shrinking._proof import Comparison
+from secateur.shrinking._timing import Timing
 
 __all__ = ["Certificate", "Shrunk"]
+
+_SAID = {"macs": "MACs", "bytes": "bytes", "memory": "bytes alive at most in a forward"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Certificate:
         unknown: operations without a rule, whatever they touch stays.
         inexact: what was cut although it changes the function, as asked for: `comparisons` say by how much.
         not_claimed: modes in which the two are not proved equal, each with the reason.
+        timing: how long a forward takes before and after, in turns, where `timed` asked for it; else None.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -42,6 +46,7 @@ class Certificate:
     unknown: tuple[str, ...]
     inexact: tuple[str, ...]
     not_claimed: tuple[str, ...]
+    timing: Timing | None = None
 
     @property
     def worst(self) -> float:
@@ -51,7 +56,10 @@ class Certificate:
     def __str__(self) -> str:
         kept = self.after.params / max(1, self.before.params)
         lines = [f"{self.before.params:,} -> {self.after.params:,} parameters ({kept:.1%})"]
-        lines.append(f"{self.before.macs:,} -> {self.after.macs:,} MACs")
+        for kind in ("macs", "bytes", "memory"):
+            one, other = (int(each.of(kind)) for each in (self.before, self.after))
+            lines.append(f"{one:,} -> {other:,} {_SAID[kind]} ({other / max(1, one):.1%})")
+        lines += [] if self.timing is None else [str(self.timing)]
         lines += [] if self.closing is None else [str(self.closing)]
         said = f"changed by {', '.join(self.inexact)}" if self.inexact else "equal"
         lines += [f"{said}: {each}" for each in self.comparisons]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -25,6 +26,7 @@ from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
 from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
+from secateur.shrinking._timing import timing
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
 
 __all__ = ["shrink"]
@@ -51,6 +53,7 @@ def shrink(
     fold: bool = True,
     modes: Sequence[str] = _MODES,
     draws: int = 1,
+    timed: bool = False,
 ) -> Shrunk:
     """Make a model really smaller, and prove that it still computes what the masked one does.
 
@@ -84,6 +87,8 @@ def shrink(
         fold: whether constants of dead units go into biases, which is exact in eval mode only.
         modes: in which the proof must hold.
         draws: how many random inputs to compare on, besides the example.
+        timed: whether to measure, in turns, how long a forward on the example takes before and after, for about a
+            second: `certificate.timing`. Where it is no faster, that says why.
 
     Returns:
         `Shrunk`: model, certificate and manifest.
@@ -118,6 +123,10 @@ def shrink(
         fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
         cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
     certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
+    if timed:
+        small = cutting.build(cutting.masked)
+        clocked = timing(free, small, call, certificate.before, certificate.after)
+        certificate = replace(certificate, timing=clocked)
     return _handed_back(model, free, cutting, certificate, optimizer)
 
 
