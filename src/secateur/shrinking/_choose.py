@@ -13,8 +13,8 @@ from secateur._base.errors import SecateurError, nearest
 from secateur.costing import Call, count, forward, serving
 from secateur.coupling import Coupling, on_meta
 from secateur.selection import check_density
-from secateur.shrinking._cut import Plan, cut, cut_
 from secateur.shrinking._plan import plan
+from secateur.shrinking.cuts import Plan, cut, cut_
 from secateur.shrinking.units import Limits, UnitScore, unit_scores, wish_of
 from secateur.turns import decide
 

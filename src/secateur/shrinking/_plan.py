@@ -11,7 +11,7 @@ from torch import nn
 from secateur._base.errors import SecateurError
 from secateur.costing import Call
 from secateur.coupling import Coupling, Frozen, Ids, Row, Step, on_meta, removable, solve_sizes, steps_of
-from secateur.shrinking._cut import Plan, cut_
+from secateur.shrinking.cuts import Plan, cut_
 
 __all__ = ["plan"]
 

@@ -11,9 +11,9 @@ from torch import nn
 from secateur.costing import Cost
 from secateur.masks import Masks
 from secateur.shrinking._close import Closing
-from secateur.shrinking._manifest import Manifest
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._timing import Timing
+from secateur.shrinking.manifests import Manifest
 
 __all__ = ["Certificate", "Shrunk"]
 

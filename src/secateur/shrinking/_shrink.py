@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,19 +14,19 @@ from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.costing import Call, call_of, count
-from secateur.coupling import Outputs, trace
+from secateur.coupling import Coupling, Outputs, trace
 from secateur.holding import held, hold
 from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
 from secateur.shrinking._choose import check_budgets
 from secateur.shrinking._constants import fold_
-from secateur.shrinking._cut import Plan, cut_
 from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
 from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
 from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._timing import timing
+from secateur.shrinking.cuts import Plan, cut_
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
 
 __all__ = ["shrink"]
@@ -109,46 +109,68 @@ def shrink(
     catch_up(model)
     call = call_of(example_inputs)
     _check(model, what, optimizer, modes)
-    _refuse_ignored(what, of, score, only, (multiples, minimum), (batches, loss))
-    budgets = None if isinstance(what, Masks | Method) else check_budgets(what, of)
+    asked = _Asked(what, of, score, only, multiples, minimum, batches, loss)
+    asked.check()
     free = released(model)
     coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
-    if isinstance(what, Method):
-        what = masks_by(free, what, coupling, batches, loss, of_weights(free, only))
-    if budgets is not None:
-        limits = Limits.of(free, coupling, only, multiples, minimum)
-        cutting = of_density(free, budgets, score, coupling, call, limits)
-    else:
-        assert isinstance(what, Masks)
-        fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
-        cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
-    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
-    if timed:
-        small = cutting.build(cutting.masked)
-        clocked = timing(free, small, call, certificate.before, certificate.after)
-        certificate = replace(certificate, timing=clocked)
+    fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
+    cutting = asked.cutting(free, coupling, call, outputs, inexact, close=close, fold=fold)
+    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer, timed=timed)
     return _handed_back(model, free, cutting, certificate, optimizer)
 
 
-def _refuse_ignored(
-    what: object,
-    of: str,
-    score: UnitScore,
-    only: Select,
-    of_density: tuple[int, int],
-    of_method: tuple[object, ...],
-) -> None:
-    if not isinstance(what, Method) and any(given is not None for given in of_method):
-        raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
-    if isinstance(what, Masks) and only is not None:
-        raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
-    if isinstance(what, Masks | Method) and (of != "units" or score is not l1 or of_density != (1, 1)):
-        raise SecateurError(
-            f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={of!r}: masks and methods "
-            "choose units themselves."
-        )
-    if isinstance(what, Mapping) and not isinstance(what, Masks) and of != "units":
-        raise SecateurError(f"`of` is for one density as `what`, and these say of what they are, got of={of!r}.")
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is to go, as it was asked for."""
+
+    what: Masks | Method | float | Mapping[str, float]
+    of: str
+    score: UnitScore
+    only: Select
+    multiples: int
+    minimum: int
+    batches: Iterable[Batch] | None
+    loss: Loss | None
+
+    def check(self) -> None:
+        """Refuse arguments that would be ignored, and budgets that are none."""
+        what = self.what
+        if not isinstance(what, Method) and (self.batches is not None or self.loss is not None):
+            raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
+        if isinstance(what, Masks) and self.only is not None:
+            raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
+        if not isinstance(what, Masks | Method):
+            if isinstance(what, Mapping) and self.of != "units":
+                raise SecateurError(
+                    f"`of` is for one density as `what`, and these say of what they are, got of={self.of!r}."
+                )
+            check_budgets(what, self.of)
+        elif self.of != "units" or self.score is not l1 or (self.multiples, self.minimum) != (1, 1):
+            raise SecateurError(
+                f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={self.of!r}: masks and "
+                "methods choose units themselves."
+            )
+
+    def cutting(
+        self,
+        model: nn.Module,
+        coupling: Coupling,
+        call: Call,
+        outputs: Outputs | None,
+        inexact: Sequence[str],
+        *,
+        close: bool,
+        fold: bool,
+    ) -> Cutting:
+        """Choose what goes."""
+        masks = self.what
+        if not isinstance(masks, Masks | Method):
+            limits = Limits.of(model, coupling, self.only, self.multiples, self.minimum)
+            return of_density(model, check_budgets(masks, self.of), self.score, coupling, call, limits)
+        said = f"{masks.name if isinstance(masks, Method) else 'the masks'} left nothing of it"
+        if isinstance(masks, Method):
+            masks = masks_by(model, masks, coupling, self.batches, self.loss, of_weights(model, self.only))
+        return of_masks(model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said)
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
@@ -177,6 +199,8 @@ def _proved(
     modes: Sequence[str],
     draws: int,
     optimizer: Optimizer | None,
+    *,
+    timed: bool,
 ) -> Certificate:
     made = cutting.plan
     folded = len(cutting.folds)
@@ -187,16 +211,19 @@ def _proved(
         _require(comparisons, made)
     not_claimed = [f"{folded} constants of eval mode stand in biases: train mode"] if folded else []
     not_claimed += _of_training(made, optimizer)
+    small = cutting.build(cutting.masked)
+    before, after = count(model, call), count(small, call)
     return Certificate(
         tuple(comparisons),
-        count(model, call),
-        count(cutting.build(cutting.masked), call),
+        before,
+        after,
         cutting.closing,
         folded,
         tuple(dict.fromkeys(each.why for each in made.frozen)),
         tuple(f"{op}: {where}" for op, where in made.coupling.unknown.items()),
         tuple(sorted(waived)),
         tuple(not_claimed),
+        timing(model, small, call, before, after) if timed else None,
     )
 
 
@@ -205,7 +232,7 @@ def _handed_back(
 ) -> Shrunk:
     """Cut for good: a copy, or with an optimizer the model itself; what was held is held again."""
     made, small = cutting.plan, cutting.build(cutting.masked)
-    manifest = manifest_of(free, small, made)
+    manifest = manifest_of(free, small, made, cutting.reasons)
     left = None if cutting.masks is None else left_of(cutting.masks, made)
     before = [each.masks for each in held(model)]
     if optimizer is not None:

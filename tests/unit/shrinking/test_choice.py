@@ -15,7 +15,7 @@ from secateur.costing import Call, count
 from secateur.coupling import on_meta
 from secateur.shrinking import l1, unit_scores
 from secateur.shrinking._choose import choose
-from secateur.shrinking._cut import cut_
+from secateur.shrinking.cuts import cut_
 
 
 class Block(nn.Module):
