@@ -37,7 +37,7 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
-from secateur.shrinking import shrink
+from secateur.shrinking import load, save, shrink
 from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"
@@ -74,6 +74,7 @@ __all__ = [
     "held",
     "hold",
     "invert",
+    "load",
     "measured",
     "measures",
     "method",
@@ -83,6 +84,7 @@ __all__ = [
     "prunable",
     "prune",
     "reinit",
+    "save",
     "schedule",
     "scope",
     "scores",

@@ -6,6 +6,7 @@ from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
 from secateur.shrinking._timing import Timing
+from secateur.shrinking.files import Loaded, load, save
 from secateur.shrinking.manifests import Manifest, Span, UnitRecord
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, unit_scores
 
@@ -16,6 +17,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Limits",
+    "Loaded",
     "Manifest",
     "Select",
     "Shrunk",
@@ -25,6 +27,8 @@ __all__ = [
     "UnitScore",
     "closed",
     "l1",
+    "load",
+    "save",
     "shrink",
     "unit_scores",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from secateur.masks import Masks
 from secateur.shrinking._close import Closing
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._timing import Timing
+from secateur.shrinking.files import save
 from secateur.shrinking.manifests import Manifest
 
 __all__ = ["Certificate", "Shrunk"]
@@ -90,3 +92,11 @@ class Shrunk:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.certificate, self.manifest))
+
+    def save(self, path: str | Path) -> None:
+        """Save the model with its manifest and masks as one safe file; `load(path, fresh)` opens it again.
+
+        Args:
+            path: of the file.
+        """
+        save(self, None, path)
