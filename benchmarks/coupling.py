@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur import coupling
-from secateur.shrinking import Call
-from secateur.shrinking._choose import wish_of
-from secateur.shrinking._cut import cut_
+from secateur.costing import Call
+from secateur.shrinking.units import wish_of
 from secateur.shrinking._plan import plan
+from secateur.shrinking.cuts import cut_
 
 Case = tuple[nn.Module, tuple[Tensor, ...]]
 

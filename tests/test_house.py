@@ -14,10 +14,10 @@ from house import PACKAGE, ROOT, files, imports, modules, name_of, papers
 # A room imports from floors below its own, and from itself: what stands on one floor does not know its neighbours.
 # Names are what follows `secateur.`; a folder stands for everything inside it.
 FLOORS: list[tuple[str, str]] = [
-    ("what everything stands on", "_base _native"),
+    ("what everything stands on; ways timed in turns", "_base _native turns"),
     ("values, and the one place where anything is chosen", "masks selection"),
     ("evidence; zeros that stay; what goes together", "measures holding coupling"),
-    ("what makes a method, and the method; importance from responses", "axes propagation"),
+    ("what makes a method, and the method; importance from responses; what a model costs", "axes propagation costing"),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
         "gates penalties repairs pruning",
@@ -30,7 +30,7 @@ FLOORS: list[tuple[str, str]] = [
 ]
 # The back half knows masks and how they are held, never the evidence, the methods or what runs them.
 BACK_HALF = {"sparse"}
-BACK_HALF_MAY_IMPORT = {"_base", "_native", "masks", "selection", "holding", *BACK_HALF}
+BACK_HALF_MAY_IMPORT = {"_base", "_native", "turns", "masks", "selection", "holding", *BACK_HALF}
 # Private to the package, not to one room.
 OF_THE_HOUSE = {"_base", "_native", "_catalogue"}
 

@@ -32,11 +32,12 @@ from secateur.axes import Gate, Method, Penalty, invert, measured, method, penal
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
 from secateur.axes.structure import Structure
+from secateur.costing import cost
 from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
-from secateur.shrinking import shrink
+from secateur.shrinking import load, save, shrink
 from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"
@@ -66,12 +67,14 @@ __all__ = [
     "TiedScoresWarning",
     "UnfitModelError",
     "catalogue",
+    "cost",
     "coupling",
     "densify",
     "gather",
     "held",
     "hold",
     "invert",
+    "load",
     "measured",
     "measures",
     "method",
@@ -81,6 +84,7 @@ __all__ = [
     "prunable",
     "prune",
     "reinit",
+    "save",
     "schedule",
     "scope",
     "scores",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 from secateur.coupling.rules import Op, tensors_in
@@ -48,14 +49,37 @@ def _recurrent(op: Op) -> int:
     return math.prod(x.shape[:-1]) * sum(p.numel() for p in op["params"] if p.ndim == 2)
 
 
+def _bilinear(op: Op) -> int:
+    return op.outs()[0].numel() * math.prod(op.tensor("i2").shape[-2:])
+
+
 def _einsum(op: Op) -> int:
-    letters: dict[str, int] = {}
-    operands = op["equation"].replace(" ", "").partition("->")[0].split(",")
-    for text, tensor in zip(operands, tensors_in(op["tensors"]), strict=True):
-        if "." in text:
-            return op.outs()[0].numel()
-        letters.update(zip(text, tensor.shape, strict=True))
-    return math.prod(letters.values())
+    """Pairs are contracted from left to right; a dimension goes as soon as nothing behind asks for it."""
+    tensors = list(tensors_in(op["tensors"]))
+    left, _, right = op["equation"].replace(" ", "").partition("->")
+    terms = [_dimensions(text, tensor.ndim) for text, tensor in zip(left.split(","), tensors, strict=True)]
+    sizes: dict[object, int] = {}
+    for term, tensor in zip(terms, tensors, strict=True):
+        for each, n in zip(term, tensor.shape, strict=True):
+            sizes[each] = max(n, sizes.get(each, 1))  # a dimension of one is stretched
+    counts = Counter(each for term in terms for each in term)
+    if "->" in op["equation"]:
+        kept = set(_dimensions(right, op.outs()[0].ndim))
+    else:
+        kept = {each for each in counts if counts[each] == 1 or isinstance(each, int)}
+    total, done = 0, set(terms[0])
+    for k, term in enumerate(terms[1:], 1):
+        done |= set(term)
+        total += math.prod(sizes[each] for each in done)
+        done &= kept.union(*terms[k + 1 :])
+    return total
+
+
+def _dimensions(text: str, ndim: int) -> list[str | int]:
+    """The letters of a term; what an ellipsis stands for is counted from its last dimension, as it is broadcast."""
+    before, dots, after = text.partition("...")
+    hidden = range(ndim - len(before) - len(after)) if dots else range(0)
+    return [*before, *(-k - 1 for k in reversed(hidden)), *after]
 
 
 _COUNTS: dict[str, Callable[[Op], int]] = {
@@ -75,4 +99,5 @@ _COUNTS: dict[str, Callable[[Op], int]] = {
     "rnn_tanh": _recurrent,
     "rnn_relu": _recurrent,
     "einsum": _einsum,
+    "_trilinear": _bilinear,
 }

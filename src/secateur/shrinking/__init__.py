@@ -1,13 +1,14 @@
 """Really smaller: whole units leave a model, and the smaller one is proved to compute what the masked one does."""
 
-from secateur.shrinking._choose import UnitScore, l1, unit_scores
+from secateur.costing import Call, Cost
 from secateur.shrinking._close import Closing, closed
-from secateur.shrinking._cost import Cost, cost
-from secateur.shrinking._manifest import Manifest, UnitRecord
-from secateur.shrinking._plan import Call
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
+from secateur.shrinking._timing import Timing
+from secateur.shrinking.files import Loaded, load, save
+from secateur.shrinking.manifests import Manifest, Span, UnitRecord
+from secateur.shrinking.units import Limits, Select, UnitScore, l1, unit_scores
 
 __all__ = [
     "Call",
@@ -15,13 +16,19 @@ __all__ = [
     "Closing",
     "Comparison",
     "Cost",
+    "Limits",
+    "Loaded",
     "Manifest",
+    "Select",
     "Shrunk",
+    "Span",
+    "Timing",
     "UnitRecord",
     "UnitScore",
     "closed",
-    "cost",
     "l1",
+    "load",
+    "save",
     "shrink",
     "unit_scores",
 ]

@@ -1,133 +1,179 @@
-"""From a density to the units that go: whole units by a score, as many of each group."""
+"""From densities to a cut: as many units of each group as keep all budgets, counted or measured."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.coupling import Coupling, Ids, on_meta, spread, worth_of
-from secateur.selection import check_density, kept_count, topk_mask
-from secateur.shrinking._cost import cost
-from secateur.shrinking._cut import Plan, cut_
-from secateur.shrinking._plan import Call, plan
+from secateur.costing import Call, count, forward, serving
+from secateur.coupling import Coupling, on_meta
+from secateur.selection import check_density
+from secateur.shrinking._plan import plan
+from secateur.shrinking.cuts import Plan, cut, cut_
+from secateur.shrinking.units import Limits, UnitScore, unit_scores, wish_of
+from secateur.turns import decide
 
-__all__ = ["BUDGETS", "UnitScore", "choose", "l1", "unit_scores", "wish_of"]
+__all__ = ["BUDGETS", "Chosen", "check_budgets", "choose"]
 
-#: What one weight is worth to the units that it makes: (name, parameter) → scores of its shape.
-UnitScore = Callable[[str, Tensor], Tensor]
+BUDGETS = ("units", "params", "macs", "bytes", "memory", "ms")
+_HALVINGS, _TIMED_HALVINGS = 14, 6
+_SECONDS, _FINAL_SECONDS = 0.5, 1.5  # of timing for each candidate, and for the one that is taken
+_STEP_BACK = 0.93  # of the units, where a longer look finds the last candidate too slow
+_LEAST = 1e-9  # a density that leaves as little as is allowed
 
-BUDGETS = ("units", "params", "macs", "bytes")
-_HALVINGS = 14
-
-
-def l1(name: str, weight: Tensor) -> Tensor:
-    """Score a weight by its magnitude, so that a unit is worth the L1 norm of the filters that make it."""
-    return weight.abs()
+#: From a share of units to what is over its budget, and by how much of it stays.
+Over = Callable[[float], Mapping[str, float]]
 
 
-def unit_scores(model: nn.Module, coupling: Coupling, score: UnitScore) -> np.ndarray:
-    """Return what each class is worth: the sum of the scores of all weights that make it, one float64 per class.
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A cut that keeps its budgets, and how it was chosen.
 
-    A weight of two or more dimensions makes the units of its outputs: the rows of a filter. Biases, shifts and the
-    columns of what reads a unit have no say. A factor of a product is worth what its entries are: a head, the sum
-    over its places. Where no weight makes a class (a shift alone), whatever makes it counts.
-
-    Args:
-        model: the model.
-        coupling: what is tied to what.
-        score: what one weight is worth.
+    Attributes:
+        plan: the cut.
+        worth: what each class is worth.
+        wish: which classes were to go, before the model's own code and equal counts took some back.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    rows: tuple[list[tuple[Ids, np.ndarray]], ...] = ([], [])
-    known: dict[int, Tensor] = {}
-    for entry in coupling.entries:
-        parameter = parameters.get(entry.names[0])
-        if parameter is None or entry.reads:
-            continue
-        if id(parameter) not in known:
-            with torch.no_grad():
-                known[id(parameter)] = score(entry.names[0], parameter.detach())
-        each = known[id(parameter)].movedim(entry.dim, 0).reshape(len(entry.ids), -1).sum(1, dtype=torch.float64)
-        rows[parameter.dim() > 1].append((entry.ids, each.cpu().numpy()))
-    rest, makes = (worth_of(coupling, each) for each in rows)
-    made = worth_of(coupling, [(ids, np.ones(len(ids))) for ids, _ in rows[True]])
-    return np.where(made > 0, makes, rest)
+
+    plan: Plan
+    worth: np.ndarray
+    wish: np.ndarray
 
 
-def wish_of(coupling: Coupling, worth: np.ndarray, density: float) -> np.ndarray:
-    """Return the classes that go when every group keeps the same share of its units, the worthiest."""
-    gone = np.zeros(coupling.count, bool)
-    for group in coupling.groups:
-        left = group.units[~gone[group.units]]  # some may have gone with units of a group before
-        keep = max(1, kept_count(density, len(group.units)))
-        if keep >= len(left):
-            continue
-        chosen = topk_mask({group.name: torch.from_numpy(worth[left])}, keep)[group.name].numpy()
-        seeds = np.zeros(coupling.count, bool)
-        seeds[left[~chosen]] = True
-        gone = spread(coupling, seeds, gone)
-    return gone | _followers(coupling)
-
-
-def _followers(coupling: Coupling) -> np.ndarray:
-    """Products of which nothing is a parameter's: they go wherever they can."""
-    merged = coupling.mark([product.merged.ravel() for product in coupling.products])
-    owned = coupling.mark([entry.ids for entry in coupling.entries])
-    factors = coupling.mark([ids for product in coupling.products for ids in product.factors if ids is not None])
-    return merged & ~owned & ~factors
-
-
-def choose(model: nn.Module, coupling: Coupling, density: float, of: str, score: UnitScore, call: Call) -> Plan:
-    """Plan a cut to a density of units, parameters, MACs or bytes.
-
-    Args:
-        model: the model.
-        coupling: what is tied to what.
-        density: the fraction that stays, in (0, 1].
-        of: what it is a fraction of.
-        score: what one weight is worth.
-        call: example inputs.
+def check_budgets(what: float | Mapping[str, float], of: str) -> dict[str, float]:
+    """Read a density, or several by what they are densities of.
 
     Raises:
-        SecateurError: an unknown budget, or one that cannot be reached; it says the nearest.
+        SecateurError: an unknown budget, none, or a density that is none.
     """
-    check_density(density)
-    if of not in BUDGETS:
-        raise SecateurError(f"`of` must be one of {', '.join(BUDGETS)}, got {of!r}.{nearest(of, BUDGETS)}")
+    given = dict(what) if isinstance(what, Mapping) else {of: what}
+    if not given:
+        raise SecateurError('`what` must name at least one budget, as {"params": 0.5}, got none.')
+    for kind, density in given.items():
+        if kind not in BUDGETS:
+            name = "`what`" if isinstance(what, Mapping) else "`of`"
+            raise SecateurError(f"{name} must be one of {', '.join(BUDGETS)}, got {kind!r}.{nearest(kind, BUDGETS)}")
+        check_density(density)
+    return {kind: float(density) for kind, density in given.items()}
+
+
+def choose(
+    model: nn.Module,
+    coupling: Coupling,
+    budgets: Mapping[str, float],
+    score: UnitScore,
+    call: Call,
+    limits: Limits | None = None,
+) -> Chosen:
+    """Plan the cut that keeps most units of those that keep every budget.
+
+    Args:
+        model: the model.
+        coupling: what is tied to what.
+        budgets: of what → the fraction of it that stays, in (0, 1].
+        score: what one weight is worth.
+        call: example inputs.
+        limits: which units may be chosen, and how many of them must stay.
+
+    Raises:
+        SecateurError: a budget that cannot be reached; it says the nearest.
+    """
     worth = unit_scores(model, coupling, score)
-    if of == "units":
-        return plan(model, coupling, wish_of(coupling, worth, density), call)
-    return _within(model, coupling, worth, density, of, call)
+    search = _Search(model, coupling, worth, call, limits or Limits())
+    most = budgets.get("units", 1.0)
+    counted = {kind: density for kind, density in budgets.items() if kind not in ("units", "ms")}
+    if counted:
+        most = search.within(most, lambda units: search.excess(units, counted), counted, _HALVINGS)
+    if "ms" in budgets:
+        most = search.fast_enough(most, budgets["ms"])
+    return search.at(most)
 
 
-def _within(model: nn.Module, coupling: Coupling, worth: np.ndarray, density: float, of: str, call: Call) -> Plan:
-    """Halve the interval of unit densities: the largest cut model that is within the budget."""
-    whole = cost(model, call).of(of)
-    twin = on_meta(model) if coupling.meta else model
+@dataclass(eq=False)
+class _Search:
+    """Cuts of one model by the share of units that stays, each planned and counted once."""
 
-    def at(units: float) -> tuple[Plan, float]:
-        made = plan(twin, coupling, wish_of(coupling, worth, units), call)
-        small = copy.deepcopy(twin)
-        cut_(small, made)
-        return made, cost(small, call).of(of) / whole
+    model: nn.Module
+    coupling: Coupling
+    worth: np.ndarray
+    call: Call
+    limits: Limits
+    known: dict[bytes, Chosen] = field(default_factory=dict)
+    shares: dict[bytes, dict[str, float]] = field(default_factory=dict)
 
-    low, high = 1e-9, 1.0
-    best, reached = at(low)
-    if reached > density:
-        raise SecateurError(
-            f"`density` {density:g} of {of} cannot be reached: with one unit left in each group {reached:.3g} stay for "
+    def __post_init__(self) -> None:
+        self.twin = on_meta(self.model) if self.coupling.meta else self.model
+        self.whole = None
+
+    def at(self, units: float) -> Chosen:
+        """Return the cut at a share of units."""
+        wish = wish_of(self.coupling, self.worth, units, self.limits)
+        key = wish.tobytes()
+        if key not in self.known:
+            self.known[key] = Chosen(plan(self.model, self.coupling, wish, self.call), self.worth, wish)
+        return self.known[key]
+
+    def excess(self, units: float, budgets: Mapping[str, float]) -> dict[str, float]:
+        """Return what stays of what is over its budget."""
+        chosen = self.at(units)
+        key = chosen.wish.tobytes()
+        if key not in self.shares:
+            self.whole = self.whole or count(self.model, self.call)
+            small = copy.deepcopy(self.twin)
+            cut_(small, chosen.plan)
+            found = count(small, self.call)
+            self.shares[key] = {kind: found.of(kind) / max(1, self.whole.of(kind)) for kind in budgets}
+        return {kind: share for kind, share in self.shares[key].items() if share > budgets[kind]}
+
+    def within(self, most: float, over: Over, budgets: Mapping[str, float], halvings: int) -> float:
+        """Halve the interval of shares: the largest that was found under which nothing is over its budget."""
+        if not over(most):
+            return most
+        if too_much := over(_LEAST):
+            raise SecateurError(self._out_of_reach(budgets, too_much))
+        low, high = _LEAST, most
+        for _ in range(halvings):
+            if self._same(low, high):
+                break
+            middle = (low + high) / 2
+            low, high = (low, middle) if over(middle) else (middle, high)
+        return low
+
+    def _same(self, low: float, high: float) -> bool:
+        one, other = (wish_of(self.coupling, self.worth, units, self.limits) for units in (low, high))
+        return bool((one == other).all())
+
+    def _out_of_reach(self, budgets: Mapping[str, float], too_much: Mapping[str, float]) -> str:
+        kind = next(iter(too_much))
+        limited = self.limits.free is not None or self.limits.multiples > 1 or self.limits.minimum > 1
+        least = "as few units as `only`, `multiples` and `minimum` allow" if limited else "one unit left in each group"
+        return (
+            f"`density` {budgets[kind]:g} of {kind} cannot be reached: with {least} {too_much[kind]:.3g} stay for "
             "what is frozen. Ask for at least that."
         )
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        made, share = at(middle)
-        if share <= density:
-            low, best = middle, made
-        else:
-            high = middle
-    return best
+
+    def fast_enough(self, most: float, density: float) -> float:
+        """Search by measured time, in turns with the model of full size; the last is measured once more, for longer."""
+
+        def over(units: float, seconds: float = _SECONDS) -> dict[str, float]:
+            ratio = self._ratio(units, seconds)
+            return {"ms": ratio} if ratio > density else {}
+
+        found = self.within(most, over, {"ms": density}, _TIMED_HALVINGS)
+        while over(found, _FINAL_SECONDS):
+            if self._same(found, _LEAST):
+                raise SecateurError(
+                    self._out_of_reach({"ms": density}, over(_LEAST, _FINAL_SECONDS) or {"ms": density})
+                )
+            found = max(_LEAST, found * _STEP_BACK)
+        return found
+
+    def _ratio(self, units: float, seconds: float) -> float:
+        small = cut(self.model, self.at(units).plan)
+        with serving(self.model, small):
+            return decide(forward(self.model, self.call), forward(small, self.call), seconds=seconds).ratio

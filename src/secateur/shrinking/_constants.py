@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from secateur.costing import Call
 from secateur.coupling import Coupling, Ids, Op, Outputs, follow
-from secateur.shrinking._cut import Plan
-from secateur.shrinking._plan import Call
 from secateur.shrinking._products import CARRIES, RULES, Read, is_unknown, unknown_like
+from secateur.shrinking.cuts import Plan
 
 __all__ = ["Constants", "Fold", "find_constants", "fold_"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,18 +13,24 @@ from torch import nn
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import Channels, channels
+from secateur.costing import Call
 from secateur.coupling import Coupling, Outputs, complete, settle, tensors_of, undisturbed
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
 from secateur.pruning import prune
-from secateur.shrinking._choose import UnitScore, choose
+from secateur.shrinking._choose import choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
 from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
-from secateur.shrinking._cut import Plan, cut
-from secateur.shrinking._plan import Call, plan
+from secateur.shrinking._plan import plan
 from secateur.shrinking._proof import difference
+from secateur.shrinking._reasons import Reasons
+from secateur.shrinking.cuts import Plan, cut
+from secateur.shrinking.units import Limits, UnitScore
 
 __all__ = ["Cutting", "masks_by", "of_density", "of_masks"]
+
+_FOLDED = "it always gives out the same number, which stands in the bias of what read it"
+_DEAD = "nothing needs it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class Cutting:
         closing: what closing masks to whole units did; None where whole units were chosen.
         folds: constants that go into biases.
         masks: the masks that were given, closed; None where there were none.
+        reasons: what the choice was made by.
     """
 
     plan: Plan
@@ -44,6 +51,7 @@ class Cutting:
     closing: Closing | None
     folds: tuple[Fold, ...] = ()
     masks: Masks | None = None
+    reasons: Reasons = field(default_factory=Reasons)
 
     def build(self, masked: nn.Module) -> nn.Module:
         """Return the smaller model of the masked one in any precision."""
@@ -53,10 +61,13 @@ class Cutting:
         return small
 
 
-def of_density(model: nn.Module, density: float, of: str, score: UnitScore, coupling: Coupling, call: Call) -> Cutting:
-    """Choose whole units down to a density."""
-    made = choose(model, coupling, density, of, score, call)
-    return Cutting(made, _masked(model, masks_of(model, coupling, made.gone)), None)
+def of_density(
+    model: nn.Module, budgets: Mapping[str, float], score: UnitScore, coupling: Coupling, call: Call, limits: Limits
+) -> Cutting:
+    """Choose whole units down to a density, or to several."""
+    chosen = choose(model, coupling, budgets, score, call, limits)
+    masked = _masked(model, masks_of(model, coupling, chosen.plan.gone))
+    return Cutting(chosen.plan, masked, None, reasons=Reasons(chosen.worth, chosen.wish))
 
 
 def _masked(model: nn.Module, masks: Masks) -> nn.Module:
@@ -75,11 +86,14 @@ def of_masks(
     inexact: Sequence[str],
     close: bool,
     fold: bool,
+    said: str,
 ) -> Cutting:
     """Close masks to the units that can go, find what is dead besides, and plan all of it."""
     whole = masks
     wish = np.zeros(coupling.count, bool)
+    causes = []
     if close:
+        causes.append((complete(coupling, dead_in(masks, coupling)), said))
         wish = plan(model, coupling, complete(coupling, dead_in(masks, coupling)), call).gone
         whole = masks_of(model, coupling, wish, masks)
     masked = _masked(model, whole)
@@ -94,9 +108,11 @@ def of_masks(
         if not fold:
             dead[list(folded)] = False
         wish, folds = wish | (dead & ~coupling.stays), constants.folds if fold else ()
+        causes += [(coupling.mark([np.array(sorted(folded), int)]), _FOLDED), (constants.dead, _DEAD)]
     made = plan(model, coupling, wish, call)
     closing = _closing(model, masks, whole, coupling, wish, call, outputs) if close else None
-    return Cutting(made, masked, closing, tuple(each for each in folds if made.gone[each.unit]), whole)
+    kept = tuple(each for each in folds if made.gone[each.unit])
+    return Cutting(made, masked, closing, kept, whole, Reasons(None, wish, tuple(causes)))
 
 
 def _constants(masked: nn.Module, call: Call, outputs: Outputs | None, inexact: Sequence[str]) -> Constants | None:

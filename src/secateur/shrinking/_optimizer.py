@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from secateur._base.errors import SecateurError
 from secateur.holding import held
 from secateur.masks import Masks
-from secateur.shrinking._cut import Plan, kept_indices, sliced
+from secateur.shrinking.cuts import Plan, kept_indices, sliced
 
 __all__ = ["check_optimizer", "continue_", "drifts", "left_of", "released"]
 

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from secateur._base.errors import SecateurError
+from secateur.costing import Call
 from secateur.coupling import Coupling, Frozen, Ids, Row, Step, on_meta, removable, solve_sizes, steps_of
-from secateur.shrinking._cut import Plan, cut_
+from secateur.shrinking.cuts import Plan, cut_
 
-__all__ = ["Call", "plan"]
+__all__ = ["plan"]
 
 _ROUNDS = 60
 _AHEAD = 64
 # C++ leaves these out where there is nothing to do, which may differ between the two runs.
 _IDLE = frozenset(("contiguous", "to", "_to_copy", "detach", "alias", "clone"))
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """What the model is called with: by position, and by name."""
-
-    inputs: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
 
 
 def plan(model: nn.Module, coupling: Coupling, wish: np.ndarray, call: Call) -> Plan:

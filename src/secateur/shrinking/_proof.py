@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from secateur._base.errors import SecateurError
+from secateur.costing import Call
 from secateur.coupling import Outputs, tensors_of, undisturbed
-from secateur.shrinking._cut import Plan, kept_indices, ratios, sliced
 from secateur.shrinking._modes import Precision, without_dropout
-from secateur.shrinking._plan import Call
+from secateur.shrinking.cuts import Plan, kept_indices, ratios, sliced
 
 __all__ = ["Comparison", "compare", "difference", "inputs_like"]
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from secateur.costing import Cost
 from secateur.masks import Masks
 from secateur.shrinking._close import Closing
-from secateur.shrinking._cost import Cost
-from secateur.shrinking._manifest import Manifest
 from secateur.shrinking._proof import Comparison
+from secateur.shrinking._timing import Timing
+from secateur.shrinking.files import save
+from secateur.shrinking.manifests import Manifest
 
 __all__ = ["Certificate", "Shrunk"]
+
+_SAID = {"macs": "MACs", "bytes": "bytes", "memory": "bytes alive at most in a forward"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Certificate:
         unknown: operations without a rule, whatever they touch stays.
         inexact: what was cut although it changes the function, as asked for: `comparisons` say by how much.
         not_claimed: modes in which the two are not proved equal, each with the reason.
+        timing: how long a forward takes before and after, in turns, where `timed` asked for it; else None.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -42,6 +48,7 @@ class Certificate:
     unknown: tuple[str, ...]
     inexact: tuple[str, ...]
     not_claimed: tuple[str, ...]
+    timing: Timing | None = None
 
     @property
     def worst(self) -> float:
@@ -51,7 +58,10 @@ class Certificate:
     def __str__(self) -> str:
         kept = self.after.params / max(1, self.before.params)
         lines = [f"{self.before.params:,} -> {self.after.params:,} parameters ({kept:.1%})"]
-        lines.append(f"{self.before.macs:,} -> {self.after.macs:,} MACs")
+        for kind in ("macs", "bytes", "memory"):
+            one, other = (int(each.of(kind)) for each in (self.before, self.after))
+            lines.append(f"{one:,} -> {other:,} {_SAID[kind]} ({other / max(1, one):.1%})")
+        lines += [] if self.timing is None else [str(self.timing)]
         lines += [] if self.closing is None else [str(self.closing)]
         said = f"changed by {', '.join(self.inexact)}" if self.inexact else "equal"
         lines += [f"{said}: {each}" for each in self.comparisons]
@@ -82,3 +92,11 @@ class Shrunk:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.certificate, self.manifest))
+
+    def save(self, path: str | Path) -> None:
+        """Save the model with its manifest and masks as one safe file; `load(path, fresh)` opens it again.
+
+        Args:
+            path: of the file.
+        """
+        save(self, None, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -12,20 +13,21 @@ from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
-from secateur.coupling import Outputs, settle, trace
+from secateur.costing import Call, call_of, count
+from secateur.coupling import Coupling, Outputs, settle, trace
 from secateur.holding import held, hold
-from secateur.masks import Masks, Only, unwrap
+from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
-from secateur.shrinking._choose import UnitScore, l1
+from secateur.shrinking._choose import check_budgets
 from secateur.shrinking._constants import fold_
-from secateur.shrinking._cost import cost
-from secateur.shrinking._cut import Plan, cut_
 from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
 from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
-from secateur.shrinking._plan import Call
 from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
+from secateur.shrinking._timing import timing
+from secateur.shrinking.cuts import Plan, cut_
+from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
 
 __all__ = ["shrink"]
 
@@ -34,14 +36,16 @@ _MODES = ("eval", "train")
 
 def shrink(
     model: nn.Module,
-    what: Masks | Method | float,
+    what: Masks | Method | float | Mapping[str, float],
     example_inputs: Any,
     *,
-    batches: Iterable[Batch] | None = None,
-    loss: Loss | None = None,
-    only: Only = None,
     of: str = "units",
     score: UnitScore = l1,
+    only: Select = None,
+    multiples: int = 1,
+    minimum: int = 1,
+    batches: Iterable[Batch] | None = None,
+    loss: Loss | None = None,
     optimizer: Optimizer | None = None,
     outputs: Outputs | None = None,
     inexact: Sequence[str] = (),
@@ -49,6 +53,7 @@ def shrink(
     fold: bool = True,
     modes: Sequence[str] = _MODES,
     draws: int = 1,
+    timed: bool = False,
 ) -> Shrunk:
     """Make a model really smaller, and prove that it still computes what the masked one does.
 
@@ -60,12 +65,18 @@ def shrink(
     Args:
         model: the model. It stays as it is, unless an `optimizer` is given.
         what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units;
-            or the density of whole units that stays, in (0, 1].
+            the density of whole units that stays, in (0, 1]; or several densities, `{"params": 0.5, "macs": 0.4}`,
+            all of which hold.
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
-        batches, loss, only: what the method looks at, as in `prune`.
-        of: of what the density is a fraction: "units" (of each group as much), "params", "macs" or "bytes"; by the
-            latter three, of each group as much as keeps the whole within the budget.
+        of: of what the density is a fraction: "units" (of each group as much), or "params", "macs", "bytes", "memory"
+            (the peak of a forward, as `cost` computes it) or "ms" (measured here, in turns with the model of full
+            size): of each group as much as keeps the whole within the budget.
         score: what one weight is worth to the units it makes; a unit is worth the sum. By default the L1 norm.
+        only: whose units may go: names or globs of modules or parameters, types of modules, several of these, or a
+            function of a name and a parameter. A unit that others write as well stays, unless they are selected too.
+        multiples: of each group a multiple of this stays, or all of it: widths of 8 or 16 are faster on most devices.
+        minimum: at least so many units of each group stay.
+        batches, loss: what the method looks at, as in `prune`.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
         outputs: picks from what the model returns the part that must keep its shape, and is compared.
         inexact: what may go although it changes the function, "layer_norm" or "attention_scale"; the certificate says
@@ -76,6 +87,8 @@ def shrink(
         fold: whether constants of dead units go into biases, which is exact in eval mode only.
         modes: in which the proof must hold.
         draws: how many random inputs to compare on, besides the example.
+        timed: whether to measure, in turns, how long a forward on the example takes before and after, for about a
+            second: `certificate.timing`. Where it is no faster, that says why.
 
     Returns:
         `Shrunk`: model, certificate and manifest.
@@ -94,44 +107,79 @@ def shrink(
     refuse_sparsified(model, "`shrink`")
     model = unwrap(model)
     catch_up(model)
-    call = _call_of(example_inputs)
+    call = call_of(example_inputs)
     _check(model, what, optimizer, modes)
-    _refuse_ignored(what, of, score, (batches, loss, only))
+    asked = _Asked(what, of, score, only, multiples, minimum, batches, loss)
+    asked.check()
     free = released(model)
     coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
-    if isinstance(what, Method):
-        what = masks_by(free, what, coupling, batches, loss, only)
-    if isinstance(what, Masks):
-        fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
-        cutting = of_masks(free, what, coupling, call, outputs, inexact=inexact, close=close, fold=fold)
-    else:
-        cutting = of_density(free, float(what), of, score, coupling, call)
-    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer)
+    fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
+    cutting = asked.cutting(free, coupling, call, outputs, inexact, close=close, fold=fold)
+    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer, timed=timed)
     return _handed_back(model, free, cutting, certificate, optimizer)
 
 
-def _call_of(example_inputs: Any) -> Call:
-    if isinstance(example_inputs, Mapping):
-        return Call((), dict(example_inputs))
-    return Call(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), {})
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is to go, as it was asked for."""
 
+    what: Masks | Method | float | Mapping[str, float]
+    of: str
+    score: UnitScore
+    only: Select
+    multiples: int
+    minimum: int
+    batches: Iterable[Batch] | None
+    loss: Loss | None
 
-def _refuse_ignored(what: object, of: str, score: UnitScore, of_method: tuple[object, ...]) -> None:
-    if not isinstance(what, Method) and any(given is not None for given in of_method):
-        raise SecateurError("`batches`, `loss` and `only` are for a method as `what`, which would look at them.")
-    if isinstance(what, Masks | Method) and (of != "units" or score is not l1):
-        raise SecateurError(
-            f"`of` and `score` are for a density as `what`, got of={of!r}: masks and methods choose units themselves."
-        )
+    def check(self) -> None:
+        """Refuse arguments that would be ignored, and budgets that are none."""
+        what = self.what
+        if not isinstance(what, Method) and (self.batches is not None or self.loss is not None):
+            raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
+        if isinstance(what, Masks) and self.only is not None:
+            raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
+        if not isinstance(what, Masks | Method):
+            if isinstance(what, Mapping) and self.of != "units":
+                raise SecateurError(
+                    f"`of` is for one density as `what`, and these say of what they are, got of={self.of!r}."
+                )
+            check_budgets(what, self.of)
+        elif self.of != "units" or self.score is not l1 or (self.multiples, self.minimum) != (1, 1):
+            raise SecateurError(
+                f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={self.of!r}: masks and "
+                "methods choose units themselves."
+            )
+
+    def cutting(
+        self,
+        model: nn.Module,
+        coupling: Coupling,
+        call: Call,
+        outputs: Outputs | None,
+        inexact: Sequence[str],
+        *,
+        close: bool,
+        fold: bool,
+    ) -> Cutting:
+        """Choose what goes."""
+        masks = self.what
+        if not isinstance(masks, Masks | Method):
+            limits = Limits.of(model, coupling, self.only, self.multiples, self.minimum)
+            return of_density(model, check_budgets(masks, self.of), self.score, coupling, call, limits)
+        said = f"{masks.name if isinstance(masks, Method) else 'the masks'} left nothing of it"
+        if isinstance(masks, Method):
+            masks = masks_by(model, masks, coupling, self.batches, self.loss, of_weights(model, self.only))
+        return of_masks(model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said)
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
     if isinstance(what, Masks):
         what.check(model)
-    elif not isinstance(what, int | float | Method) or isinstance(what, bool):
+    elif not isinstance(what, int | float | Method | Mapping) or isinstance(what, bool):
         raise SecateurError(
-            f"`what` must be secateur.Masks, a Method or a density in (0, 1], got {named(what)}. Masks are what "
-            "secateur.prune returns, and Masks.from_zeros finds in a pruned model."
+            f"`what` must be secateur.Masks, a Method, a density in (0, 1] or several by name, got {named(what)}. "
+            "Masks are what secateur.prune returns, and Masks.from_zeros finds in a pruned model."
         )
     if not modes or not set(modes) <= set(_MODES):
         raise SecateurError(f"`modes` must be some of {', '.join(_MODES)}, got {tuple(modes)}.")
@@ -151,6 +199,8 @@ def _proved(
     modes: Sequence[str],
     draws: int,
     optimizer: Optimizer | None,
+    *,
+    timed: bool,
 ) -> Certificate:
     made = cutting.plan
     folded = len(cutting.folds)
@@ -161,16 +211,19 @@ def _proved(
         _require(comparisons, made)
     not_claimed = [f"{folded} constants of eval mode stand in biases: train mode"] if folded else []
     not_claimed += _of_training(made, optimizer)
+    small = cutting.build(cutting.masked)
+    before, after = count(model, call), count(small, call)
     return Certificate(
         tuple(comparisons),
-        cost(model, call),
-        cost(cutting.build(cutting.masked), call),
+        before,
+        after,
         cutting.closing,
         folded,
         tuple(dict.fromkeys(each.why for each in made.frozen)),
         tuple(f"{op}: {where}" for op, where in made.coupling.unknown.items()),
         tuple(sorted(waived)),
         tuple(not_claimed),
+        timing(model, small, call, before, after) if timed else None,
     )
 
 
@@ -179,7 +232,7 @@ def _handed_back(
 ) -> Shrunk:
     """Cut for good: a copy, or with an optimizer the model itself; what was held is held again."""
     made, small = cutting.plan, cutting.build(cutting.masked)
-    manifest = manifest_of(free, small, made)
+    manifest = manifest_of(free, small, made, cutting.reasons)
     left = None if cutting.masks is None else left_of(cutting.masks, made)
     before = [each.masks for each in held(model)]
     if optimizer is not None:

@@ -107,9 +107,13 @@ def test_arguments_that_would_be_ignored_are_refused() -> None:
     net = _net()
     masks = prune(copy.deepcopy(net), methods.l1_filters(0.5))
     for what, options, said in (
-        (methods.l1_filters(0.5), {"of": "macs"}, "`of` and `score` are for a density as `what`, got of='macs'"),
-        (masks, {"of": "params"}, "`of` and `score` are for a density"),
-        (0.5, {"batches": [BATCH]}, "`batches`, `loss` and `only` are for a method"),
+        (
+            methods.l1_filters(0.5),
+            {"of": "macs"},
+            "`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of='macs'",
+        ),
+        (masks, {"of": "params"}, "`of`, `score`, `multiples` and `minimum` are for a density"),
+        (0.5, {"batches": [BATCH]}, "`batches` and `loss` are for a method"),
     ):
         with pytest.raises(SecateurError, match=said):
             shrink(net, what, BATCH[0], **options)

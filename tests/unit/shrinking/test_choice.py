@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from coupling_nets import residual
 from secateur import SecateurError, coupling, shrink
+from secateur.costing import Call, count
 from secateur.coupling import on_meta
-from secateur.shrinking import Call, cost, l1, unit_scores
+from secateur.shrinking import l1, unit_scores
 from secateur.shrinking._choose import choose
-from secateur.shrinking._cut import cut_
+from secateur.shrinking.cuts import cut_
 
 
 class Block(nn.Module):
@@ -80,8 +81,8 @@ def mobilenet_v2() -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()]
     inputs = 32
     table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    for times, out, count, stride in table:
-        for k in range(count):
+    for times, out, blocks, stride in table:
+        for k in range(blocks):
             layers.append(Inverted(inputs, out, times, 1 if k else stride))
             inputs = out
     layers += [nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6(), nn.AdaptiveAvgPool2d(1)]
@@ -101,7 +102,7 @@ def test_half_the_channels_of_published_nets(model: object, before: int, after: 
     net = model()  # pyright: ignore[reportCallIssue]
     call = Call((torch.zeros(1, 3, 64, 64),), {})
     found = coupling.trace(net, *call.inputs)
-    made = choose(net, found, 0.5, "units", l1, call)
+    made = choose(net, found, {"units": 0.5}, l1, call).plan
     small = on_meta(net)
     cut_(small, made)
 
@@ -144,7 +145,7 @@ def test_a_budget_is_kept_and_nearly_used(of: str) -> None:
 
 def test_macs_are_those_counted_by_hand() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 36, 5))
-    found = cost(net, Call((torch.zeros(2, 3, 6, 6),), {}))
+    found = count(net, Call((torch.zeros(2, 3, 6, 6),), {}))
 
     assert found.macs == 2 * (36 * 8 * 27 + 5 * 288)
     assert found.bytes == 4 * found.params == 4 * (8 * 27 + 8 + 5 * 288 + 5)

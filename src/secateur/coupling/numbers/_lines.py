@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["user_line"]
 
-_OURS = tuple(str(Path(__file__).resolve().parents[2] / room) for room in ("coupling", "shrinking"))
+_OURS = tuple(str(Path(__file__).resolve().parents[2] / room) for room in ("coupling", "costing", "shrinking"))
 _TORCH = str(Path(torch.__file__).resolve().parent)
 _known: dict[str, bool] = {}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from secateur._base.recent import remember
-from secateur.sparse.timing._decide import verdict_of
+from secateur.turns import verdict_of
 
 _BLOCK = 4  # calls in a row with one number of threads; the first finds the caches as the other number left them
 _FEWEST, _MOST = 8, 40  # turns of two blocks; the verdict needs four groups of them

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from secateur._base import door
-from secateur.sparse.timing._decide import Verdict
 from secateur.sparse.timing._processor import processor
 from secateur.sparse.timing._store import cache_file, entries, remembered, replace_entries
+from secateur.turns import Verdict
 
 _FILE = "verdicts.json"
 _VERSION = 1  # of the measurement and of the kernels' speed; another one measures anew

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur.coupling import Attribute, Coupling, Frozen, Ids, Rms, hold_own_widths
 
-__all__ = ["Plan", "cut", "cut_", "holder_of", "kept_indices", "ratios", "sliced"]
+__all__ = ["Plan", "cut", "cut_", "describe_", "holder_of", "kept_indices", "ratios", "sliced"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def cut_(model: nn.Module, plan: Plan) -> dict[nn.Parameter, nn.Parameter]:
     for attribute, value in plan.numbers.items():
         setattr(holder_of(model, attribute), attribute.name, value)
     for module in model.modules():
-        _describe(module)
+        describe_(module)
     return replaced
 
 
@@ -118,7 +118,7 @@ def _rescale(model: nn.Module, norm: Rms, ratio: float) -> None:
     setattr(module, norm.epsilon, epsilon * ratio)
 
 
-def _describe(module: nn.Module) -> None:
+def describe_(module: nn.Module) -> None:
     """Set what torch's own modules say of their sizes."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear) and isinstance(weight, Tensor):
