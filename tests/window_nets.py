@@ -91,5 +91,45 @@ class Windows(nn.Module):
         return table[index].view(area, area)
 
 
-# Known by its full name: the library never imports torchvision.
+class Positions(nn.Module):
+    """BEiT's attention by the names of timm's module, one head at a time.
+
+    Args:
+        width: of the stream.
+        heads: how many.
+        tokens: how many positions; None for no bias of positions.
+        bias: whether queries and values have one.
+    """
+
+    def __init__(self, width: int, heads: int, *, tokens: int | None = None, bias: bool = True) -> None:
+        super().__init__()
+        self.num_heads, self.scale = heads, (width // heads) ** -0.5
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        self.attn_drop, self.proj_drop = nn.Dropout(0.0), nn.Identity()
+        self.q_bias, self.v_bias = (nn.Parameter(torch.randn(width)) if bias else None for _ in range(2))
+        self.register_buffer("k_bias", torch.zeros(width) if bias else None, persistent=False)
+        self.relative_position_bias_table = nn.Parameter(torch.randn(2 * (tokens or 1), heads)) if tokens else None
+        places = torch.arange(tokens or 1)
+        index = (places[:, None] - places[None, :] + (tokens or 1)) if tokens else None
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
+        width = x.shape[-1]
+        size, heads = width // self.num_heads, []
+        q, k, v = (x @ part.T for part in self.qkv.weight.split(width))
+        if self.q_bias is not None and self.v_bias is not None:
+            q, v = q + self.q_bias, v + self.v_bias
+        for head in range(self.num_heads):
+            own = slice(head * size, (head + 1) * size)
+            products = q[..., own] @ k[..., own].mT * self.scale
+            if self.relative_position_bias_table is not None:
+                products = products + self.relative_position_bias_table[self.relative_position_index, head]
+            if shared_rel_pos_bias is not None:
+                products = products + shared_rel_pos_bias[:, head]
+            heads.append(products.softmax(-1) @ v[..., own])
+        return torch.cat(heads, -1) @ self.proj.weight.T + self.proj.bias
+
+
+# Known by their full names: the library imports neither torchvision nor timm.
+Positions.__module__, Positions.__qualname__ = "timm.models.beit", "Attention"
 Windows.__module__, Windows.__qualname__ = "torchvision.models.swin_transformer", "ShiftedWindowAttention"

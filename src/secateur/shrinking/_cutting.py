@@ -168,7 +168,9 @@ def masks_by(
             f"`what`: {method.name} cuts {method.structure.name}, and shrink takes methods that cut filters, which "
             "it ties to whole units. Take its masks instead: shrink(model, prune(model, method, …), example_inputs)."
         )
-    tied = method
-    if not isinstance(method.structure, Channels):
-        tied = replace(method, structure=channels(coupling, reduce=method.structure.reduce))
+    tied, structure = method, method.structure
+    if not isinstance(structure, Channels):
+        tied = replace(method, structure=channels(coupling, reduce=structure.reduce))
+    elif structure.coupling is None:
+        tied = replace(method, structure=replace(structure, coupling=coupling))
     return prune(copy.deepcopy(model), tied, batches, loss=loss, only=only)

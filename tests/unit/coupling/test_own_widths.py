@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur import Masks, coupling, shrink
-from secateur.coupling import OwnHeads, OwnWindows, hold_own_widths, settle
-from window_nets import Windows
+from secateur.coupling import OwnHeads, OwnPositions, OwnWindows, hold_own_widths, settle
+from window_nets import Positions, Windows
 
 
 def heads(**options: Any) -> nn.MultiheadAttention:
@@ -102,7 +102,31 @@ def test_windows_are_those_of_the_papers(
     torch.testing.assert_close(own(x), plain(x), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("make", [heads, lambda: Windows(12, [4, 4], [2, 2], 3)])
+@pytest.mark.parametrize("tokens", [None, 5])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_positions_are_those_of_beit(tokens: int | None, bias: bool, shared: bool) -> None:
+    torch.manual_seed(0)
+    plain = Positions(12, 3, tokens=tokens, bias=bias).double()
+    own = copy.deepcopy(plain)
+    hold_own_widths(own)
+    assert isinstance(own, OwnPositions)
+    x, more = torch.randn(2, 5, 12).double(), torch.randn(1, 3, 5, 5).double() if shared else None
+    torch.testing.assert_close(own(x, more), plain(x, more), rtol=1e-12, atol=1e-12)
+
+
+KINDS = [heads, lambda: Windows(12, [4, 4], [2, 2], 3), lambda: Positions(12, 3, tokens=5)]
+
+
+@pytest.mark.parametrize(("make", "size"), [(KINDS[1], (5, 7)), (KINDS[2], (5,))], ids=["windows", "positions"])
+def test_heads_go_though_the_stream_stays(make: Any, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.LayerNorm(12), make(), nn.LayerNorm(12)).eval()
+    small, certificate, _ = shrink(net, 0.4, torch.randn(2, *size, 12))
+    assert small[1].num_heads == 1 and small[1].proj.weight.shape[0] == 12 and certificate.worst < 1e-10
+
+
+@pytest.mark.parametrize("make", KINDS)
 def test_what_lost_nothing_is_given_back(make: Any) -> None:
     module = make()
     before, kind = dict(vars(module)), type(module)

@@ -8,15 +8,17 @@ from typing import Any, cast
 from torch import nn
 
 from secateur.coupling.attention._heads import OwnHeads, takes_heads
+from secateur.coupling.attention._positions import OwnPositions, takes_positions
 from secateur.coupling.attention._windows import OwnWindows, takes_windows
 
 __all__ = ["hold_own_widths", "settle"]
 
-#: The class, by its full name (torchvision is never imported) → the class that takes its place, and whether it can.
+#: The class, by its full name (neither library is imported) → the class that takes its place, and whether it can.
 _PLACES: dict[str, tuple[type[Any], Callable[[nn.Module], bool]]] = {
     "torch.nn.modules.activation.MultiheadAttention": (OwnHeads, takes_heads),
     "torchvision.models.swin_transformer.ShiftedWindowAttention": (OwnWindows, takes_windows),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": (OwnWindows, takes_windows),
+    "timm.models.beit.Attention": (OwnPositions, takes_positions),
 }
 
 
@@ -41,7 +43,7 @@ def hold_own_widths(model: nn.Module) -> None:
 def settle(model: nn.Module) -> None:
     """Let what lost nothing become again what it was, in place."""
     for module in model.modules():
-        if isinstance(module, OwnHeads | OwnWindows) and module.is_whole():
+        if isinstance(module, OwnHeads | OwnWindows | OwnPositions) and module.is_whole():
             before = module.was
             module.end()
             cast(Any, module).__class__ = before
