@@ -25,7 +25,7 @@ FLOORS: list[tuple[str, str]] = [
     ("published methods; whole units cut out", "methods shrinking"),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
-    ("the library's own first user", "lab"),
+    ("the library's own first user; where it meets others", "lab integrations"),
     ("the command line", "cli __main__"),
 ]
 # The back half knows masks and how they are held, never the evidence, the methods or what runs them.

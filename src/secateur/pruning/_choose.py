@@ -47,7 +47,7 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     alive = None if free else _living_units(structure, moment, scores)
     pooled = structure.pool(scores)
     living = None if alive is None else structure.pool_alive(alive)
-    keep = scope(pooled, moment.shapes, moment.density, alive=living)
+    keep = scope(pooled, structure.shapes(pooled, moment.shapes), moment.density, alive=living)
     report_ties(pooled, keep, living, ranking, last=last)
     keep = structure.share(keep, scores)
     if grows and regrow is not None and regrow.by is not None:
@@ -62,7 +62,9 @@ def choose_by(method: Method, moment: Moment, worths: Scores) -> dict[str, Tenso
     """Say which weights stay by what gates say that they, or their units, are worth; as `choose` otherwise."""
     structure = method.structure
     scores = {name: _of_units(worth, structure, name, moment) for name, worth in worths.items()}
-    keep = structure.share(method.scope(structure.pool(scores), moment.shapes, moment.density, alive=None), scores)
+    pooled = structure.pool(scores)
+    keep = method.scope(pooled, structure.shapes(pooled, moment.shapes), moment.density, alive=None)
+    keep = structure.share(keep, scores)
     masks = structure.expand(keep, moment.shapes)
     return {name: moment.stored(name, mask) for name, mask in masks.items()}
 
