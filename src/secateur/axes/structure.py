@@ -209,7 +209,8 @@ def channels(
         coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.
         reduce: of one filter's scores.
         which: which groups of units compete, as a function of `coupling.Group`: its `name`, its `units`, its `kind`
-            ("units", "heads", "head width"). What is in none of them stays.
+            ("units", "heads", "heads of groups",
+            "head width", "stream"). What is in none of them stays.
 
     >>> from secateur.coupling import trace
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
@@ -223,8 +224,8 @@ def channels(
 def attention_heads(coupling: Coupling | None = None, *, reduce: Reduce = total) -> Structure:
     """Whole heads of attention, with all that feeds them and reads them; nothing else goes.
 
-    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries the
-    groups and the heads in each are heads.
+    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries whole
+    groups go.
 
     Args:
         coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.

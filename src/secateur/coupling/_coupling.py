@@ -23,7 +23,8 @@ class Group:
     Attributes:
         name: the tensor and dimension where it is first seen, or the axis of a product.
         units: their classes.
-        kind: "heads" of an attention, "head width" for the places that all heads have alike, "stream" for what a root
+        kind: "heads" of an attention (with grouped queries, whole groups), "heads of groups" for the same place in all
+            groups, "head width" for the places that all heads have alike, "stream" for what a root
             mean square norm averages over, else "units".
     """
 
@@ -113,7 +114,8 @@ class Coupling:
         """What units are, by the softmax that follows: its leading dimensions are heads, what lies beside is width."""
         heads = self._all_heads
         if heads[units].any():
-            return "heads"
+            later = [ids for p in self.products if heads[p.merged].all() for ids in p.factors[1:] if ids is not None]
+            return "heads of groups" if self.mark(later)[units].any() else "heads"
         beside = [ids for product in self.products for ids in self._beside_heads(product, heads)]
         if self.mark(beside)[units].any():
             return "head width"
