@@ -155,9 +155,10 @@ class _Search:
         kind = next(iter(too_much))
         limited = self.limits.free is not None or self.limits.multiples > 1 or self.limits.minimum > 1
         least = "as few units as `only`, `multiples` and `minimum` allow" if limited else "one unit left in each group"
+        stay = "of the time are still taken" if kind == "ms" else "stay for what is frozen"
         return (
-            f"`density` {budgets[kind]:g} of {kind} cannot be reached: with {least} {too_much[kind]:.3g} stay for "
-            "what is frozen. Ask for at least that."
+            f"`density` {budgets[kind]:g} of {kind} cannot be reached: with {least} {too_much[kind]:.3g} {stay}. Ask "
+            "for at least that."
         )
 
     def fast_enough(self, most: float, density: float) -> float:

@@ -102,6 +102,8 @@ def shrink(
     >>> small, certificate, _ = shrink(net, 0.5, torch.zeros(2, 4))
     >>> small[0].out_features, certificate.after.params
     (4, 30)
+    >>> shrink(net, {"params": 0.6, "macs": 0.5}, torch.zeros(2, 4)).certificate.after.macs
+    48
     """
     require_model(model, "shrink(model, what, example_inputs)")
     refuse_sparsified(model, "`shrink`")

@@ -148,6 +148,14 @@ def test_energy_is_that_of_the_table() -> None:
     assert 20 * energy(10**9) == pytest.approx(12.8)
 
 
+def test_energy_of_what_masks_leave() -> None:
+    net, x = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 4, bias=False)), X(3, 10)
+    bits = torch.zeros(10, 10, dtype=torch.bool)
+    bits[:2] = True  # a fifth of the first layer, all of the second
+    found = sc.cost(net, x, seconds=None).energy(masks=sc.Masks({"0.weight": bits}))
+    assert found == pytest.approx(60 * DRAM + 3 * 60 * 4.6e-12)
+
+
 @pytest.mark.parametrize(
     ("model", "inputs", "seconds", "message"),
     [
