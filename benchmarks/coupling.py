@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from secateur import coupling
 from secateur.costing import Call
-from secateur.shrinking._choose import wish_of
+from secateur.shrinking.units import wish_of
 from secateur.shrinking._plan import plan
 from secateur.shrinking.cuts import cut_
 

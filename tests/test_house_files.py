@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from house import PACKAGE, ROOT, files, name_of, papers, tree
 
 MAX_LINES = 300
 MAX_METHOD_LINES = 80
 MAX_FILES = 15
+# What lies in the root of the repository; a run or a note that slipped in is none of these.
+_FOLDERS = {".ci", "benchmarks", "docs", "native", "papers", "src", "tests"}
+_BUILT_BY = {".gitignore", "CMakeLists.txt", "Makefile", "constraints.txt", "pyproject.toml"}
+AT_THE_ROOT = {*_FOLDERS, *_BUILT_BY, "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"}
 # Files that may be longer, each with its reason.
 LONG_FILES: dict[str, str] = {}
 
@@ -37,6 +44,16 @@ def test_library_is_silent() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not wrong, f"print() outside the command line: {wrong}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is known in a checkout only")
+def test_nothing_slipped_into_the_repository() -> None:
+    asked = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    tracked = subprocess.run(asked, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    strange = {name.split("/")[0] for name in tracked if name} - AT_THE_ROOT
+    assert not strange, f"tracked at the root: {sorted(strange)}"
+    runs = [name for name in tracked if name.endswith((".lock", "experiment.json", ".safetensors", ".pt"))]
+    assert not runs, f"tracked, but looks like what a run writes: {runs}"
 
 
 def test_no_unsafe_loading() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float, Shaped
 from secateur.axes import splits
-from secateur.coupling import Coupling, Ids, spread, worth_of
+from secateur.coupling import Coupling, Group, Ids, spread, worth_of
 
 Split = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
@@ -125,10 +125,12 @@ class Channels(Structure):
     """Whole units of a coupled model: see `channels`.
 
     Attributes:
-        coupling: what is tied to what.
+        coupling: what is tied to what; None until `shrink` knows it.
+        which: which groups of units compete; None is all.
     """
 
     coupling: Coupling | None = None
+    which: Callable[[Group], bool] | None = None
 
     def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sum the scores of all filters that make a unit; what cannot go is in no pool."""
@@ -153,7 +155,9 @@ class Channels(Structure):
     @property
     def _known(self) -> Coupling:
         if self.coupling is None:
-            raise SecateurError("Channels need a `coupling`: structure.channels(coupling.trace(model, inputs)).")
+            raise SecateurError(
+                "Channels need a `coupling`: structure.channels(coupling.trace(model, inputs)). `shrink` makes one."
+            )
         return self.coupling
 
     def _made(self, scores: Mapping[str, Tensor]) -> list[tuple[str, Ids]]:
@@ -170,6 +174,8 @@ class Channels(Structure):
         pools: dict[str, list[Ids]] = {}
         made = self._made(scores)
         for group in self._known.groups:
+            if self.which is not None and not self.which(group):
+                continue
             reach = self._known.mark([group.units])
             for product in self._known.products:
                 if any(reach[ids].any() for ids in product.factors if ids is not None):
@@ -180,7 +186,7 @@ class Channels(Structure):
         return {name: np.concatenate(units) for name, units in pools.items()}
 
 
-def channels(coupling: Coupling, *, reduce: Reduce = total) -> Structure:
+def channels(coupling: Coupling, *, reduce: Reduce = total, which: Callable[[Group], bool] | None = None) -> Structure:
     """Whole units that `coupling.trace` found: all filters that write a channel stay or go as one.
 
     A unit's score is the reduction of its filter's scores, `o ... -> o (...)`, summed over all tensors that make
@@ -190,6 +196,8 @@ def channels(coupling: Coupling, *, reduce: Reduce = total) -> Structure:
     Args:
         coupling: of the model that is pruned.
         reduce: of one filter's scores.
+        which: which groups of units compete, as a function of `coupling.Group`: its `name`, its `units`, its `kind`
+            ("units", "heads", "head width"). What is in none of them stays.
 
     >>> from secateur.coupling import trace
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
@@ -197,7 +205,24 @@ def channels(coupling: Coupling, *, reduce: Reduce = total) -> Structure:
     >>> channels(trace(net, torch.zeros(1, 4))).pool(rows)
     {'0.weight': tensor([3., 1., 2.], dtype=torch.float64)}
     """
-    return Channels("channels", splits.filters, reduce, coupling=coupling)
+    return Channels("channels", splits.filters, reduce, coupling=coupling, which=which)
+
+
+def attention_heads(coupling: Coupling | None = None, *, reduce: Reduce = total) -> Structure:
+    """Whole heads of attention, with all that feeds them and reads them; nothing else goes.
+
+    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries the
+    groups and the heads in each are heads.
+
+    Args:
+        coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.
+        reduce: of one filter's scores; a head's score is the sum over its filters.
+    """
+    return Channels("attention heads", splits.filters, reduce, coupling=coupling, which=_is_of_heads)
+
+
+def _is_of_heads(group: Group) -> bool:
+    return group.kind == "heads"
 
 
 def columns(*, reduce: Reduce = total) -> Structure:

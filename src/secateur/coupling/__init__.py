@@ -10,6 +10,7 @@ from secateur.coupling._sizes import Refused, solve_sizes
 from secateur.coupling._trace import Outputs, follow, steps_of, tensors_of, trace
 from secateur.coupling._tracer import Compute, Step
 from secateur.coupling._worth import worth_of
+from secateur.coupling.attention import OwnHeads, OwnPositions, OwnWindows, hold_own_widths, settle
 from secateur.coupling.labels import Frozen, Ids, Product, Row
 from secateur.coupling.numbers import Attribute
 from secateur.coupling.rules import Entry, Op, Rms
@@ -24,6 +25,9 @@ __all__ = [
     "Ids",
     "Op",
     "Outputs",
+    "OwnHeads",
+    "OwnPositions",
+    "OwnWindows",
     "Product",
     "Refused",
     "Rms",
@@ -31,8 +35,10 @@ __all__ = [
     "Step",
     "complete",
     "follow",
+    "hold_own_widths",
     "on_meta",
     "removable",
+    "settle",
     "solve_sizes",
     "spread",
     "steps_of",

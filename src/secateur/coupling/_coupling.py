@@ -23,10 +23,12 @@ class Group:
     Attributes:
         name: the tensor and dimension where it is first seen, or the axis of a product.
         units: their classes.
+        kind: "heads" of an attention, "head width" for the places that all heads have alike, else "units".
     """
 
     name: str
     units: Ids
+    kind: str = "units"
 
     def __str__(self) -> str:
         return f"{self.name}: {len(self.units)} units"
@@ -49,6 +51,7 @@ class Coupling:
         needs: sizes in the user's code that must follow a cut.
         uses: integers of the user's code whose value went elsewhere than into a size, with the line.
         measured: the classes behind each size that was read from a shape.
+        heads: classes that stand for heads: dimensions before the two of an attention's weights.
         rescaled: root mean square norms that are made right after a cut, each with the classes it averages over.
         waived: what may go although it changes the function: by which name it was allowed, and the classes.
         unknown: operations without a rule, each with where it was met first.
@@ -65,6 +68,7 @@ class Coupling:
     needs: tuple[Need, ...]
     uses: Uses
     measured: tuple[Ids, ...]
+    heads: tuple[Ids, ...]
     rescaled: tuple[tuple[Rms, Ids], ...]
     waived: tuple[tuple[str, Ids], ...]
     unknown: Mapping[str, str]
@@ -101,8 +105,22 @@ class Coupling:
             fresh = np.unique(ids[~taken[ids]])
             if len(fresh):
                 taken[fresh] = True
-                found.append(Group(name, fresh))
+                found.append(Group(name, fresh, self._kind(fresh)))
         return tuple(found)
+
+    def _kind(self, units: Ids) -> str:
+        """What units are, by the softmax that follows: its leading dimensions are heads, what lies beside is width."""
+        heads = self.mark(self.heads)
+        if heads[units].any():
+            return "heads"
+        beside = [ids for product in self.products for ids in self._beside_heads(product, heads)]
+        return "head width" if self.mark(beside)[units].any() else "units"
+
+    @staticmethod
+    def _beside_heads(product: Product, heads: np.ndarray) -> list[Ids]:
+        factors = [ids for ids in product.factors if ids is not None]
+        others = [ids for ids in factors if not heads[ids].any()]
+        return others if len(others) < len(factors) else []
 
     def _candidates(self) -> list[tuple[str, Ids]]:
         """Names and classes, in the order in which they take their units.
@@ -169,6 +187,7 @@ def coupled(book: Book, steps: Sequence[Step], *, meta: bool) -> Coupling:
         needs=tuple(replace(need, ids=translate.row(need.ids)) for need in book.needs),
         uses=book.uses,
         measured=tuple(translate(ids) for ids in book.measured),
+        heads=tuple(translate(ids) for ids in book.heads),
         rescaled=tuple((norm, translate(ids)) for norm, ids in book.rescaled),
         waived=tuple((kind, translate(ids)) for kind, ids in book.waived),
         unknown=book.unknown,

@@ -91,6 +91,8 @@ _COUNTS: dict[str, Callable[[Op], int]] = {
     "mv": _product,
     "addmm": _added,
     "baddbmm": _added,
+    "_grouped_mm": _product,
+    "grouped_mm_fallback": _product,
     "scaled_dot_product_attention": _attention,
     "lstm": _recurrent,
     "gru": _recurrent,

@@ -18,6 +18,7 @@ from secateur.coupling._coupling import Coupling, coupled
 from secateur.coupling._meta import moved, on_meta, running, undisturbed
 from secateur.coupling._rms import find_rms
 from secateur.coupling._tracer import Calls, Compute, Step, Tracer
+from secateur.coupling.attention import hold_own_widths
 from secateur.coupling.numbers import marked
 from secateur.coupling.rules import Book, Place
 
@@ -109,6 +110,7 @@ def follow(
     norms = find_rms(model)
     twin = on_meta(model) if meta else copy.deepcopy(model)
     args, named = (moved(inputs, "meta"), moved(dict(kwargs), "meta")) if meta else (inputs, dict(kwargs))
+    hold_own_widths(twin)
     tensors: dict[int, tuple[Tensor, list[str]]] = {}
     for name, tensor in [*twin.named_parameters(remove_duplicate=False), *twin.named_buffers(remove_duplicate=False)]:
         tensors.setdefault(id(tensor), (tensor, []))[1].append(name)
@@ -119,7 +121,9 @@ def follow(
         for each in (*alone, Calls(tracer), tracer):
             stack.enter_context(each)
         out = twin(*args, **named)
-    _protect(book, out if outputs is None else outputs(out))
+    asked = tensors_of(out if outputs is None else outputs(out))
+    tracer.living.forget_idle(book.labels, asked)
+    _protect(book, asked)
     book.tie_sizes()
     return coupled(book, tracer.steps, meta=meta)
 
@@ -155,8 +159,8 @@ def tensors_of(output: Any) -> list[Tensor]:
     return [leaf for each in inside for leaf in tree_leaves(each) if isinstance(leaf, Tensor)]
 
 
-def _protect(book: Book, output: Any) -> None:
-    for tensor in tensors_of(output):
+def _protect(book: Book, outputs: Sequence[Tensor]) -> None:
+    for tensor in outputs:
         for ids in book.rows(tensor):
             book.freeze(ids, "is an output of the model", Place("output", "", "its return"))
     for name, rows in book.unused().items():

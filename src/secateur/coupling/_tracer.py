@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from secateur.coupling._living import Living
 from secateur.coupling._macs import macs_of
 from secateur.coupling.labels import Row
 from secateur.coupling.numbers import Number, user_line
@@ -74,6 +75,8 @@ class Calls(TorchFunctionMode):
         given = args[1:] if args and isinstance(args[0], Tensor) else args
         before = tracer.sizes
         tracer.sizes = [value for value in tree_leaves((given, kwargs)) if isinstance(value, int)]
+        if name == "unflatten":
+            tracer.sizes = _of_all_dimensions(args[0].ndim, *tracer.sizes)
         if name not in _SIZES:
             for value in tracer.sizes:
                 if isinstance(value, Number):
@@ -114,6 +117,7 @@ class Tracer(TorchDispatchMode):
         self.stack: list[tuple[str, nn.Module]] = [("", model)]
         self.steps: list[Step] = []
         self._compute = compute
+        self.living = Living()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -149,9 +153,13 @@ class Tracer(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _label(self, op: Op, rule: str | None, func: Any) -> None:
+        frozen = self.book.labels.frozen
+        before = len(frozen)
         rows = _unknown(op) if rule is None else apply(op, rule)
         first = func._schema.arguments[0].alias_info if func._schema.arguments else None
         written = first is not None and first.is_write
+        wrote = any(arg.alias_info is not None and arg.alias_info.is_write for arg in func._schema.arguments)
+        self.living.note(op.tensors(), op.outs(), wrote=wrote, froze=range(before, len(frozen)))
         target = next(iter(op.args.values()), None)
         for out, made in zip(op.outs(), rows, strict=True):
             if written and out is target:  # a view shares its base's labels, so the base is told too
@@ -175,6 +183,12 @@ class Tracer(TorchDispatchMode):
 
     def _rows(self, tensor: Tensor) -> list[Row]:
         return self.book.rows(tensor) if self._labelled else [None] * tensor.ndim
+
+
+def _of_all_dimensions(rank: int, dim: int, *sizes: int) -> list[int]:
+    """What `unflatten` says of the sizes of its result: those of one dimension alone."""
+    dim = int(dim) % rank
+    return [*[-1] * dim, *sizes, *[-1] * (rank - 1 - dim)]
 
 
 def _joined_shape(op: Op) -> list[int] | None:

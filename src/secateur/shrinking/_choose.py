@@ -116,7 +116,7 @@ class _Search:
         wish = wish_of(self.coupling, self.worth, units, self.limits)
         key = wish.tobytes()
         if key not in self.known:
-            self.known[key] = Chosen(plan(self.twin, self.coupling, wish, self.call), self.worth, wish)
+            self.known[key] = Chosen(plan(self.model, self.coupling, wish, self.call), self.worth, wish)
         return self.known[key]
 
     def excess(self, units: float, budgets: Mapping[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import Channels, channels
 from secateur.costing import Call
-from secateur.coupling import Coupling, Outputs, complete, tensors_of, undisturbed
+from secateur.coupling import Coupling, Outputs, complete, settle, tensors_of, undisturbed
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
 from secateur.pruning import prune
@@ -57,6 +57,7 @@ class Cutting:
         """Return the smaller model of the masked one in any precision."""
         small = cut(masked, self.plan)
         fold_(small, self.plan, self.folds)
+        settle(small)
         return small
 
 
@@ -167,7 +168,9 @@ def masks_by(
             f"`what`: {method.name} cuts {method.structure.name}, and shrink takes methods that cut filters, which "
             "it ties to whole units. Take its masks instead: shrink(model, prune(model, method, …), example_inputs)."
         )
-    tied = method
-    if not isinstance(method.structure, Channels):
-        tied = replace(method, structure=channels(coupling, reduce=method.structure.reduce))
+    tied, structure = method, method.structure
+    if not isinstance(structure, Channels):
+        tied = replace(method, structure=channels(coupling, reduce=structure.reduce))
+    elif structure.coupling is None:
+        tied = replace(method, structure=replace(structure, coupling=coupling))
     return prune(copy.deepcopy(model), tied, batches, loss=loss, only=only)

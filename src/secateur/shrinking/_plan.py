@@ -16,6 +16,7 @@ from secateur.shrinking.cuts import Plan, cut_
 __all__ = ["plan"]
 
 _ROUNDS = 60
+_AHEAD = 64
 # C++ leaves these out where there is nothing to do, which may differ between the two runs.
 _IDLE = frozenset(("contiguous", "to", "_to_copy", "detach", "alias", "clone"))
 
@@ -53,14 +54,15 @@ def plan(model: nn.Module, coupling: Coupling, wish: np.ndarray, call: Call) -> 
 
 def _counterexample(model: nn.Module, candidate: Plan, call: Call) -> list[Frozen]:
     """Run the cut model on meta beside the record; return what the first operation that differs touches."""
-    small = on_meta(model) if candidate.coupling.meta else copy.deepcopy(model)
-    cut_(small, candidate)
-    steps, problem = steps_of(small, call.inputs, call.kwargs)
+    steps, problem = _steps(model, candidate, call)
     old, new = ([step for step in each if step.place.op not in _IDLE] for each in (candidate.coupling.steps, steps))
+    here = 0
     for k, step in enumerate(old):
-        if k < len(new) and _alike(candidate, step, new[k]):
+        here = _again(candidate, step, new, here)
+        if here < len(new) and _alike(candidate, step, new[here]):
+            here += 1
             continue
-        if k >= len(new) and problem is None:
+        if here >= len(new) and problem is None:
             return []
         why = f"{type(problem).__name__}: {str(problem)[:120]}" if problem is not None else "its size is in the code"
         touched = [ids for ids in _labelled(step) if candidate.gone[ids].any()]
@@ -72,6 +74,27 @@ def _counterexample(model: nn.Module, candidate: Plan, call: Call) -> list[Froze
         reason = f"the smaller model raised {type(problem).__name__}: {str(problem)[:120]}"
         return [Frozen(np.zeros(0, int), reason, "none", "", "")]
     return []
+
+
+def _steps(model: nn.Module, candidate: Plan, call: Call) -> tuple[list[Step], Exception | None]:
+    """Run the cut model on meta, or for real where it looks at values, now or in the trace."""
+    if candidate.coupling.meta:
+        small = on_meta(model)
+        cut_(small, candidate)
+        steps, problem = steps_of(small, call.inputs, call.kwargs)
+        if problem is None or "meta" not in str(problem):
+            return steps, problem
+    small = copy.deepcopy(model)
+    cut_(small, candidate)
+    return steps_of(small, call.inputs, call.kwargs)
+
+
+def _again(candidate: Plan, step: Step, new: list[Step], here: int) -> int:
+    """Where the record goes on: what a model does anew for new shapes (a table that it keeps) is passed over."""
+    if here < len(new) and new[here].place.op == step.place.op:
+        return here
+    ahead = range(here, min(here + _AHEAD, len(new)))
+    return next((k for k in ahead if _alike(candidate, step, new[k])), here)
 
 
 def _labelled(step: Step) -> list[Ids]:

@@ -87,21 +87,23 @@ def compare(
         SecateurError: neither runs.
     """
     problem: Exception | None = None
+    where = ""
     for dtype in (torch.float64, torch.float32):
         big = _cast(masked, dtype)
         pair = [big, build(big)]
+        found, mode = [], ""
         try:
             with undisturbed(masked), torch.inference_mode(False), torch.enable_grad():
-                return [
-                    _one(pair, plan, each, outputs, mode, name, dtype)
-                    for mode in modes
-                    for name, each in inputs_like(call, draws, dtype)
-                ]
+                for mode in modes:
+                    for name, each in inputs_like(call, draws, dtype):
+                        found.append(_one(pair, plan, each, outputs, mode, name, dtype))
+                return found
         except Exception as error:  # whatever the user's code raises where a size is wrong
-            problem = error
+            problem, where = error, mode
+    other = f' modes=("{modes[0]}",) leaves that mode out.' if where != modes[0] else ""
     raise SecateurError(
-        f"`shrink` could not run the model and its smaller copy to compare them: {type(problem).__name__}: {problem}. "
-        "Nothing was changed."
+        f"`shrink` could not run the model and its smaller copy in {where} mode to compare them: "
+        f"{type(problem).__name__}: {problem}.{other} Nothing was changed."
     ) from problem
 
 

@@ -14,7 +14,7 @@ from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.costing import Call, call_of, count
-from secateur.coupling import Coupling, Outputs, trace
+from secateur.coupling import Coupling, Outputs, settle, trace
 from secateur.holding import held, hold
 from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
@@ -274,5 +274,6 @@ def _in_place(model: nn.Module, cutting: Cutting, optimizer: Optimizer) -> nn.Mo
         cutting.masks.apply_(model)
     replaced = cut_(model, cutting.plan)
     fold_(model, cutting.plan, cutting.folds)
+    settle(model)
     continue_(optimizer, cutting.plan, replaced, names)
     return model

@@ -20,6 +20,7 @@ def attention(op: Op) -> list[Row]:
     for ids in (q[-2], k[-2], v[-2]):
         op.freeze(ids, "positions are summed over")
     lead = _heads(op, q, k, v)
+    op.book.lead(lead)
     mask = op["attn_mask"]
     if mask is not None:
         rows = op.rows("attn_mask")

@@ -94,6 +94,7 @@ class Book:
         self.needs: list[Need] = []
         self.uses: Uses = {}
         self.measured: list[Ids] = []
+        self.heads: list[Ids] = []
         self.unknown: dict[str, str] = {}
         self._named = {id(tensor): names for tensor, names in named}
         self._kept = [tensor for tensor, _ in named]  # ids stay theirs
@@ -160,6 +161,10 @@ class Book:
         """Let labels stay, and say why."""
         if ids is not None and ids.size:
             self.labels.frozen.append(Frozen(ids, why, place.op, place.module, place.line))
+
+    def lead(self, rows: Sequence[Row]) -> None:
+        """Write down that these dimensions stand before the two of an attention's weights: they are heads."""
+        self.heads += [ids for ids in rows if ids is not None]
 
     def measure(self, ids: Ids) -> Number:
         """Return the number of labels of a dimension, as the user's code reads it from a shape."""

@@ -43,6 +43,19 @@ def addmm(op: Op) -> list[Row]:
     return rows
 
 
+@rule("_grouped_mm grouped_mm_fallback")
+def grouped(op: Op) -> list[Row]:
+    """z[t, k] = sum_j x[t, j] y[expert of t, j, k]: experts stay, since a router counts them."""
+    x, y = op.tensor("self", "input"), op.tensor("mat2", "weight")
+    if x.ndim != 2 or y.ndim != 3:
+        for ids in (*op.rows(x), *op.rows(y)):
+            op.freeze(ids, "products of this shape are not known")
+        return [None] * op.outs()[0].ndim
+    op.same(y, 1, op.rows(x)[1], reads=True, why=_SUMMED)
+    op.freeze(op.rows(y)[0], "is counted by a router")
+    return [op.rows(x)[0], op.rows(y)[2]]
+
+
 def contracted(op: Op, x: Tensor, y: Tensor) -> list[Row]:
     """Return the rows of `x @ y`."""
     middle = -2 if y.ndim > 1 else -1

@@ -27,6 +27,8 @@ def along(op: Op) -> list[Row] | list[list[Row]]:
     """Dimensions keep their places; those worked along stay."""
     rows, rank = op.rows("self"), op.tensor("self").ndim
     worked = {rank - 1, rank - 2} if op.name.startswith("tri") else _dims(_given(op), rank)
+    if "softmax" in op.name and rank > 2 and worked == {rank - 1}:
+        op.book.lead(rows[:-2])
     for d in worked:
         op.freeze(rows[d], "works along it")
         rows[d] = None

@@ -182,10 +182,22 @@ def _batches(experiment: Experiment, dataset: Dataset, *, seeded: bool) -> Calla
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         if seeded:  # gates draw from the global generator, as dropout does: a function of seed and step, like the rest
-            torch.manual_seed(derive(experiment.seed, "gates", step))
+            _seed(derive(experiment.seed, "gates", step), dataset.train.x.device)
         return data.batch_at(dataset.train, recipe.batch, seed=experiment.seed, step=step, augment=augment)
 
     return batch
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the global generator of the processor, and of the device that trains.
+
+    `torch.manual_seed` tells every kind of device, and where one has not started yet that is written down for later
+    with a stack trace: at every step that took longer than the step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 @contextmanager

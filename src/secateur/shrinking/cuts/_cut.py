@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.coupling import Attribute, Coupling, Frozen, Ids, Rms
+from secateur.coupling import Attribute, Coupling, Frozen, Ids, Rms, hold_own_widths
 
 __all__ = ["Plan", "cut", "cut_", "describe_", "holder_of", "kept_indices", "ratios", "sliced"]
 
@@ -66,7 +66,11 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def cut_(model: nn.Module, plan: Plan) -> dict[nn.Parameter, nn.Parameter]:
-    """Make the model smaller in place, and return the new parameter of each that was replaced."""
+    """Make the model smaller in place, and return the new parameter of each that was replaced.
+
+    Attention holds its own widths then; `settle` gives back what lost nothing.
+    """
+    hold_own_widths(model)
     replaced: dict[nn.Parameter, nn.Parameter] = {}
     with torch.no_grad():
         for names, kept in kept_indices(plan).items():
@@ -134,6 +138,8 @@ def describe_(module: nn.Module) -> None:
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+    elif isinstance(module, nn.MultiheadAttention):
+        module.embed_dim = module.out_proj.weight.shape[0]
     elif isinstance(module, nn.RNNBase):
         module.input_size = module._parameters["weight_ih_l0"].shape[1]  # pyright: ignore[reportOptionalMemberAccess]
     elif isinstance(module, nn.RNNCellBase):

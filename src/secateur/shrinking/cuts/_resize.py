@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, nearest
+from secateur.coupling import hold_own_widths, settle
 from secateur.shrinking.cuts._cut import describe_, sliced
 from secateur.shrinking.manifests import Manifest
 
@@ -31,7 +32,12 @@ def resize_(model: nn.Module, manifest: Manifest, added: Mapping[str, tuple[int,
         **dict(model.named_buffers(remove_duplicate=False)),
         **dict(model.named_parameters(remove_duplicate=False)),
     }
-    _require_same(model, manifest, tensors, added)
+    hold_own_widths(model)
+    try:
+        _require_same(model, manifest, tensors, added)
+    except SecateurError:
+        settle(model)
+        raise
     known: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, dims in manifest.kept.items():
@@ -47,6 +53,7 @@ def resize_(model: nn.Module, manifest: Manifest, added: Mapping[str, tuple[int,
         setattr(holder, name, new)
     for module in model.modules():
         describe_(module)
+    settle(model)
 
 
 def _smaller(old: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:

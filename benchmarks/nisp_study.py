@@ -1,0 +1,199 @@
+"""Half of the units of every layer go from a trained network: NISP beside the baselines of its paper.
+
+    python benchmarks/nisp_study.py --model lenet-5-caffe --data mnist --seeds 5
+    python benchmarks/nisp_study.py --model resnet-20 --data cifar10 --seeds 1 --epochs 10 --rate 0.1
+
+Each seed trains one network. Every method cuts that one (`shrink`, so that what trains on is really smaller), is
+measured, trained on for as many epochs, and measured again. NISP propagates the importance of the responses
+before the last layer; "layer by layer" ranks each layer's own responses by the same selection; "L1" is the norm of
+filters; "from scratch" draws fresh weights for NISP's small network, and has the epochs of both.
+CIFAR-10 here may be a JPEG copy: compare within the table only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import warnings
+from collections.abc import Callable
+from statistics import mean
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.lab import data, models
+from secateur.lab.comparing import deviation
+from secateur.lab.data import Dataset
+from secateur.propagation import infinite_selection
+from secateur.sparse.timing import processor
+
+BATCH, SEEN = 100, 500
+Cut = Callable[[nn.Module, Tensor, Tensor, int], nn.Module]
+
+
+class Block(nn.Module):
+    """Two convolutions and a path around them."""
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.one, self.two = (
+            nn.Conv2d(inputs, width, 3, stride, 1, bias=False),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+        )
+        self.norm_one, self.norm_two = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        passes = stride == 1 and inputs == width
+        self.around = nn.Identity() if passes else nn.Conv2d(inputs, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm_two(self.two(self.norm_one(self.one(x)).relu()))
+        return (y + self.around(x)).relu()
+
+
+def resnet20() -> nn.Module:
+    widths = [(16, 16, 1)] + [(16, 16, 1)] * 2 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
+    first = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*first, *(Block(*w) for w in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def fresh(name: str, seed: int) -> nn.Module:
+    if name == "resnet-20":
+        torch.manual_seed(seed)
+        return resnet20()
+    return models.build(name, generator=torch.Generator().manual_seed(seed))
+
+
+def train(model: nn.Module, dataset: Dataset, epochs: float, rate: float, seed: int) -> nn.Module:
+    """SGD with momentum 0.9, decay 5e-4, and a rate that falls to zero as a half cosine."""
+    steps = data.steps_in(len(dataset.train), BATCH, epochs=epochs)
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    for x, y in data.batches(dataset.train, BATCH, seed=seed, stop=steps, augment=dataset.augment):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        falling.step()
+    return model
+
+
+@torch.no_grad()
+def error(model: nn.Module, dataset: Dataset) -> float:
+    model.eval()
+    wrong = sum(int((model(x).argmax(1) != y).sum()) for x, y in data.in_order(dataset.test, 1000))
+    return 100 * wrong / len(dataset.test)
+
+
+def by_method(method: sc.Method) -> Cut:
+    return lambda model, x, y, seed: sc.shrink(model, method, x[:4], batches=[(x, y)], modes=("eval",)).model
+
+
+def by_scores(units: Callable[[str, Tensor, dict[str, Tensor], torch.Generator], Tensor]) -> Cut:
+    """Cut half of every group of units by a score of each unit in each layer, from that layer's own responses."""
+
+    def cut(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> nn.Module:
+        drawn, responses = torch.Generator().manual_seed(seed), responses_of(model, x)
+
+        def score(name: str, weight: Tensor) -> Tensor:
+            if weight.ndim < 2:
+                return torch.zeros_like(weight)
+            found = units(name, weight, responses, drawn).to(weight)
+            return found.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight) / weight[0].numel()
+
+        return sc.shrink(model, 0.5, x[:4], score=score, modes=("eval",)).model
+
+    return cut
+
+
+@torch.no_grad()
+def responses_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Each layer's responses by the name of its weight: a row per sample, a column per unit, averaged over places."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+
+            def look(_: nn.Module, __: object, out: Tensor, name: str = name) -> None:
+                found[f"{name}.weight"] = out.relu().flatten(2).mean(2) if out.ndim > 2 else out.relu()
+
+            handles.append(layer.register_forward_hook(look))
+    model.eval()(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+CUTS: dict[str, Cut] = {
+    "NISP": by_method(sc.methods.nisp(0.5)),
+    "layer by layer": by_scores(lambda name, weight, seen, drawn: infinite_selection(seen[name].double())),
+    "L1": by_method(sc.methods.l1_filters(0.5)),
+    "random": by_scores(lambda name, weight, seen, drawn: torch.rand(len(weight), generator=drawn)),
+}
+
+
+def study(name: str, dataset: Dataset, seed: int, epochs: float, rate: float) -> dict[str, tuple[float, float, int]]:
+    """Errors before and after training on, and parameters, of each method; of the whole network under "dense"."""
+    dense = train(fresh(name, seed), dataset, epochs, rate, seed)
+    size = sum(p.numel() for p in dense.parameters())
+    found = {"dense": (error(dense, dataset), error(dense, dataset), size)}
+    x, y = data.batch_at(dataset.train, SEEN, seed=seed, step=0)
+    small: nn.Module = dense
+    for method, cut in CUTS.items():
+        small = cut(dense, x, y, seed)
+        before = error(small, dataset)
+        if method == "NISP":
+            scratch = redrawn(small, seed)
+        train(small, dataset, epochs, rate, seed + 1)
+        found[method] = before, error(small, dataset), sum(p.numel() for p in small.parameters())
+    train(scratch, dataset, 2 * epochs, rate, seed)
+    found["from scratch"] = float("nan"), error(scratch, dataset), found["NISP"][2]
+    return found
+
+
+def redrawn(model: nn.Module, seed: int) -> nn.Module:
+    twin = copy.deepcopy(model)
+    torch.manual_seed(seed)
+    for module in twin.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()  # pyright: ignore[reportCallIssue]
+    return twin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lenet-5-caffe")
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--examples", type=int, help="of the training set; all by default")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    dataset = data.load(options.data)
+    if options.examples:
+        dataset = data.first(dataset, options.examples)
+    results = []
+    for seed in range(options.seeds):
+        results.append(study(options.model, dataset, seed, options.epochs, options.rate))
+        lines = (f"{name} {before:.2f} -> {after:.2f}" for name, (before, after, _) in results[-1].items())
+        print(f"seed {seed}: {', '.join(lines)}", flush=True)
+    print(f"\n{options.model} on {options.data}, {options.epochs:g} epochs, {options.seeds} seeds, {processor()}\n")
+    print("| method | parameters | error before, % | after, % | lost, points |\n|---|--:|--:|--:|--:|")
+    for method in results[0]:
+        before, after, lost = (
+            [each[method][0] for each in results],
+            [each[method][1] for each in results],
+            [each[method][1] - each["dense"][1] for each in results],
+        )
+        said = " | ".join(map(spread, (before, after, lost)))
+        print(f"| {method} | {results[0][method][2]:,} | {said} |")
+
+
+def spread(values: list[float]) -> str:
+    apart = deviation(values)
+    return f"{mean(values):.2f}" + (f" ± {apart:.2f}" if apart is not None else "")
+
+
+if __name__ == "__main__":
+    main()
