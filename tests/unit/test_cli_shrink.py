@@ -137,6 +137,11 @@ def test_a_run_by_its_name_and_what_its_masks_leave(capsys: pytest.CaptureFixtur
         (["shrink", "own_models:small", *INPUT, "--keep", "macs=50%", "--of", "ms"], 2, "--of ms says of what"),
         (["shrink", "own_models:small", *INPUT, "--keep", "50%", "--keep", "units=50%"], 2, "says twice how much"),
         (["shrink", "own_models:small", *INPUT, "--of", "macs"], 2, "go with --keep"),
+        (
+            ["shrink", "own_models:small", *INPUT],
+            2,
+            "--keep says how much stays: no weight of own_models:small is zero",
+        ),
         (["shrink", "own_models:small", *INPUT, "--keep", "50%", "--only", "9*"], 1, "nothing in the model matches"),
         (["shrink", "own_models:small", *INPUT, "--keep", "1%", "--of", "params"], 1, "cannot be reached"),
         (["shrink", "own_models:small", *INPUT, "--keep", "50%", "--out", "no/x"], 2, "there is no directory no"),

@@ -12,6 +12,7 @@ from secateur.cli.commands._networks import NAMES, SHRUNK, Network, add_network,
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
+    from secateur.masks import Masks
     from secateur.shrinking import Shrunk
 
 ABOUT = f"""\
@@ -88,7 +89,7 @@ def execute(args: argparse.Namespace) -> int:
             choice = {"only": args.only, "multiples": args.multiples, "minimum": args.minimum}
             made = shrink(found.model, budgets, found.inputs, timed=args.timed, **choice)
         else:
-            made = shrink(found.model, Masks.from_zeros(found.model), found.inputs, timed=args.timed)
+            made = shrink(found.model, _zeros(found), found.inputs, timed=args.timed)
     zeros = Masks.from_zeros(made.model)
     save(made, zeros if zeros.density < _SCATTERED else None, out)
     if args.json:
@@ -101,6 +102,17 @@ def execute(args: argparse.Namespace) -> int:
             f"Written to {out} ({console.size(out.stat().st_size)}): secateur.load(path, the same model, fresh)."
         )
     return 0
+
+
+def _zeros(found: Network) -> Masks:
+    from secateur.masks import Masks
+
+    masks = Masks.from_zeros(found.model)
+    if masks.kept == masks.numel:
+        raise UsageError(
+            f"--keep says how much stays: no weight of {found.name} is zero, so that nothing goes by itself."
+        )
+    return masks
 
 
 def _budgets(args: argparse.Namespace) -> dict[str, float]:

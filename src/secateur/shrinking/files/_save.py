@@ -108,8 +108,10 @@ def _kind(model: nn.Module, masks: Masks | None) -> tuple[str, Masks | None]:
     sparse = any(getattr(module, SPARSE, False) for module in model.modules())
     if masks is not None:
         require_masks(masks, "save(model, masks, path)")
-        if not sparse:
-            masks.check(model)
+        if not sparse:  # names of a wrapped model, or of a tied weight, are those that the model itself uses
+            own = {id(parameter): name for name, parameter in model.named_parameters()}
+            found = masks.parameters(model)
+            masks = Masks({own[id(parameter)]: masks[name] for name, parameter in found.items()})
     holds = held(model)
     if masks is None and holds:
         masks = Masks({name: mask for each in holds for name, mask in each.masks.items()})
