@@ -11,7 +11,7 @@ PACKAGE = "secateur"
 # Not part of the Python interface: the command line has a page of its own.
 NOT_REFERENCED = ("cli", "__main__")
 # Rooms that are one engine in stages: what a stage offers, it offers to the next; users meet the room's own surface.
-STAGED = ("sparse", "coupling")
+STAGED = ("sparse", "coupling", "shrinking")
 
 
 def public_modules(package: ModuleType) -> list[ModuleType]:

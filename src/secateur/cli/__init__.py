@@ -24,7 +24,8 @@ Secateur prunes PyTorch networks before, during or after training, and proves wh
   secateur run --compare snip,random,dense --seeds 5
                                                    several methods on equal terms, mean ± std
   secateur paper snip_2019                         the SNIP paper's tables and figures over again
-  secateur show runs/NAME                          what a run, a mask or a checkpoint holds"""
+  secateur show runs/NAME                          what a run, a mask or a checkpoint holds
+  secateur shrink runs/NAME --keep 50% --of macs   whole units out, with a proof, into a file"""
 
 END = """\
 Runs are kept in ./runs, one directory each, named by what was asked for. A run that was interrupted

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secateur.costing._energy import DRAM, energy
 from secateur.costing._latency import Latency
+from secateur.masks import Masks
 
 __all__ = ["KINDS", "Cost", "LayerCost"]
 
@@ -68,15 +69,26 @@ class Cost:
             return {"params": self.params, "macs": self.macs, "bytes": self.bytes, "memory": self.memory}[kind]
         return float("nan") if self.latency is None else self.latency.seconds * 1e3
 
-    def energy(self, *, fetch: float = DRAM) -> float:
+    def energy(self, *, fetch: float = DRAM, masks: Masks | None = None) -> float:
         """Estimate the joules of one forward on a chip of 2014: every stored word fetched once, every product added.
 
-        An estimate from that year's figures (`energy`), to compare a model before and after.
+        An estimate from that year's figures (`energy`), to compare a model before and after. With masks, what they
+        prune is neither fetched nor multiplied, and what says where the rest lies is not counted.
 
         Args:
             fetch: joules to fetch 32 bits, `DRAM` or `SRAM`.
+            masks: which weights of 32 bits stay; None for all.
         """
-        return energy(-(-self.bytes // 4), self.macs, fetch=fetch)
+        words, macs = -(-self.bytes // 4), float(self.macs)
+        kept: dict[str, list[int]] = {}
+        for each in masks.layers() if masks is not None else ():
+            words -= each.numel - each.kept
+            sums = kept.setdefault(each.name.rpartition(".")[0], [0, 0])
+            sums[0], sums[1] = sums[0] + each.kept, sums[1] + each.numel
+        for layer in self.layers:
+            if layer.name in kept:
+                macs -= layer.macs * (1 - kept[layer.name][0] / max(1, kept[layer.name][1]))
+        return energy(words, round(macs), fetch=fetch)
 
     @property
     def summary(self) -> str:

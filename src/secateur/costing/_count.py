@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from secateur._base.arguments import require_model
+from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.costing._call import Call, call_of, require_call
@@ -41,7 +41,7 @@ def cost(model: nn.Module, example_inputs: Any, *, seconds: float | None = 0.5) 
         The cost; `print` it for one table.
 
     Raises:
-        SecateurError: the model does not run with these inputs.
+        SecateurError: the model does not run with these inputs, or is sparsified: its products are not counted.
 
     >>> import torch
     >>> found = cost(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 6, 6), seconds=None)
@@ -54,6 +54,7 @@ def cost(model: nn.Module, example_inputs: Any, *, seconds: float | None = 0.5) 
     total                224  3,456    896   2,352
     """
     require_model(model, "cost(model, example_inputs)")
+    refuse_sparsified(model, "`cost`")
     if seconds is not None and not 0 < seconds < float("inf"):
         raise SecateurError(f"`seconds` must be a time above 0, or None to measure none, got {seconds!r}.")
     model = unwrap(model)

@@ -21,7 +21,8 @@ from secateur.turns import decide
 __all__ = ["BUDGETS", "Chosen", "check_budgets", "choose"]
 
 BUDGETS = ("units", "params", "macs", "bytes", "memory", "ms")
-_HALVINGS, _TIMED_HALVINGS = 14, 6
+_HALVINGS, _TIMED_HALVINGS = 14, 3
+_GRID = 8  # shares that are tried from above before the interval between two is halved
 _SECONDS, _FINAL_SECONDS = 0.5, 1.5  # of timing for each candidate, and for the one that is taken
 _STEP_BACK = 0.93  # of the units, where a longer look finds the last candidate too slow
 _LEAST = 1e-9  # a density that leaves as little as is allowed
@@ -88,7 +89,7 @@ def choose(
     most = budgets.get("units", 1.0)
     counted = {kind: density for kind, density in budgets.items() if kind not in ("units", "ms")}
     if counted:
-        most = search.within(most, lambda units: search.excess(units, counted), counted, _HALVINGS)
+        most = search.within(most, lambda units: search.excess(units, counted), counted)
     if "ms" in budgets:
         most = search.fast_enough(most, budgets["ms"])
     return search.at(most)
@@ -130,13 +131,15 @@ class _Search:
             self.shares[key] = {kind: found.of(kind) / max(1, self.whole.of(kind)) for kind in budgets}
         return {kind: share for kind, share in self.shares[key].items() if share > budgets[kind]}
 
-    def within(self, most: float, over: Over, budgets: Mapping[str, float], halvings: int) -> float:
+    def within(self, most: float, over: Over, budgets: Mapping[str, float]) -> float:
         """Halve the interval of shares: the largest that was found under which nothing is over its budget."""
         if not over(most):
             return most
         if too_much := over(_LEAST):
             raise SecateurError(self._out_of_reach(budgets, too_much))
-        low, high = _LEAST, most
+        return self._halved(_LEAST, most, over, _HALVINGS)
+
+    def _halved(self, low: float, high: float, over: Over, halvings: int) -> float:
         for _ in range(halvings):
             if self._same(low, high):
                 break
@@ -152,24 +155,30 @@ class _Search:
         kind = next(iter(too_much))
         limited = self.limits.free is not None or self.limits.multiples > 1 or self.limits.minimum > 1
         least = "as few units as `only`, `multiples` and `minimum` allow" if limited else "one unit left in each group"
+        stay = "of the time are still taken" if kind == "ms" else "stay for what is frozen"
         return (
-            f"`density` {budgets[kind]:g} of {kind} cannot be reached: with {least} {too_much[kind]:.3g} stay for "
-            "what is frozen. Ask for at least that."
+            f"`density` {budgets[kind]:g} of {kind} cannot be reached: with {least} {too_much[kind]:.3g} {stay}. Ask "
+            "for at least that."
         )
 
     def fast_enough(self, most: float, density: float) -> float:
-        """Search by measured time, in turns with the model of full size; the last is measured once more, for longer."""
+        """Search by measured time, in turns with the model of full size; the last is measured once more, for longer.
+
+        Time does not fall evenly with width (some widths suit a processor), so it is looked for from above.
+        """
 
         def over(units: float, seconds: float = _SECONDS) -> dict[str, float]:
             ratio = self._ratio(units, seconds)
             return {"ms": ratio} if ratio > density else {}
 
-        found = self.within(most, over, {"ms": density}, _TIMED_HALVINGS)
-        while over(found, _FINAL_SECONDS):
+        shares = [most * k / _GRID for k in range(_GRID, 0, -1)] + [_LEAST]
+        place = next((k for k, share in enumerate(shares) if not over(share)), None)
+        found = _LEAST if place is None else shares[place]
+        if place:
+            found = self._halved(found, shares[place - 1], over, _TIMED_HALVINGS)
+        while too_slow := over(found, _FINAL_SECONDS):
             if self._same(found, _LEAST):
-                raise SecateurError(
-                    self._out_of_reach({"ms": density}, over(_LEAST, _FINAL_SECONDS) or {"ms": density})
-                )
+                raise SecateurError(self._out_of_reach({"ms": density}, too_slow))
             found = max(_LEAST, found * _STEP_BACK)
         return found
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
@@ -87,6 +87,7 @@ def of_masks(
     close: bool,
     fold: bool,
     said: str,
+    worth: np.ndarray | None = None,
 ) -> Cutting:
     """Close masks to the units that can go, find what is dead besides, and plan all of it."""
     whole = masks
@@ -112,7 +113,7 @@ def of_masks(
     made = plan(model, coupling, wish, call)
     closing = _closing(model, masks, whole, coupling, wish, call, outputs) if close else None
     kept = tuple(each for each in folds if made.gone[each.unit])
-    return Cutting(made, masked, closing, kept, whole, Reasons(None, wish, tuple(causes)))
+    return Cutting(made, masked, closing, kept, whole, Reasons(worth, wish, tuple(causes)))
 
 
 def _constants(masked: nn.Module, call: Call, outputs: Outputs | None, inexact: Sequence[str]) -> Constants | None:
@@ -157,8 +158,8 @@ def masks_by(
     batches: Iterable[Batch] | None,
     loss: Loss | None,
     only: Only,
-) -> Masks:
-    """Let a method choose among whole units, on a copy of the model.
+) -> tuple[Masks, np.ndarray]:
+    """Let a method choose among whole units, on a copy of the model; return its masks, and what it scored each class.
 
     Raises:
         SecateurError: its structure is not filters; it acts in training only; it lacks its batches.
@@ -168,9 +169,30 @@ def masks_by(
             f"`what`: {method.name} cuts {method.structure.name}, and shrink takes methods that cut filters, which "
             "it ties to whole units. Take its masks instead: shrink(model, prune(model, method, …), example_inputs)."
         )
-    tied, structure = method, method.structure
-    if not isinstance(structure, Channels):
-        tied = replace(method, structure=channels(coupling, reduce=structure.reduce))
-    elif structure.coupling is None:
-        tied = replace(method, structure=replace(structure, coupling=coupling))
-    return prune(copy.deepcopy(model), tied, batches, loss=loss, only=only)
+    units, worth = method.structure, np.full(coupling.count, np.nan)
+    if not isinstance(units, Channels):
+        units = channels(coupling, reduce=units.reduce)
+    assert isinstance(units, Channels)
+    if units.coupling is None:
+        units = replace(units, coupling=coupling)
+    watched = _Watched(**{each.name: getattr(units, each.name) for each in fields(units)}, worth=worth)
+    return prune(copy.deepcopy(model), replace(method, structure=watched), batches, loss=loss, only=only), worth
+
+
+@dataclass(frozen=True)
+class _Watched(Channels):
+    """Channels that remember what units were scored, one number per class."""
+
+    worth: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pool scores, and remember them where the classes are those of the trace."""
+        found = super().pool(scores)
+        if self.coupling is not None and len(self.worth) == self.coupling.count:
+            for name, units in self._pools(scores).items():
+                self.worth[units] = found[name].cpu().numpy()
+        return found
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What is alive is no score."""
+        return {name: bits > 0 for name, bits in super().pool(alive).items()}

@@ -102,6 +102,8 @@ def shrink(
     >>> small, certificate, _ = shrink(net, 0.5, torch.zeros(2, 4))
     >>> small[0].out_features, certificate.after.params
     (4, 30)
+    >>> shrink(net, {"params": 0.6, "macs": 0.5}, torch.zeros(2, 4)).certificate.after.macs
+    48
     """
     require_model(model, "shrink(model, what, example_inputs)")
     refuse_sparsified(model, "`shrink`")
@@ -167,10 +169,13 @@ class _Asked:
         if not isinstance(masks, Masks | Method):
             limits = Limits.of(model, coupling, self.only, self.multiples, self.minimum)
             return of_density(model, check_budgets(masks, self.of), self.score, coupling, call, limits)
-        said = f"{masks.name if isinstance(masks, Method) else 'the masks'} left nothing of it"
+        said, worth = "the masks left nothing of it", None
         if isinstance(masks, Method):
-            masks = masks_by(model, masks, coupling, self.batches, self.loss, of_weights(model, self.only))
-        return of_masks(model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said)
+            said, only = f"{masks.name} left nothing of it", of_weights(model, self.only)
+            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only)
+        return of_masks(
+            model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said, worth=worth
+        )
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:

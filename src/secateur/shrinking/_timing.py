@@ -38,7 +38,7 @@ class Timing:
     why: str = ""
 
     def __str__(self) -> str:
-        said = f"{milliseconds(self.before)} -> {milliseconds(self.after)} ms"
+        said = f"{milliseconds(self.before)} -> {milliseconds(self.after)} ms at best"
         if self.why:
             return f"{said}: no faster here, because {self.why}"
         return f"{said}: {1 / self.ratio:.2f} times as fast (± {self.spread:.0%}, in turns)"

@@ -141,11 +141,27 @@ def test_time_is_measured_as_a_whole_and_by_layer() -> None:
     assert lines[-2].startswith("total") and lines[-1].startswith("one forward: ")
 
 
+def test_a_sparsified_model_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 8))
+    fast = sc.sparsify(net, sc.prune(net, sc.methods.magnitude(0.05)))
+    if any(getattr(module, "stores_survivors", False) for module in fast.modules()):
+        with pytest.raises(SecateurError, match=r"`cost` needs the weights of all layers. The model is sparsified"):
+            sc.cost(fast, X(4, 256))
+
+
 def test_energy_is_that_of_the_table() -> None:
     found = sc.cost(nn.Linear(10, 10, bias=False), X(1, 10), seconds=None)
     assert found.energy() == pytest.approx(100 * DRAM + 100 * 4.6e-12)
     assert found.energy(fetch=SRAM) == pytest.approx(100 * 9.6e-12)
     assert 20 * energy(10**9) == pytest.approx(12.8)
+
+
+def test_energy_of_what_masks_leave() -> None:
+    net, x = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 4, bias=False)), X(3, 10)
+    bits = torch.zeros(10, 10, dtype=torch.bool)
+    bits[:2] = True  # a fifth of the first layer, all of the second
+    found = sc.cost(net, x, seconds=None).energy(masks=sc.Masks({"0.weight": bits}))
+    assert found == pytest.approx(60 * DRAM + 3 * 60 * 4.6e-12)
 
 
 @pytest.mark.parametrize(

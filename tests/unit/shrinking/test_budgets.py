@@ -68,7 +68,7 @@ def test_milliseconds_are_searched_in_turns_and_looked_at_once_more(monkeypatch:
 
     assert 0.35 < certificate.after.macs / whole <= 0.5 / 1.1
     assert len(looks) < 12 and looks[-1] == _choose._FINAL_SECONDS
-    with pytest.raises(SecateurError, match=r"`density` 0\.001 of ms cannot be reached: .* 0\.00\d* stay"):
+    with pytest.raises(SecateurError, match=r"`density` 0\.001 of ms cannot be reached: .* 0\.00\d* of the time"):
         shrink(net, 0.001, x, of="ms", **QUICK)
 
 

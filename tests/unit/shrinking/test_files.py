@@ -73,6 +73,15 @@ def test_dense_and_masked_models_come_back_bit_for_bit(dtype: torch.dtype, tmp_p
     assert loaded.model is not None and not sc.held(loaded.model)
 
 
+def test_masks_by_names_of_a_wrapped_model(tmp_path: Path) -> None:
+    masks = Masks({"module.0.weight": torch.ones(6, 3, dtype=torch.bool)})
+    sc.save(nn.DataParallel(net()), masks, tmp_path / "net")
+    loaded = sc.load(tmp_path / "net", nn.DataParallel(net(1)))
+    assert loaded.masks is not None and list(loaded.masks) == ["0.weight"]
+    assert isinstance(loaded.model, nn.DataParallel)
+    assert_equal(loaded.model.module, net())
+
+
 def test_a_masked_file_is_small(tmp_path: Path) -> None:
     model = nn.Linear(1000, 1000, bias=False)
     masks = sc.prune(model, sc.methods.magnitude(0.05))

@@ -25,6 +25,7 @@ from secateur._base.errors import SecateurError
 from secateur._base.files import why_damaged
 from secateur._base.text import shown
 from secateur.masks import Masks
+from secateur.shrinking.files import read
 
 #: Keys under which training scripts keep the weights, the usual ones first.
 _KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params")
@@ -94,6 +95,9 @@ def _safe(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise SecateurError(f"{shown(path)} is damaged: {why}. Take another copy of it.")
     try:
         with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") == "secateur.model":
+                yield from ((name, tensor) for name, tensor in read(path).tensors.items() if _is_weight(tensor))
+                return
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 stored = file.get_slice(name)
                 kind, shape = stored.get_dtype(), stored.get_shape()

@@ -67,6 +67,15 @@ def load(
     Raises:
         FileNotFoundError: there is no such file.
         SecateurError: a damaged, foreign or newer file, or another model: it names the first tensor that does not fit.
+
+    >>> import tempfile
+    >>> from secateur.shrinking import shrink
+    >>> shrunk = shrink(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), 0.5, torch.zeros(2, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     shrunk.save(f"{folder}/net")
+    ...     net, _, manifest = load(f"{folder}/net", nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    >>> net[0].out_features, len(manifest.kept["0.weight"][0])
+    (4, 4)
     """
     content = read(path)
     if into is not None and content.masks is None:
