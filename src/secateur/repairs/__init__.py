@@ -6,6 +6,7 @@
 | `sweep` | inputs to the right make up for each cut | inputs |
 | `released` | L-OBS's update as it was released | inputs |
 | `reestimate_norms` | running statistics of batch norms anew | inputs |
+| `tuned` | a few steps of training on the batches | labels; with blocks inputs |
 | `then` | several one after the other | |
 """
 
@@ -17,6 +18,7 @@ from secateur.repairs._norms import Chain, ReestimateNorms, reestimate_norms, th
 from secateur.repairs._second_moments import damped, error_of, least_squares
 from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
 from secateur.repairs._sweep import column_sweep, inverse_factor
+from secateur.repairs._tuned import Tuned, tuned
 
 __all__ = [
     "Chain",
@@ -27,6 +29,7 @@ __all__ = [
     "Solver",
     "Swept",
     "Trace",
+    "Tuned",
     "column_sweep",
     "damped",
     "error_of",
@@ -39,4 +42,5 @@ __all__ = [
     "released_removal",
     "sweep",
     "then",
+    "tuned",
 ]

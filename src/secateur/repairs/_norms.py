@@ -114,6 +114,11 @@ class Chain:
         """Whether any of them runs at every milestone; then all do."""
         return any(repair.always for repair in self.repairs)
 
+    @property
+    def targets(self) -> bool:
+        """Whether any of them reads the targets of the batches."""
+        return any(getattr(repair, "targets", False) for repair in self.repairs)
+
     def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
         """Run them in order."""
         for repair in self.repairs:
