@@ -46,5 +46,5 @@ def sparsegpt(
         structure=weights(),
         scope=layerwise() if pattern is None else n_of_m(*pattern),
         schedule=once(density),
-        repair=repair or sweep(damping=damping),
+        repair=repair or sweep(damping=damping, channels_last=pattern is not None),
     )

@@ -15,7 +15,6 @@ from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
-from secateur.pruning._blocks import Blocks, prune_blocks
 from secateur.pruning._choose import choose, placed, report_empty
 from secateur.pruning._refusals import (
     refuse_offline,
@@ -24,6 +23,7 @@ from secateur.pruning._refusals import (
     refuse_unscorable,
     report_left_out,
 )
+from secateur.pruning.blocks import Blocks, prune_blocks
 from secateur.selection import kept_count
 
 

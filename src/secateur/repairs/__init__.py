@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from secateur.repairs._apply import reconstruct
 from secateur.repairs._choice import Greedy, OneByOne, Swept
 from secateur.repairs._exact import Trace, exact_removal, released_removal
 from secateur.repairs._norms import Chain, ReestimateNorms, reestimate_norms, then
@@ -37,6 +38,7 @@ __all__ = [
     "inverse_factor",
     "least_squares",
     "least_squares_on",
+    "reconstruct",
     "reestimate_norms",
     "released",
     "released_removal",

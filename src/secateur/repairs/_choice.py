@@ -152,7 +152,7 @@ def _order(weight: Tensor, rows: Tensor, pattern: tuple[int, int] | None) -> Ten
     """The columns in the order in which a pattern's consecutive inputs are consecutive channels."""
     if pattern is None or weight.dim() == 2:
         return None
-    order = channels_last(rows.shape[1], tuple(weight.shape[2:]), rows.device)
+    order = channels_last(rows.shape[1], weight.shape[2:], rows.device)
     channels = weight.shape[1]
     if channels % pattern[1]:
         raise SecateurError(

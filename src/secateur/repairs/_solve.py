@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,11 +33,14 @@ class Reconstruct:
         solve: how.
         damping: λ as a share of the mean of the diagonal of G.
         always: whether at every milestone, which is when the weights that go are still there to make up for.
+        channels_last: whether a convolution's inputs come position by position, not channel by channel: the order
+            matters to what goes through them one after the other.
     """
 
     solve: Solver
     damping: float = 0.01
     always: bool = True
+    channels_last: bool = False
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -53,12 +56,17 @@ class Reconstruct:
             parameter, moments = moment.params[name], moment.evidence["gram"][name]
             whole = moment.canonical(name, parameter * moment.alive[name].to(parameter.device))
             rows, bits = whole.flatten(1), moment.canonical(name, keep).to(whole.device).flatten(1)
-            parts = [self._part(name, *part) for part in groups(rows, moments, bits)]
+            order = channels_last(rows.shape[1], whole.shape[2:], rows.device) if self.channels_last else None
+            parts = [self._part(name, order, *part) for part in groups(rows, moments, bits)]
             parameter.copy_(moment.stored(name, torch.cat(parts).reshape(whole.shape)))
 
-    def _part(self, name: str, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
+    def _part(self, name: str, order: Tensor | None, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
         solved, dead = told(name, damped, moments, self.damping)
-        found = told(name, self.solve, rows, keep, solved)
+        if order is None:
+            found = told(name, self.solve, rows, keep, solved)
+        else:
+            found = torch.empty_like(rows)
+            found[:, order] = told(name, self.solve, rows[:, order], keep[:, order], solved[order][:, order])
         return torch.where(dead, rows, found)  # of weights whose input was always zero nothing is known: left as is
 
 
@@ -79,7 +87,7 @@ def groups(rows: Tensor, moments: Tensor, *more: Tensor) -> Iterator[tuple[Tenso
         yield (rows[part], moments[number] if moments.dim() == 3 else moments, *(other[part] for other in more))
 
 
-def channels_last(inputs: int, kernel: tuple[int, ...], device: torch.device) -> Tensor:
+def channels_last(inputs: int, kernel: Sequence[int], device: torch.device) -> Tensor:
     """The order of a row's entries in which consecutive ones are channels: (c, u) → (u, c)."""
     positions = math.prod(kernel)
     return torch.arange(inputs, device=device).reshape(-1, positions).T.flatten()
@@ -94,7 +102,7 @@ class _Sweep:
         return column_sweep(rows, inverse_factor(moments), keep=keep)[0]
 
 
-def sweep(*, damping: float = 0.01) -> Reconstruct:
+def sweep(*, damping: float = 0.01, channels_last: bool = False) -> Reconstruct:
     """Let inputs to the right make up for each cut, in one pass over the columns (SparseGPT's compensation).
 
     With U upper triangular, UᵀU = (G + λI)⁻¹: for j = 1, 2, …, cut weights leave e = w_j/U_jj and W_:k ← W_:k − e·U_jk
@@ -103,6 +111,7 @@ def sweep(*, damping: float = 0.01) -> Reconstruct:
 
     Args:
         damping: λ as a share of the mean of the diagonal of G.
+        channels_last: whether a convolution's inputs come position by position, as where N:M is chosen among channels.
 
     Source: Frantar & Alistarh, "SparseGPT", arXiv 2301.00774, §3.2.
 
@@ -110,7 +119,7 @@ def sweep(*, damping: float = 0.01) -> Reconstruct:
     >>> sweep(damping=0.1).damping
     0.1
     """
-    return Reconstruct(_Sweep(), _checked(damping))
+    return Reconstruct(_Sweep(), _checked(damping), channels_last=channels_last)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from secateur._base.errors import SecateurError, nearest
 from secateur.axes import Method
 from secateur.masks import Masks, Only, prunable
 from secateur.measures import Batch, Loss, Needs
-from secateur.pruning._stack import Stack, evaluating
+from secateur.pruning.blocks._stack import Stack, evaluating
 
 #: Names or globs of modules; or with a method for each.
 Blocks = Sequence[str] | Mapping[str, Method] | str
