@@ -42,6 +42,7 @@ from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
 from secateur.methods._obc import obc
 from secateur.methods._obd import obd
+from secateur.methods._obs import obs
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
@@ -65,11 +66,11 @@ from secateur.methods._weight_elimination import weight_elimination
 __all__ = [
     "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
     "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
-    "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons",
-    "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obc", "obd", "random", "rigl", "set_",
-    "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement",
-    "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip", "supermask", "synflow", "variational_dropout",
-    "wanda", "weight_elimination",
+    "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
+    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obc", "obd",
+    "obs", "random", "rigl", "set_", "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters",
+    "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip", "supermask", "synflow",
+    "variational_dropout", "wanda", "weight_elimination",
 ]
 # fmt: on
 

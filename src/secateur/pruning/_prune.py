@@ -82,21 +82,12 @@ def prune(
     refuse_unfit(method, network, params)
     if only is None:
         report_left_out(network, params)
-    bits = _present(network, method, masks, params)
+    bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):
         chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
-            moment = Moment(
-                step,
-                density,
-                params,
-                bits,
-                generator=generator,
-                layouts=layouts(network, params),
-                batches=batches,
-                loss=loss,
-            )
+            moment = Moment(step, density, params, bits, {}, generator, turned, batches=batches, loss=loss)
             last = step == len(method.schedule.densities) - 1
             chosen = _after(network, method, moment, batches, loss, last=last)
             bits = dict(chosen)

@@ -5,6 +5,7 @@
 | `least_squares_on` | the best weights on what each row keeps | inputs |
 | `sweep` | inputs to the right make up for each cut | inputs |
 | `released` | L-OBS's update as it was released | inputs |
+| `surgeon` | the best weights of a whole small network | labels |
 | `reestimate_norms` | running statistics of batch norms anew | inputs |
 | `tuned` | a few steps of training on the batches | labels; with blocks inputs |
 | `then` | several one after the other | |
@@ -18,6 +19,7 @@ from secateur.repairs._exact import Trace, exact_removal, released_removal
 from secateur.repairs._norms import Chain, ReestimateNorms, reestimate_norms, then
 from secateur.repairs._second_moments import damped, error_of, least_squares
 from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
+from secateur.repairs._surgeon import Surgeon, gauss_newton, surgeon, surgery
 from secateur.repairs._sweep import column_sweep, inverse_factor
 from secateur.repairs._tuned import Tuned, tuned
 
@@ -28,6 +30,7 @@ __all__ = [
     "Reconstruct",
     "ReestimateNorms",
     "Solver",
+    "Surgeon",
     "Swept",
     "Trace",
     "Tuned",
@@ -35,6 +38,7 @@ __all__ = [
     "damped",
     "error_of",
     "exact_removal",
+    "gauss_newton",
     "inverse_factor",
     "least_squares",
     "least_squares_on",
@@ -42,6 +46,8 @@ __all__ = [
     "reestimate_norms",
     "released",
     "released_removal",
+    "surgeon",
+    "surgery",
     "sweep",
     "then",
     "tuned",

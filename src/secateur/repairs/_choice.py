@@ -114,7 +114,7 @@ class Greedy:
         else:
             cut = rows.numel() - kept_count(self.density, rows.numel())
             left, kept, trace = _until_enough(living, moments, cut)
-        return _levels(trace, kept, left.double().square() * moments.diagonal())
+        return levels_of(trace, kept, left.double().square() * moments.diagonal())
 
 
 def _until_enough(rows: Tensor, moments: Tensor, cut: int) -> tuple[Tensor, Tensor, Trace]:
@@ -134,7 +134,7 @@ def _until_enough(rows: Tensor, moments: Tensor, cut: int) -> tuple[Tensor, Tens
             return found
 
 
-def _levels(trace: Trace, kept: Tensor, worth: Tensor) -> Tensor:
+def levels_of(trace: Trace, kept: Tensor, worth: Tensor) -> Tensor:
     """One number per weight: its level where it went, and more than any level where it stayed."""
     levels = trace.losses.cummax(1).values
     went = trace.order >= 0

@@ -27,7 +27,7 @@ class ReestimateNorms:
     @torch.no_grad()
     def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
         """Zero what goes, run the batches, and write the statistics."""
-        norms = {name: module for name, module in model.named_modules() if _tracks(module)}
+        norms = _norms(model)
         if not norms:
             return
         if moment.batches is None:
@@ -45,8 +45,10 @@ def _write(buffer: Tensor | None, value: Tensor) -> None:
         buffer.copy_(value)
 
 
-def _tracks(module: nn.Module) -> bool:
-    return isinstance(module, Norm) and module.running_mean is not None and module.running_var is not None
+def _norms(model: nn.Module) -> dict[str, Norm]:
+    """The batch norms that keep running statistics."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, Norm)}
+    return {name: norm for name, norm in found.items() if norm.running_mean is not None}
 
 
 class _Statistics(Running):
@@ -69,7 +71,7 @@ class _Statistics(Running):
 @contextmanager
 def _by_batch(model: nn.Module) -> Iterator[dict[str, Norm]]:
     """Let norms alone train, and forget what they knew before each batch; `gather` puts all back afterwards."""
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, Norm) and _tracks(module)}
+    norms = _norms(model)
     momenta = {norm: norm.momentum for norm in norms.values()}
     try:
         for norm in norms.values():
