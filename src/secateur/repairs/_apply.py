@@ -40,7 +40,7 @@ def reconstruct(
     >>> masks = Masks({"weight": torch.tensor([[True, True, False, False]])})
     >>> reconstruct(model, masks, repairs.least_squares_on(damping=0.0), [inputs])
     >>> [round(value, 3) for value in model.weight[0].tolist()]
-    [5.231, 4.231, 0.0, 0.0]
+    [5.385, 4.385, 0.0, 0.0]
     """
     network = unwrap(model)
     masks.check(network)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur._base.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur.axes import Method
 from secateur.masks import Masks, Only, prunable
 from secateur.measures import Batch, Loss, Needs
@@ -54,6 +54,33 @@ def prune_blocks(
                 found |= one(stage, own, seen, inside[name], Masks(bits) if bits else None, _squared)
             stack.go_on(number, stage)
     return Masks(found, copy=False)
+
+
+def found_in(model: nn.Module) -> list[str]:
+    """The names of a model's repeated blocks: the members of its largest list of modules of one kind.
+
+    As decoders and encoders of Hugging Face have one, `nn.TransformerEncoder`, and networks with an `nn.Sequential` or
+    `nn.ModuleList` of equal parts.
+
+    Raises:
+        UnfitModelError: there is no such list.
+
+    >>> found_in(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8), 2, enable_nested_tensor=False))
+    ['layers.0', 'layers.1']
+    """
+    found = {
+        name: [f"{name}.{part}".lstrip(".") for part, _ in module.named_children()]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential)
+        and len({type(child) for child in module.children()}) == 1
+        and len(module) > 1
+        and any(True for _ in module.parameters())
+    }
+    if not found:
+        raise UnfitModelError(
+            f"{type(model).__name__} has no list of equal blocks: name the modules that are called one after the other."
+        )
+    return found[max(found, key=lambda name: sum(p.numel() for p in model.get_submodule(name).parameters()))]
 
 
 def _squared(output: Tensor, target: Tensor) -> Tensor:
