@@ -26,10 +26,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from secateur.measures._activations import Call, watched
-from secateur.measures._batch import Batch, Loss
+from secateur.measures._batch import Batch, Loss, cross_entropy, logits_of, loss_of
 from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow, ones_like_inputs
-from secateur.measures._gather import gather
+from secateur.measures._gather import gather, moved
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
 from secateur.measures._observe import Observer, check_online, distinct, observe
@@ -80,6 +80,7 @@ __all__ = [
     "all_sum",
     "at_least_float32",
     "check_online",
+    "cross_entropy",
     "distinct",
     "fisher",
     "flow",
@@ -93,6 +94,9 @@ __all__ = [
     "hessian_diag",
     "hessian_grad",
     "input_norm",
+    "logits_of",
+    "loss_of",
+    "moved",
     "movement",
     "noise",
     "norm_scale",

@@ -140,6 +140,11 @@ def _as_the_model(device: torch.device, widen: bool, batches: Iterable[Batch]) -
         yield move(batch)
 
 
+def moved(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches with all their tensors on the model's device."""
+    return _as_the_model(next(model.parameters()).device, False, batches)
+
+
 def _check_batches(batches: Iterable[Batch] | None, measures: Sequence[Measure]) -> None:
     if batches is not None:
         if isinstance(batches, Tensor) or (isinstance(batches, tuple) and len(batches) == 2 and _is_pair(batches)):
