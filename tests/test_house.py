@@ -17,7 +17,7 @@ FLOORS: list[tuple[str, str]] = [
     ("what everything stands on", "_base _native"),
     ("values, and the one place where anything is chosen", "masks selection"),
     ("evidence; zeros that stay; what goes together", "measures holding coupling"),
-    ("what makes a method, and the method; importance from responses", "axes propagation"),
+    ("what makes a method, and the method; importance from responses; curvature", "axes propagation curvature"),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
         "gates penalties repairs pruning",

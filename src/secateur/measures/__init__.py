@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.measures._activations import Call, watched
-from secateur.measures._batch import Batch, Loss
+from secateur.measures._activations import Call, LayerCollector, watched
+from secateur.measures._batch import Batch, Loss, logits_of
 from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow, ones_like_inputs
 from secateur.measures._gather import gather
@@ -65,6 +65,7 @@ __all__ = [
     "Call",
     "Collector",
     "Evidence",
+    "LayerCollector",
     "Level",
     "Loss",
     "Measure",
@@ -93,6 +94,7 @@ __all__ = [
     "hessian_diag",
     "hessian_grad",
     "input_norm",
+    "logits_of",
     "movement",
     "noise",
     "norm_scale",

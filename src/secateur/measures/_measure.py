@@ -104,6 +104,7 @@ class Measure:
             None (as found).
         reduction: how evidence is combined over ranks, in place; None where all ranks hold the same.
         online: what it remembers of a training run whose gradients it is shown; None: it needs batches of its own.
+        differentiates: whether it takes gradients although it needs no labels; what needs them always does.
     """
 
     name: str
@@ -113,3 +114,4 @@ class Measure:
     train: bool | None = None
     reduction: Reduction | None = field(default=all_sum, repr=False)
     online: Memory | None = None
+    differentiates: bool = False
