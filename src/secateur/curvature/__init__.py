@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from secateur.curvature._costs import macs_saved, memory_saved
 from secateur.curvature._fisher import empirical_fisher, ggn_diag, true_fisher
+from secateur.curvature._gates import Cost, gate_fisher, gate_magnitude, gate_relevance, gate_taylor
 from secateur.curvature._likelihood import Likelihood, categorical, gaussian
 from secateur.curvature._samples import per_sample
 
-__all__ = ["Likelihood", "categorical", "empirical_fisher", "gaussian", "ggn_diag", "per_sample", "true_fisher"]
+__all__ = [
+    "Cost",
+    "Likelihood",
+    "categorical",
+    "empirical_fisher",
+    "gate_fisher",
+    "gate_magnitude",
+    "gate_relevance",
+    "gate_taylor",
+    "gaussian",
+    "ggn_diag",
+    "macs_saved",
+    "memory_saved",
+    "per_sample",
+    "true_fisher",
+]

@@ -24,6 +24,7 @@ from secateur.methods._fpgm import fpgm
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
+from secateur.methods._group_fisher import group_fisher
 from secateur.methods._igq import igq
 from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
@@ -43,6 +44,7 @@ from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._skeletonization import skeletonization
 from secateur.methods._slimming import slimming
 from secateur.methods._slot_machines import slot_machines
 from secateur.methods._snfs import snfs
@@ -54,18 +56,20 @@ from secateur.methods._ssl import ssl
 from secateur.methods._structured_snip import structured_snip
 from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
+from secateur.methods._taylor import taylor
+from secateur.methods._taylor_weights import taylor_weights
 from secateur.methods._variational_dropout import variational_dropout
 from secateur.methods._weight_elimination import weight_elimination
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
-    "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
-    "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "lamp", "lc", "learning_neurons",
-    "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obd", "random", "rigl", "set_",
-    "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement",
-    "soft_weight_sharing", "ssl", "structured_snip", "supermask", "synflow", "variational_dropout",
-    "weight_elimination",
+    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup", "erk",
+    "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
+    "group_fisher", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "lamp", "lc",
+    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obd", "random",
+    "rigl", "set_", "skeletonization", "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters",
+    "soft_movement", "soft_weight_sharing", "ssl", "structured_snip", "supermask", "synflow", "taylor",
+    "taylor_weights", "variational_dropout", "weight_elimination",
 ]
 # fmt: on
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,7 +152,8 @@ def test_what_cannot_be_taken_apart_is_refused_and_nothing_changes() -> None:
         prune(model, methods.obd(0.5, curvature=true_fisher()), [batch], loss=F.mse_loss)
     with pytest.raises(SecateurError, match="not finite"):
         prune(model, methods.obd(0.5, curvature=true_fisher()), [nan])
-    model[1].track_running_stats, model[1].running_mean, model[1].running_var = False, None, None
+    norm: Any = model[1]
+    norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     with pytest.raises(UnfitModelError, match="batch norm '1' takes the statistics of the batch"):
         prune(model, pruned, [batch])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
