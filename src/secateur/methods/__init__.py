@@ -31,6 +31,7 @@ from secateur.methods._itop import itop
 from secateur.methods._l0 import l0
 from secateur.methods._l1_filters import l1_filters
 from secateur.methods._l1_penalty import l1_penalty
+from secateur.methods._l_obs import l_obs
 from secateur.methods._lamp import lamp
 from secateur.methods._lc import lc
 from secateur.methods._learning_neurons import learning_neurons
@@ -40,6 +41,7 @@ from secateur.methods._matrix_similarity import matrix_similarity
 from secateur.methods._movement import movement, soft_movement
 from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
+from secateur.methods._obc import obc
 from secateur.methods._obd import obd
 from secateur.methods._random import random
 from secateur.methods._rigl import rigl
@@ -52,6 +54,7 @@ from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
 from secateur.methods._soft_weight_sharing import soft_weight_sharing
+from secateur.methods._sparsegpt import sparsegpt
 from secateur.methods._ssl import ssl
 from secateur.methods._structured_snip import structured_snip
 from secateur.methods._supermask import supermask
@@ -59,17 +62,18 @@ from secateur.methods._synflow import synflow
 from secateur.methods._taylor import taylor
 from secateur.methods._taylor_weights import taylor_weights
 from secateur.methods._variational_dropout import variational_dropout
+from secateur.methods._wanda import wanda
 from secateur.methods._weight_elimination import weight_elimination
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup", "erk",
-    "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
-    "group_fisher", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "lamp", "lc",
-    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obd", "random",
-    "rigl", "set_", "skeletonization", "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters",
-    "soft_movement", "soft_weight_sharing", "ssl", "structured_snip", "supermask", "synflow", "taylor",
-    "taylor_weights", "variational_dropout", "weight_elimination",
+    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
+    "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
+    "group_fisher", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp",
+    "lc", "learning_neurons", "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obc",
+    "obd", "random", "rigl", "set_", "skeletonization", "slimming", "slot_machines", "snfs", "snip",
+    "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip",
+    "supermask", "synflow", "taylor", "taylor_weights", "variational_dropout", "wanda", "weight_elimination",
 ]
 # fmt: on
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -77,10 +78,20 @@ def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bo
     with torch.no_grad():
         for name in moment.params:
             scores = score(moment.evidence, name, out=_to_spend(score, moment, name) if spend else None)
+            scores = placed(score, scores, name, moment)
             found[name] = _of_units(scores, structure, name, moment)
             for _, measure in score.measures if spend else ():
                 moment.evidence[measure.name].pop(name, None)
     return found
+
+
+def placed(score: Score, scores: Tensor, name: str, moment: Moment) -> Tensor:
+    """Bring scores of a layer's matrix, from a function that asks for its `rows`, to the place of each weight."""
+    shape = moment.shapes[name]
+    of_rows = any(measure.name == "rows" for _, measure in score.measures)
+    if of_rows and scores.shape == (shape[0], math.prod(shape[1:])):
+        return moment.stored(name, scores.reshape(shape))
+    return scores
 
 
 def _to_spend(score: Score, moment: Moment, name: str) -> Tensor | None:

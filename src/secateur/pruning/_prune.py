@@ -14,7 +14,7 @@ from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
-from secateur.pruning._choose import choose, report_empty
+from secateur.pruning._choose import choose, placed, report_empty
 from secateur.pruning._refusals import (
     refuse_offline,
     refuse_other_arguments,
@@ -77,7 +77,16 @@ def prune(
     with _untouched_on_error(network, method):
         chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
-            moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
+            moment = Moment(
+                step,
+                density,
+                params,
+                bits,
+                generator=generator,
+                layouts=layouts(network, params),
+                batches=batches,
+                loss=loss,
+            )
             last = step == len(method.schedule.densities) - 1
             chosen = _after(network, method, moment, batches, loss, last=last)
             bits = dict(chosen)
@@ -112,7 +121,8 @@ def scores(
     measures = [measure for _, measure in method.score.measures]
     evidence = gather(network, reusable(batches), measures, params=params, loss=loss, generator=generator)
     with torch.no_grad():
-        found = {name: method.score(evidence, name) for name in params}
+        moment = Moment(0, None, params, {}, layouts=layouts(network, params))
+        found = {name: placed(method.score, method.score(evidence, name), name, moment) for name in params}
     if not normalise:
         return found
     total = sum(float(tensor.abs().sum(dtype=torch.float64)) for tensor in found.values())
