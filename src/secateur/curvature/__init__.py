@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from secateur.curvature._costs import macs_saved, memory_saved
+from secateur.curvature._factors import input_factor, output_factor
 from secateur.curvature._fisher import empirical_fisher, ggn_diag, true_fisher
 from secateur.curvature._gates import Cost, gate_fisher, gate_magnitude, gate_relevance, gate_taylor
 from secateur.curvature._likelihood import Likelihood, categorical, gaussian
+from secateur.curvature._recursion import lecun_diag
 from secateur.curvature._samples import per_sample
+from secateur.curvature._snapshots import snapshots
 
 __all__ = [
     "Cost",
@@ -19,8 +22,12 @@ __all__ = [
     "gate_taylor",
     "gaussian",
     "ggn_diag",
+    "input_factor",
+    "lecun_diag",
     "macs_saved",
     "memory_saved",
+    "output_factor",
     "per_sample",
+    "snapshots",
     "true_fisher",
 ]
