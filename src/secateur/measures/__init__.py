@@ -17,6 +17,7 @@
 | `activity` | how often a unit's output is positive | inputs | unit |
 | `norm_scale` | abs(γ) of the batch norm that reads a layer's output | nothing | unit |
 | `gram` | X Xᵀ of a layer's inputs | inputs | layer |
+| `input_variance` | variance of each input channel | inputs | input |
 
 During training the same measures of gradients live in an `Observer`, which sees every step.
 """
@@ -38,7 +39,7 @@ from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_mean, all_norm, all_sum, from_all_ranks, from_first_rank, reduced
 from secateur.measures._running import Running
-from secateur.measures._signals import activity, gram, input_norm
+from secateur.measures._signals import activity, gram, input_norm, input_variance
 
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
@@ -55,6 +56,7 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "input_norm": input_norm,
     "activity": activity,
     "gram": gram,
+    "input_variance": input_variance,
     "norm_scale": norm_scale,
     "rows": rows,
 }
@@ -94,6 +96,7 @@ __all__ = [
     "hessian_diag",
     "hessian_grad",
     "input_norm",
+    "input_variance",
     "logits_of",
     "movement",
     "noise",

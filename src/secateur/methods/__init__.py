@@ -9,6 +9,7 @@ from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._apoz import apoz
 from secateur.methods._auto_prune import auto_prune
+from secateur.methods._channel_lasso import channel_lasso
 from secateur.methods._class_blind import class_blind
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
@@ -43,7 +44,9 @@ from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
 from secateur.methods._obc import obc
 from secateur.methods._obd import obd
+from secateur.methods._osscar import osscar
 from secateur.methods._random import random
+from secateur.methods._reduce_and_reuse import reduce_and_reuse
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
 from secateur.methods._skeletonization import skeletonization
@@ -61,19 +64,21 @@ from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
 from secateur.methods._taylor import taylor
 from secateur.methods._taylor_weights import taylor_weights
+from secateur.methods._thinet import thinet
 from secateur.methods._variational_dropout import variational_dropout
 from secateur.methods._wanda import wanda
 from secateur.methods._weight_elimination import weight_elimination
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
-    "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
-    "group_fisher", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp",
-    "lc", "learning_neurons", "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obc",
-    "obd", "random", "rigl", "set_", "skeletonization", "slimming", "slot_machines", "snfs", "snip",
-    "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip",
-    "supermask", "synflow", "taylor", "taylor_weights", "variational_dropout", "wanda", "weight_elimination",
+    "agp", "apoz", "auto_prune", "channel_lasso", "class_blind", "deep_r", "density_diversity", "dns", "dsr",
+    "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp",
+    "group_brain_damage", "group_fisher", "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters",
+    "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons", "lwc", "magnitude", "matrix_similarity",
+    "movement", "narang", "nisp", "obc", "obd", "osscar", "random", "reduce_and_reuse", "rigl", "set_",
+    "skeletonization", "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters",
+    "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip", "supermask", "synflow",
+    "taylor", "taylor_weights", "thinet", "variational_dropout", "wanda", "weight_elimination",
 ]
 # fmt: on
 

@@ -5,6 +5,8 @@
 | `least_squares_on` | the best weights on what each row keeps | inputs |
 | `sweep` | inputs to the right make up for each cut | inputs |
 | `released` | L-OBS's update as it was released | inputs |
+| `rescaled_columns` | one factor for each input that stays (ThiNet) | inputs |
+| `mixed_columns` | inputs that are gone as mixtures of those that stay | inputs |
 | `reestimate_norms` | running statistics of batch norms anew | inputs |
 | `then` | several one after the other | |
 """
@@ -12,7 +14,17 @@
 from __future__ import annotations
 
 from secateur.repairs._choice import Greedy, OneByOne, Swept
+from secateur.repairs._columns import (
+    Columns,
+    channels_of,
+    contributions,
+    greedy_columns,
+    lasso_columns,
+    mixed_columns,
+    rescaled_columns,
+)
 from secateur.repairs._exact import Trace, exact_removal, released_removal
+from secateur.repairs._groups import group_removal, support_error
 from secateur.repairs._norms import Chain, ReestimateNorms, reestimate_norms, then
 from secateur.repairs._second_moments import damped, error_of, least_squares
 from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
@@ -20,6 +32,7 @@ from secateur.repairs._sweep import column_sweep, inverse_factor
 
 __all__ = [
     "Chain",
+    "Columns",
     "Greedy",
     "OneByOne",
     "Reconstruct",
@@ -27,16 +40,24 @@ __all__ = [
     "Solver",
     "Swept",
     "Trace",
+    "channels_of",
     "column_sweep",
+    "contributions",
     "damped",
     "error_of",
     "exact_removal",
+    "greedy_columns",
+    "group_removal",
     "inverse_factor",
+    "lasso_columns",
     "least_squares",
     "least_squares_on",
+    "mixed_columns",
     "reestimate_norms",
     "released",
     "released_removal",
+    "rescaled_columns",
+    "support_error",
     "sweep",
     "then",
 ]
