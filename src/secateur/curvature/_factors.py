@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur._base.errors import SecateurError
 from secateur.curvature._likelihood import Likelihood, drawn_from, likelihood_of
 from secateur.curvature._samples import samples_in
 from secateur.measures import (
@@ -115,6 +116,8 @@ def output_factor(*, draws: int = 1, likelihood: Likelihood | None = None) -> Me
 
     Source: Martens & Grosse, arXiv 1503.05671, §3; of convolutions: Grosse & Martens, arXiv 1602.01407, eq. 32.
     """
+    if draws < 1:
+        raise SecateurError(f"`draws` must be at least 1, got {draws}.")
     return Measure(
         "output_factor",
         _BeginOutput(draws, likelihood),

@@ -32,7 +32,7 @@ from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow, ones_like_inputs
 from secateur.measures._gather import gather
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
-from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
+from secateur.measures._measure import Collector, Level, Measure, Memory, Needs, State
 from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, norm_scale, normalised, rows, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
@@ -77,6 +77,7 @@ __all__ = [
     "Params",
     "Probe",
     "Running",
+    "State",
     "activity",
     "all_mean",
     "all_norm",

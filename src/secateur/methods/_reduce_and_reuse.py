@@ -30,7 +30,7 @@ def reduce_and_reuse(density: float, *, scope: Scope | None = None, repair: Repa
 
     Family: after training.
     Source: Polyak & Wolf, "Channel-level acceleration of deep face representations", IEEE Access 3, 2015, §III, from
-    memory; compared in "Deep expander networks", arXiv 1711.08757, and elsewhere.
+    memory; filter pruning sets itself apart from it (arXiv 1608.08710, §2).
     Deviates: the mixture is of what the next layer reads, behind the activation, so that it can be folded in exactly,
     where the paper inserts a layer; no intercept; layers are not fine-tuned one by one.
     """

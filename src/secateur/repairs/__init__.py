@@ -7,6 +7,10 @@
 | `released` | L-OBS's update as it was released | inputs |
 | `rescaled_columns` | one factor for each input that stays (ThiNet) | inputs |
 | `mixed_columns` | inputs that are gone as mixtures of those that stay | inputs |
+| `weight_removal` | each cut weight's own update by Kronecker factors (MLPrune) | inputs |
+| `row_removal` | rows make up for rows that are cut, by Kronecker factors | inputs |
+| `LowRank` | each cut weight's own update by blocks of a Fisher matrix (WoodFisher) | labels |
+| `Solved` | the values that a measure has solved for (CHITA) | as the measure |
 | `reestimate_norms` | running statistics of batch norms anew | inputs |
 | `then` | several one after the other | |
 """
@@ -25,21 +29,31 @@ from secateur.repairs._columns import (
 )
 from secateur.repairs._exact import Trace, exact_removal, released_removal
 from secateur.repairs._groups import group_removal, support_error
+from secateur.repairs._kronecker import Factored, RowCost, WeightCost, row_removal, weight_removal
+from secateur.repairs._low_rank import BlockCost, LowRank, block_inverse
 from secateur.repairs._norms import Chain, ReestimateNorms, reestimate_norms, then
 from secateur.repairs._second_moments import damped, error_of, least_squares
 from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
 from secateur.repairs._sweep import column_sweep, inverse_factor
+from secateur.repairs._written import Solved
 
 __all__ = [
+    "BlockCost",
     "Chain",
     "Columns",
+    "Factored",
     "Greedy",
+    "LowRank",
     "OneByOne",
     "Reconstruct",
     "ReestimateNorms",
+    "RowCost",
+    "Solved",
     "Solver",
     "Swept",
     "Trace",
+    "WeightCost",
+    "block_inverse",
     "channels_of",
     "column_sweep",
     "contributions",
@@ -57,7 +71,9 @@ __all__ = [
     "released",
     "released_removal",
     "rescaled_columns",
+    "row_removal",
     "support_error",
     "sweep",
     "then",
+    "weight_removal",
 ]

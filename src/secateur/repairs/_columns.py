@@ -124,7 +124,7 @@ def _lasso(products: Tensor, target: Tensor, level: float, start: Tensor) -> Ten
             if change:
                 beta[j] += change
                 slope[:] -= change * matrix[j]
-                largest = max(largest, abs(change) * norms[j])
+                largest = max(largest, float(abs(change) * norms[j]))
         return largest
 
     every = np.flatnonzero(size > 0)
