@@ -116,7 +116,7 @@ class _Gates(Running):
     def _add_rows(self, rest: dict[str, Tensor], products: Mapping[str, Tensor], model: nn.Module) -> None:
         """Of weights whose rows have no class (the trace knows nothing of them): the gate on the row alone."""
         turned = layouts(model, self.params)
-        for name in self.params.keys() & products.keys():
+        for name in [each for each in self.params if each in products]:
             parts = (
                 products[name]
                 if name not in turned

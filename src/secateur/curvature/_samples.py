@@ -40,7 +40,7 @@ def per_sample(probe: Probe, *, vectorise: bool = True) -> Iterator[Evidence]:
     """
     count = samples_in(probe.batch)
     _refuse_batch_statistics(probe.model)
-    reached = set(probe.grads)  # of the whole batch; whatever is wrong with the loss is said here
+    reached = list(probe.grads)  # of the whole batch; whatever is wrong with the loss is said here
     if not reached:
         return
     at_once = max(1, _NUMBERS // sum(probe.params[name].numel() for name in reached))
@@ -83,7 +83,7 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
             )
 
 
-def _one_by_one(probe: Probe, reached: set[str]) -> Iterator[Evidence]:
+def _one_by_one(probe: Probe, reached: list[str]) -> Iterator[Evidence]:
     for n in range(samples_in(probe.batch)):
         one = replace(probe, batch=_rows(probe.batch, n, n + 1), _grads=None, _grads_owned=False)
         grads = one.grads
@@ -108,7 +108,7 @@ class _LossOf(nn.Module):
         return F.cross_entropy(logits_of(output), targets) if loss is None else loss(output, targets).reshape(())
 
 
-def _together(probe: Probe, reached: set[str]) -> Evidence | None:
+def _together(probe: Probe, reached: list[str]) -> Evidence | None:
     """All samples at once; None where the model, or the loss, looks at values or has no rule for it."""
     if any(isinstance(module, _ONE_BY_ONE) for module in probe.model.modules()):
         return None
