@@ -22,7 +22,7 @@ FLOORS: list[tuple[str, str]] = [
         "what stands on a weight, what it costs, what survivors do; what runs a method",
         "gates penalties repairs pruning",
     ),
-    ("published methods; whole units cut out", "methods shrinking"),
+    ("published methods; whole units cut out; layers in another basis", "methods shrinking rotation"),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
     ("the library's own first user", "lab"),
