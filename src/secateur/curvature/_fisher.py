@@ -84,6 +84,14 @@ def empirical_fisher() -> Measure:
     L_n is the loss of sample n with its own label. Eval mode; sums in float64. Memory: the sums, 8 bytes a weight, and
     `per_sample`'s gradients. It is the Hessian's diagonal near a minimum of a likelihood only; elsewhere, and after
     training to zero loss, it ranks differently (Kunstner, Balles & Hennig, arXiv 1905.12558).
+
+    >>> from secateur import gather
+    >>> model, two = torch.nn.Linear(1, 2, bias=False), (torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]))
+    >>> torch.nn.init.zeros_(model.weight).shape
+    torch.Size([2, 1])
+    >>> gather(model, [two], [empirical_fisher()], params={"weight": model.weight})["empirical_fisher"]["weight"]
+    tensor([[1.2500],
+            [1.2500]], dtype=torch.float64)
     """
     return Measure("empirical_fisher", _Begin(_Empirical), train=False)
 
@@ -115,6 +123,12 @@ def ggn_diag(*, likelihood: Likelihood | None = None) -> Measure:
 
     Args:
         likelihood: whose logarithm is the loss; None: that of cross-entropy, summed over samples.
+
+    >>> from secateur import gather, curvature
+    >>> model, x = torch.nn.Linear(1, 1, bias=False), torch.tensor([[1.0], [2.0]])
+    >>> squares = ggn_diag(likelihood=curvature.gaussian())
+    >>> gather(model, [x], [squares], params={"weight": model.weight})["ggn_diag"]["weight"]
+    tensor([[5.]], dtype=torch.float64)
 
     Source: Schraudolph, 2002; diagonals of it: Dangel, Kunstner & Hennig, arXiv 1912.10985, §2.2.
     """

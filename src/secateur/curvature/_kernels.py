@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from secateur._base.errors import SecateurError
 from secateur.measures import Call, Evidence, LayerCollector, Level, Measure, Needs, all_sum, reduced
 
 __all__ = ["kernel_variance"]
@@ -26,6 +27,9 @@ class _KernelVariance(LayerCollector):
 
     def compute(self) -> Evidence:
         whole = reduced(dict(self.running), all_sum)
+        for name, sums in whole.items():
+            if float(sums[0].min()) < 2:
+                raise SecateurError(f"kernel_variance: {name!r} has seen one sample, which does not vary. Bring more.")
         return {name: (s[2] / s[0] - (s[1] / s[0]).square()).clamp(min=0) for name, s in whole.items()}
 
 

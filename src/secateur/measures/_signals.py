@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from secateur._base.errors import SecateurError
 from secateur.measures._activations import Call, LayerCollector
 from secateur.measures._measure import Level, Measure, Needs
 from secateur.measures._probe import Evidence
@@ -49,6 +50,9 @@ class _InputVariance(LayerCollector):
 
     def compute(self) -> Evidence:
         whole = reduced(dict(self.running), all_sum)
+        for name, sums in whole.items():
+            if float(sums[0].min()) < 2:
+                raise SecateurError(f"input_variance: {name!r} has seen one input, which does not vary. Bring more.")
         return {name: (sums[2] / sums[0] - (sums[1] / sums[0]).square()).clamp(min=0) for name, sums in whole.items()}
 
 

@@ -67,6 +67,10 @@ def greedy_columns(products: Float[Tensor, "channels channels"]) -> Float[Tensor
     """When each input goes if always that one goes next that keeps ‖Σ_T x̂_j‖² of the removed set T smallest; from 0.
 
     Source: Luo, Wu & Lin, "ThiNet", arXiv 1707.06342, Algorithm 1.
+
+    >>> parts = torch.tensor([[3.0], [-2.0], [2.5]], dtype=torch.float64)  # the second and the third nearly cancel
+    >>> greedy_columns(parts @ parts.T)
+    tensor([2., 0., 1.], dtype=torch.float64)
     """
     count = len(products)
     cost, left = products.diagonal().clone(), torch.ones(count, dtype=torch.bool, device=products.device)

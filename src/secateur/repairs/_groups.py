@@ -37,6 +37,9 @@ def group_removal(
         The order of removal, from 0; what a swap brought in is above all that it left out.
 
     Source: Meng et al., "OSSCAR", arXiv 2403.12983, §3; of groups of one entry, OBC's step for all rows together.
+
+    >>> group_removal(torch.tensor([[1.0, 2.0, 3.0]]), torch.eye(3, dtype=torch.float64), 3, keep=1)
+    tensor([0., 1., 2.], dtype=torch.float64)
     """
     if not 1 <= keep <= channels:
         raise SecateurError(f"`keep` must be in 1 … {channels}, got {keep}.")

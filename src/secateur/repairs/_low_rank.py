@@ -32,6 +32,10 @@ def block_inverse(
         grads: G.
         damping: λ, above 0.
         columns: what is multiplied.
+
+    >>> block_inverse(torch.ones(1, 1, 2), 1.0, torch.eye(2)[None])
+    tensor([[[ 0.6667, -0.3333],
+             [-0.3333,  0.6667]]])
     """
     count, entries = grads.shape[1:]
     if entries <= count:

@@ -212,6 +212,10 @@ def test_bad_options_and_evidence_are_refused_and_nothing_changes() -> None:
             made()
     model = net()
     before = copy.deepcopy(model.state_dict())
+    with pytest.raises(SecateurError, match="has seen one sample, which does not vary"):
+        prune(model, methods.inbound(0.5), [BATCH[0][:1]])
+    with pytest.raises(SecateurError, match="has seen one input, which does not vary"):
+        prune(nn.Linear(3, 2), methods.reduce_and_reuse(0.5), [torch.ones(1, 3)])
     bad = (BATCH[0].clone(), BATCH[1])
     bad[0][0, 0, 0, 0] = torch.nan
     for method in (methods.mlprune(0.5), methods.wood_fisher(0.5), methods.chita(0.5), methods.inbound(0.5)):
