@@ -10,7 +10,8 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError
 from secateur.curvature._likelihood import Likelihood, drawn_from, likelihood_of
-from secateur.curvature._samples import per_sample
+from secateur.curvature._outer import outer_squares, summed_cross_entropy
+from secateur.curvature._samples import per_sample, samples_in
 from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, Running, logits_of
 
 __all__ = ["empirical_fisher", "ggn_diag", "true_fisher"]
@@ -23,8 +24,13 @@ class _Squares(Running):
         super().__init__(params)
         self._factor = factor
 
-    def add_squares(self, probe: Probe) -> None:
-        total: Evidence = {}
+    def add_squares(self, probe: Probe, *, summed: bool) -> None:
+        """Take in one batch; `summed` says that its loss is the sum of its samples' own."""
+        total: Evidence | None = outer_squares(probe) if summed else None
+        if total is not None:
+            self.fold({name: squares.mul_(self._factor) for name, squares in total.items()})
+            return
+        total = {}
         for grads in per_sample(probe):
             for name, grad in grads.items():
                 term = grad.double().square().sum(0).mul_(self._factor)
@@ -34,7 +40,18 @@ class _Squares(Running):
 
 class _Empirical(_Squares):
     def update(self, probe: Probe) -> None:
-        self.add_squares(probe)
+        if probe.loss is None and isinstance(probe.batch, tuple | list) and _is_of_classes(probe):
+            probe = replace(probe, loss=summed_cross_entropy, _grads=None, _grads_owned=False)
+        self.add_squares(probe, summed=probe.loss is summed_cross_entropy)
+
+
+def _is_of_classes(probe: Probe) -> bool:
+    """Whether the default loss is a mean over samples of (samples, classes); what is wrong with it is said here."""
+    samples_in(probe.batch)
+    probe.grads  # noqa: B018
+    targets = probe.batch[1] if isinstance(probe.batch, tuple | list) else None
+    plain = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
+    return plain and bool((targets >= 0).all())  # pyright: ignore[reportOptionalOperand]
 
 
 class _True(_Squares):
@@ -45,7 +62,7 @@ class _True(_Squares):
     def update(self, probe: Probe) -> None:
         likelihood = likelihood_of(probe, self._likelihood)
         for _ in range(self._draws):
-            self.add_squares(drawn_from(likelihood, probe))
+            self.add_squares(drawn_from(likelihood, probe), summed=True)
 
 
 class _Ggn(_Squares):
@@ -59,7 +76,7 @@ class _Ggn(_Squares):
             roots = list(likelihood.roots(probe.run()))
         for root in roots:
             along = replace(probe, batch=(probe.inputs, root), loss=_along, _grads=None, _grads_owned=False)
-            self.add_squares(along)
+            self.add_squares(along, summed=True)
 
 
 def _along(output: Any, root: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from secateur._base.errors import SecateurError, UnfitModelError
 from secateur.measures import Evidence, Probe, at_least_float32, logits_of
 
-__all__ = ["per_sample", "samples_in"]
+__all__ = ["per_sample", "refuse_batch_statistics", "rows_of", "samples_in"]
 
 _NUMBERS = 1 << 25  # of gradients that are held at once
 _OF_BATCHES = (nn.modules.batchnorm._BatchNorm,)
@@ -39,13 +39,13 @@ def per_sample(probe: Probe, *, vectorise: bool = True) -> Iterator[Evidence]:
         UnfitModelError: a batch norm in train mode.
     """
     count = samples_in(probe.batch)
-    _refuse_batch_statistics(probe.model)
+    refuse_batch_statistics(probe.model)
     reached = list(probe.grads)  # of the whole batch; whatever is wrong with the loss is said here
     if not reached:
         return
     at_once = max(1, _NUMBERS // sum(probe.params[name].numel() for name in reached))
     for first in range(0, count, at_once):
-        part = replace(probe, batch=_rows(probe.batch, first, first + at_once), _grads=None, _grads_owned=False)
+        part = replace(probe, batch=rows_of(probe.batch, first, first + at_once), _grads=None, _grads_owned=False)
         found = _together(part, reached) if vectorise and not isinstance(probe.batch, Mapping) else None
         if found is None:
             yield from _one_by_one(part, reached)
@@ -70,11 +70,13 @@ def samples_in(batch: Any) -> int:
     )
 
 
-def _rows(batch: Any, first: int, last: int) -> Any:
+def rows_of(batch: Any, first: int, last: int) -> Any:
+    """Some samples of a batch."""
     return tree_map(lambda leaf: leaf[first:last] if isinstance(leaf, Tensor) else leaf, batch)
 
 
-def _refuse_batch_statistics(model: nn.Module) -> None:
+def refuse_batch_statistics(model: nn.Module) -> None:
+    """Refuse batch norms that take the statistics of the batch: the loss of a sample would not be its own."""
     for name, module in model.named_modules():
         if isinstance(module, _OF_BATCHES) and (module.training or module.running_mean is None):
             raise UnfitModelError(
@@ -85,7 +87,7 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
 
 def _one_by_one(probe: Probe, reached: list[str]) -> Iterator[Evidence]:
     for n in range(samples_in(probe.batch)):
-        one = replace(probe, batch=_rows(probe.batch, n, n + 1), _grads=None, _grads_owned=False)
+        one = replace(probe, batch=rows_of(probe.batch, n, n + 1), _grads=None, _grads_owned=False)
         grads = one.grads
         yield {
             name: (grads[name] if name in grads else at_least_float32(torch.zeros_like(probe.params[name])))[None]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from secateur import Measure, SecateurError, UnfitModelError, gather, methods, prunable, prune
 from secateur.curvature import categorical, empirical_fisher, gaussian, ggn_diag, per_sample, true_fisher
+from secateur.curvature._outer import outer_squares, summed_cross_entropy
 from secateur.measures import Probe
 from secateur.testing import MODELS, case
 
@@ -181,3 +182,30 @@ def test_half_precision_and_frozen_weights() -> None:
     torch.testing.assert_close(found(model, empirical_fisher(), [(x, y)])["weight"], want)
     half = found(model.bfloat16(), true_fisher(draws=2), [x.bfloat16()])["weight"]
     assert half.dtype == torch.float64 and bool((half >= 0).all()) and model.weight.dtype == torch.bfloat16
+
+
+def test_linear_layers_need_no_gradients_and_mixing_samples_is_noticed() -> None:
+    class Mixed(nn.Module):
+        """Each sample looks at the mean of all: alone it is another one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.layer(x).tanh()
+            return self.head(h + h.mean(0))
+
+    plain = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3
+    for model in (plain, Mixed()):
+        wanted = by_loop(model, [(x, y)], lambda output, target: [(F.cross_entropy(output, target), 1.0)])
+        for name, value in found(model, empirical_fisher(), [(x, y)]).items():
+            torch.testing.assert_close(value, wanted[name])
+        probe = Probe(model, prunable(model), (x, y), summed_cross_entropy)
+        assert (outer_squares(probe) is None) == isinstance(model, Mixed)
+    # A layer that is called twice, or sees more rows than samples, is taken sample by sample as well.
+    twice = nn.Sequential(plain[0], nn.Tanh(), nn.Linear(5, 4).double(), plain[0], nn.Linear(5, 3).double())
+    wanted = by_loop(twice, [(x, y)], lambda output, target: [(F.cross_entropy(output, target), 1.0)])
+    for name, value in found(twice, empirical_fisher(), [(x, y)]).items():
+        torch.testing.assert_close(value, wanted[name])

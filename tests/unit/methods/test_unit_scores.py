@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import coupling_nets
-from secateur import Masks, coupling, methods, prunable, prune, scores, shrink, structure
+from secateur import Masks, Pruner, coupling, methods, prunable, prune, schedule, scores, shrink, structure
 from secateur.axes import Method
 
 BATCH = (
@@ -136,3 +136,21 @@ def test_a_random_unit_has_one_draw_whatever_its_size() -> None:
         kept.append(len(rows(masks, "0.weight")))
         assert len(rows(masks, "0.weight")) + len(rows(masks, "1.weight")) == 40
     assert 17 < sum(kept) / 20 < 23  # a sum over 1000 draws would have kept all 40 of the first layer, or none
+
+
+def test_units_go_a_few_at_a_time_while_the_network_trains() -> None:
+    model = net()
+    units = structure.channels(coupling.trace(model, BATCH[0]))
+    gradual = schedule.linear(0.5, rounds=5, begin=2, every=2)
+    method = methods.group_fisher(0.5, schedule=gradual, structure=units)
+    pruner = Pruner(model, method, [BATCH])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    left = []
+    for _ in range(11):
+        optimizer.zero_grad()
+        F.cross_entropy(model(BATCH[0]), BATCH[1]).backward()
+        optimizer.step()
+        left.append(sum(len(rows(pruner.masks, name)) for name in ("0.weight", "3.weight", "7.weight")))
+    masks = pruner.finish()
+    assert left[0] == 30 and left[-1] == 15 and left == sorted(left, reverse=True) and len(set(left)) > 4
+    assert shrink(model, masks, BATCH[0], draws=0, modes=("eval",)).certificate.after.params < 1000
