@@ -13,7 +13,7 @@ from secateur.repairs import WeightCost, weight_removal
 def c_obs(
     density: float,
     *,
-    damping: float = 1e-3,
+    damping: float = 0.1,
     draws: int = 1,
     scope: Scope | None = None,
     structure: Structure | None = None,

@@ -14,7 +14,7 @@ def kron_obs(
     density: float,
     *,
     made_up: bool = True,
-    damping: float = 1e-3,
+    damping: float = 0.1,
     draws: int = 1,
     scope: Scope | None = None,
     structure: Structure | None = None,

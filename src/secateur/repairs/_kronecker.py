@@ -43,7 +43,7 @@ class WeightCost:
         damping: added to the diagonal of A and of G, as a share of its mean.
     """
 
-    damping: float = 1e-3
+    damping: float = 0.1
 
     def __call__(self, rows: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Score one layer."""
@@ -65,7 +65,7 @@ class RowCost:
     """
 
     made_up: bool = True
-    damping: float = 1e-3
+    damping: float = 0.1
 
     def __call__(self, rows: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Score one layer."""
@@ -96,7 +96,7 @@ class Factored:
     solve: Solver
     inputs: Measure
     outputs: Measure
-    damping: float = 1e-3
+    damping: float = 0.1
     always: bool = True
 
     @property
@@ -133,7 +133,7 @@ def _jointly(rows: Tensor, keep: Tensor, a: Tensor, g: Tensor) -> Tensor:
     return (rows - g[:, gone] @ torch.linalg.solve(g[gone[:, None], gone], rows[gone])) * keep
 
 
-def weight_removal(*, draws: int = 1, damping: float = 1e-3) -> Factored:
+def weight_removal(*, draws: int = 1, damping: float = 0.1) -> Factored:
     """Add up what makes up for each cut weight under F = A ⊗ G: δW = −Σ (w_ij/([G⁻¹]_ii [A⁻¹]_jj)) (G⁻¹e_i)(A⁻¹e_j)ᵀ.
 
     Right for one weight of a layer; of several, each update knows nothing of the others, and what it writes where
@@ -148,7 +148,7 @@ def weight_removal(*, draws: int = 1, damping: float = 1e-3) -> Factored:
     return Factored(_summed, input_factor(), output_factor(draws=draws), damping)
 
 
-def row_removal(*, draws: int = 1, damping: float = 1e-3) -> Factored:
+def row_removal(*, draws: int = 1, damping: float = 0.1) -> Factored:
     """Let the rows that stay make up for those that are cut, all together: δW = −G⁻¹_:S ([G⁻¹]_SS)⁻¹ W_S.
 
     Args:

@@ -39,7 +39,7 @@ def factors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return found["input_factor"], found["output_factor"]
 
 
-def damped(matrix: Tensor, damping: float = 1e-3) -> Tensor:
+def damped(matrix: Tensor, damping: float = 0.1) -> Tensor:
     return matrix + damping * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
 
 
