@@ -91,7 +91,7 @@ def _exact(model: nn.Module, params: Params, measures: Sequence[Measure]) -> Ite
 
 
 def _differentiated(measures: Sequence[Measure]) -> bool:
-    return any(measure.needs is Needs.LABELS for measure in measures)
+    return any(measure.needs is Needs.LABELS or measure.differentiates for measure in measures)
 
 
 def _run(probe: Callable[..., Probe], batches: Callable[[], Iterable[Batch | None]], active: list[Collector]) -> None:
