@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.types import Bool, Float, Shaped
 from secateur.axes import splits
 from secateur.coupling import Coupling, Group, Ids, spread, worth_of
@@ -164,7 +164,7 @@ class Channels(Structure):
     @property
     def _known(self) -> Coupling:
         if self.coupling is None:
-            raise SecateurError(
+            raise UnfitModelError(
                 "Channels need a `coupling`: structure.channels(coupling.trace(model, inputs)). `shrink` makes one."
             )
         return self.coupling
@@ -193,6 +193,8 @@ class Channels(Structure):
             if name is not None:
                 also = sum(known.partition(_ALSO)[0] == name for known in pools)
                 pools[f"{name}{_ALSO}{also + 1}" if also else name] = group.units
+        if not pools:
+            raise UnfitModelError(f"the model has no units of these weights for {self.name} to choose among.")
         return pools
 
 

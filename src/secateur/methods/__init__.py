@@ -28,6 +28,7 @@ from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
 from secateur.methods._group_fisher import group_fisher
+from secateur.methods._heads import heads
 from secateur.methods._igq import igq
 from secateur.methods._inbound import inbound
 from secateur.methods._ista_bn import ista_bn
@@ -81,13 +82,13 @@ from secateur.methods._wood_fisher import wood_fisher
 __all__ = [
     "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
     "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
-    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "igq", "inbound", "ista_bn", "iter_snip",
-    "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons",
-    "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc", "obd", "obs",
-    "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming", "slot_machines",
-    "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl",
-    "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet", "variational_dropout",
-    "wanda", "weight_elimination", "wood_fisher",
+    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn",
+    "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
+    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc",
+    "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
+    "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing",
+    "sparsegpt", "ssl", "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet",
+    "variational_dropout", "wanda", "weight_elimination", "wood_fisher",
 ]
 # fmt: on
 

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from secateur._base.errors import OF_THE_OUTCOME, EarlyFinishWarning
 from secateur.axes import Method
+from secateur.axes.structure import Channels
+from secateur.coupling import trace
 from secateur.masks import Masks
 from secateur.selection import kept_count
 
@@ -48,6 +50,14 @@ class Case:
 
     model: nn.Module
     batch: tuple[Tensor, Tensor]
+
+
+def tied(method: Method, given: Case) -> Method:
+    """Return the method with what goes together in the model, if its structure wants to know: as `shrink` does it."""
+    structure = method.structure
+    if not isinstance(structure, Channels) or structure.coupling is not None:
+        return method
+    return replace(method, structure=replace(structure, coupling=trace(given.model, given.batch[0])))
 
 
 class _LastStep(nn.Module):
@@ -123,6 +133,7 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
 def check_count(masks: Masks, method: Method, density: float, model: str) -> None:
     """As many units as asked for, of all tensors, of each, or of each row; of those that the scope does not spare."""
     units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
+    units = dict(method.structure.pool_alive(units))
     if method.scope.spares:
         units = {name: bits for name, bits in units.items() if not bits.all()} or units
     kept, expected = sum(int(bits.sum()) for bits in units.values()), counts(density, units.values())

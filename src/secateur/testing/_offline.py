@@ -11,7 +11,7 @@ from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import prune
-from secateur.testing._cases import Case, Factory, calm, case, check_count, made
+from secateur.testing._cases import Case, Factory, calm, case, check_count, made, tied
 from secateur.testing._snapshot import Snapshot
 
 
@@ -27,7 +27,7 @@ def check_exact_count(factory: Factory, *, density: float, model: str) -> None:
     names = prunable(given.model, biases=method.structure.biases)
     size = sum(p.numel() for p in names.values())
     assert masks.numel == size, f"{model}: masks cover {masks.numel} weights, the prunable set has {size}"
-    check_count(masks, method, density, model)
+    check_count(masks, tied(method, given), density, model)
 
 
 def check_deterministic(factory: Factory, *, density: float, model: str) -> None:
@@ -108,7 +108,7 @@ def _prune(given: Case, method: Method, masks: Masks | None = None) -> Masks | N
     try:
         with calm():
             drawn = torch.Generator().manual_seed(1)
-            return prune(given.model, method, [given.batch], masks=masks, generator=drawn)
+            return prune(given.model, tied(method, given), [given.batch], masks=masks, generator=drawn)
     except UnfitModelError:
         after = given.model.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before), f"{method.name} changed what it refuses"

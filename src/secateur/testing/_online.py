@@ -13,7 +13,7 @@ from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import Pruner, prune
-from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, check_count, made
+from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, check_count, made, tied
 from secateur.testing._snapshot import Snapshot
 
 
@@ -31,7 +31,7 @@ def check_trains(factory: Factory, *, density: float, model: str) -> None:
     names = prunable(run.given.model, biases=method.structure.biases)
     assert masks.keys() == names.keys(), f"{model}: the masks cover {sorted(masks)}, expected {sorted(names)}"
     if method.density is not None and method.schedule.milestones[-1].step <= STEPS:
-        check_count(masks, method, method.density, model)
+        check_count(masks, tied(method, run.given), method.density, model)
     for name, mask in masks.items():
         pruned = run.given.model.get_parameter(name)[~mask]
         assert bool((pruned == 0).all()), f"{model}: a pruned weight of {name} is not zero"
@@ -102,7 +102,7 @@ class _Run:
         try:
             with calm(), torch.random.fork_rng():
                 torch.manual_seed(11)
-                pruner = Pruner(given.model, method, batches, generator=generator)
+                pruner = Pruner(given.model, tied(method, given), batches, generator=generator)
         except UnfitModelError:  # it says that the model lacks what the method is about
             assert Snapshot.of(given.model).same(before), f"{method.name} changed a model that it refuses"
             return None
