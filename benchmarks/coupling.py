@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from secateur import coupling
 from secateur.costing import Call
-from secateur.shrinking.units import wish_of
 from secateur.shrinking._plan import plan
 from secateur.shrinking.cuts import cut_
+from secateur.shrinking.units import wish_of
 
 Case = tuple[nn.Module, tuple[Tensor, ...]]
 

@@ -17,15 +17,21 @@ FLOORS: list[tuple[str, str]] = [
     ("what everything stands on; ways timed in turns", "_base _native turns"),
     ("values, and the one place where anything is chosen", "masks selection"),
     ("evidence; zeros that stay; what goes together", "measures holding coupling"),
-    ("what makes a method, and the method; importance from responses; what a model costs", "axes propagation costing"),
+    (
+        "what makes a method, and the method; importance from responses; curvature; what a model costs",
+        "axes propagation curvature costing",
+    ),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
         "gates penalties repairs pruning",
     ),
-    ("published methods; whole units cut out", "methods shrinking"),
+    (
+        "published methods; whole units cut out; channels in another order; layers in another basis",
+        "methods shrinking arranging rotation",
+    ),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
-    ("the library's own first user", "lab"),
+    ("the library's own first user; where it meets others", "lab integrations"),
     ("the command line", "cli __main__"),
 ]
 # The back half knows masks and how they are held, never the evidence, the methods or what runs them.

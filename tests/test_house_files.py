@@ -91,7 +91,8 @@ def test_method_files_stay_shorter() -> None:
         str(path.relative_to(ROOT)): count
         for room in ("methods", "programs")
         for path in sorted((PACKAGE / room).glob("*.py"))
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_METHOD_LINES
+        if path.name != "__init__.py"  # which grows by a line with every method
+        and (count := len(path.read_text(encoding="utf-8").splitlines())) > MAX_METHOD_LINES
     }
     assert not long, f"over {MAX_METHOD_LINES} lines: {long}"
 

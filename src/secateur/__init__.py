@@ -11,7 +11,7 @@ compress, report) are the whole vocabulary; compress and report belong to releas
 
 from __future__ import annotations
 
-from secateur import coupling, measures, methods, programs
+from secateur import coupling, measures, methods, programs, repairs
 from secateur._base.errors import (
     CheckpointWarning,
     DerivativeError,
@@ -84,6 +84,7 @@ __all__ = [
     "prunable",
     "prune",
     "reinit",
+    "repairs",
     "save",
     "schedule",
     "scope",

@@ -9,13 +9,28 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from distributed.workers import leave
-from secateur import gather, prunable
-from secateur.measures import KNOWN
+from secateur import Measure, curvature, gather, prunable
+from secateur.measures import KNOWN, input_variance
 from secateur.propagation import importance
 
 RANKS = 2
 #: Everything that does not draw random numbers and adds up exactly over batches.
 NAMES = ("grad", "grad_magnitude", "fisher", "movement", "hessian_grad", "input_norm", "gram", "activity")
+
+
+#: Curvature, sample by sample; what is drawn at random is left out.
+CURVATURE: tuple[Measure, ...] = (
+    curvature.empirical_fisher(),
+    curvature.ggn_diag(),
+    curvature.lecun_diag(),
+    curvature.input_factor(),
+    curvature.snapshots(),
+    curvature.gate_magnitude(),
+    curvature.gate_fisher(),
+    curvature.kernel_variance(),
+    curvature.sparse_regression(keep=0.5),
+    input_variance(),
+)
 
 
 class Branches(nn.Module):
@@ -52,6 +67,6 @@ def measure(rank: int, folder: str) -> None:
     model, batch = make_model(), make_batches()[rank]
     wanted = [KNOWN[name]() for name in NAMES]
     chain, found = make_chain(), gather(model, [batch], wanted, params=prunable(model))
-    found |= gather(chain, [batch], [importance()], params=prunable(chain))
+    found |= gather(chain, [batch], [importance(), *CURVATURE], params=prunable(chain))
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     leave()

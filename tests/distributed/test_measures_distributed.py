@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distributed import measure_workers as workers
-from secateur import gather, prunable
+from secateur import Measure, gather, prunable
 from secateur.measures import KNOWN
 from secateur.propagation import importance
 
@@ -43,3 +43,13 @@ def test_importance_is_that_of_the_responses_to_all_batches(ranks: list) -> None
         first, second = (rank["importance"][parameter] for rank in ranks)
         assert torch.equal(first, second)
         torch.testing.assert_close(first, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("measure", workers.CURVATURE, ids=lambda measure: measure.name)
+def test_curvature_is_that_of_all_samples(ranks: list, measure: Measure) -> None:
+    chain = workers.make_chain()
+    alone = gather(chain, workers.make_batches(), [measure], params=prunable(chain))[measure.name]
+    for parameter, wanted in alone.items():
+        first, second = (rank[measure.name][parameter] for rank in ranks)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, wanted, rtol=1e-10, atol=1e-13)

@@ -28,11 +28,22 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_reads_like_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == main(["--help"]) == 0
     page = capsys.readouterr().out
-    for word in ("demo", "run", "paper", "methods", "show", "doctor", "bench", "--sparsity 95%", "Exit status"):
+    for word in (
+        "demo",
+        "run",
+        "paper",
+        "prune",
+        "methods",
+        "show",
+        "doctor",
+        "bench",
+        "--sparsity 95%",
+        "Exit status",
+    ):
         assert word in page
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "paper", "methods", "show", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["demo", "run", "paper", "prune", "methods", "show", "doctor", "bench"])
 def test_every_option_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     from secateur.cli import build_parser
 

@@ -84,7 +84,9 @@ class Method:
     @property
     def online(self) -> bool:
         """Whether the method can only act while the network trains, through a `Pruner`."""
-        return self.relax is not None or self.penalty is not None or (self.regrow is not None and self.regrow.online)
+        attached = self.relax is not None or self.penalty is not None
+        grown = self.regrow is not None and self.regrow.online
+        return attached or grown or not all(measure.offline for score in self.scores for _, measure in score.measures)
 
     @property
     def held_out(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from secateur.masks import Layout
+from secateur.measures import Batch, Loss
 
 Bits = Mapping[str, Tensor]
 
@@ -27,6 +28,8 @@ class Moment:
         layouts: the layout of each parameter that is not stored `[out, in, ...]`.
         memory: what a regrowth keeps from one milestone to the next, numbers and tensors by name: the one thing here
             that is for writing. It is in the `Pruner`'s state.
+        batches: what `prune` was given to look at, for repairs that run the pruned model; None: nothing.
+        loss: as given with them.
     """
 
     step: int
@@ -37,6 +40,8 @@ class Moment:
     generator: torch.Generator | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     memory: dict[str, float | Tensor] = field(default_factory=dict)
+    batches: Iterable[Batch] | None = None
+    loss: Loss | None = None
 
     @property
     def shapes(self) -> dict[str, torch.Size]:

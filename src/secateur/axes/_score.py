@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur._base.errors import ScoreError, nearest
+from secateur._base.errors import ScoreError, SecateurError, nearest
 from secateur.measures import KNOWN, Measure, Needs, at_least_float32
 
 ScoreFunction = Callable[..., Tensor]
@@ -22,8 +22,9 @@ class Score:
     """A score function together with the measures that serve its arguments.
 
     `function` is called once per parameter with that parameter's evidence and returns one number per weight (the
-    parameter's shape), or one per unit of the method's structure; a higher score means keep. Its arguments are
-    float32 at least, whatever the model's dtype, and read-only: other scores may ask for the same evidence.
+    parameter's shape), or one per unit of the method's structure, or one per entry of the layer's `rows`, if it asks
+    for them; a higher score means keep. Its arguments are float32 at least, whatever the model's dtype, and read-only:
+    other scores may ask for the same evidence.
 
     A function may have one more argument, `out`, None by default: a tensor like the result to make it in, as torch's
     own `out`. It is given where nobody reads some evidence afterwards, and is then that argument's own memory: for one
@@ -46,7 +47,10 @@ class Score:
         }
         if self.takes_out:
             arguments[_OUT] = out
-        scores = self.function(**arguments)
+        try:
+            scores = self.function(**arguments)
+        except SecateurError as error:  # a score that solves the layer knows what is wrong, and not where
+            raise ScoreError(f"{name!r}: {error}") from error
         if not isinstance(scores, Tensor):
             raise ScoreError(
                 f"`{_name(self.function)}` must return a tensor of scores for {name!r}, got {type(scores).__name__}."

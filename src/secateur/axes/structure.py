@@ -21,6 +21,7 @@ from secateur.axes import splits
 from secateur.coupling import Coupling, Group, Ids, spread, worth_of
 
 Split = Callable[[Tensor], Tensor]
+_ALSO = ", group "
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -75,6 +76,10 @@ class Structure:
     def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Say which joined units have anything left."""
         return alive
+
+    def shapes(self, pooled: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mapping[str, torch.Size]:
+        """Return the shape of the tensor that each pool's units are of; here pools have the tensors' names."""
+        return shapes
 
     def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Turn keep-bits of joined units into those of each tensor's own; the inverse of `pool`.
@@ -141,6 +146,10 @@ class Channels(Structure):
         """A unit is alive where any filter of it is."""
         return {name: bits > 0 for name, bits in self.pool(alive).items()}
 
+    def shapes(self, pooled: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mapping[str, torch.Size]:
+        """Return the shape of the tensor that each pool is named after."""
+        return {name: shapes[name.partition(_ALSO)[0]] for name in pooled}
+
     def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keep the filters of all units that stay; a unit that goes takes all along that goes with it."""
         seeds = np.zeros(self._known.count, bool)
@@ -170,23 +179,26 @@ class Channels(Structure):
         return list(found.items())
 
     def _pools(self, scores: Mapping[str, Tensor]) -> dict[str, Ids]:
-        """Units that compete, by the name of the first tensor that makes them; of a product's, its entries' first."""
-        pools: dict[str, list[Ids]] = {}
+        """Units that compete, by the name of the first tensor that makes them; of a product's, its entries' first.
+
+        Groups do not compete with one another: of heads and the places in them, each keeps its share.
+        """
+        pools: dict[str, Ids] = {}
         made = self._made(scores)
         for group in self._known.groups:
             if self.which is not None and not self.which(group):
                 continue
-            reach = self._known.mark([group.units])
-            for product in self._known.products:
-                if any(reach[ids].any() for ids in product.factors if ids is not None):
-                    reach[product.merged] = True
+            reach = spread(self._known, self._known.mark([group.units]))
             name = next((each for each, ids in made if reach[ids].any()), None)
             if name is not None:
-                pools.setdefault(name, []).append(group.units)
-        return {name: np.concatenate(units) for name, units in pools.items()}
+                also = sum(known.partition(_ALSO)[0] == name for known in pools)
+                pools[f"{name}{_ALSO}{also + 1}" if also else name] = group.units
+        return pools
 
 
-def channels(coupling: Coupling, *, reduce: Reduce = total, which: Callable[[Group], bool] | None = None) -> Structure:
+def channels(
+    coupling: Coupling | None = None, *, reduce: Reduce = total, which: Callable[[Group], bool] | None = None
+) -> Structure:
     """Whole units that `coupling.trace` found: all filters that write a channel stay or go as one.
 
     A unit's score is the reduction of its filter's scores, `o ... -> o (...)`, summed over all tensors that make
@@ -194,10 +206,11 @@ def channels(coupling: Coupling, *, reduce: Reduce = total, which: Callable[[Gro
     units, ready for `shrink`.
 
     Args:
-        coupling: of the model that is pruned.
+        coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.
         reduce: of one filter's scores.
         which: which groups of units compete, as a function of `coupling.Group`: its `name`, its `units`, its `kind`
-            ("units", "heads", "head width"). What is in none of them stays.
+            ("units", "heads", "heads of groups",
+            "head width", "stream"). What is in none of them stays.
 
     >>> from secateur.coupling import trace
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
@@ -211,8 +224,8 @@ def channels(coupling: Coupling, *, reduce: Reduce = total, which: Callable[[Gro
 def attention_heads(coupling: Coupling | None = None, *, reduce: Reduce = total) -> Structure:
     """Whole heads of attention, with all that feeds them and reads them; nothing else goes.
 
-    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries the
-    groups and the heads in each are heads.
+    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries whole
+    groups go.
 
     Args:
         coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.

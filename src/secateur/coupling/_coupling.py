@@ -23,7 +23,9 @@ class Group:
     Attributes:
         name: the tensor and dimension where it is first seen, or the axis of a product.
         units: their classes.
-        kind: "heads" of an attention, "head width" for the places that all heads have alike, else "units".
+        kind: "heads" of an attention (with grouped queries, whole groups), "heads of groups" for the same place in all
+            groups, "head width" for the places that all heads have alike, "stream" for what a root
+            mean square norm averages over, else "units".
     """
 
     name: str
@@ -110,11 +112,24 @@ class Coupling:
 
     def _kind(self, units: Ids) -> str:
         """What units are, by the softmax that follows: its leading dimensions are heads, what lies beside is width."""
-        heads = self.mark(self.heads)
+        heads = self._all_heads
         if heads[units].any():
-            return "heads"
+            later = [ids for p in self.products if heads[p.merged].all() for ids in p.factors[1:] if ids is not None]
+            return "heads of groups" if self.mark(later)[units].any() else "heads"
         beside = [ids for product in self.products for ids in self._beside_heads(product, heads)]
-        return "head width" if self.mark(beside)[units].any() else "units"
+        if self.mark(beside)[units].any():
+            return "head width"
+        return "stream" if self.mark([ids for _, ids in self.rescaled])[units].any() else "units"
+
+    @cached_property
+    def _all_heads(self) -> np.ndarray:
+        """Whether each class is a head, or, with grouped queries, a group of heads or a place in each group."""
+        heads, before = self.mark(self.heads), -1
+        while before != (before := int(heads.sum())):
+            for product in self.products:
+                if heads[product.merged].all():
+                    heads |= self.mark([ids for ids in product.factors if ids is not None])
+        return heads
 
     @staticmethod
     def _beside_heads(product: Product, heads: np.ndarray) -> list[Ids]:

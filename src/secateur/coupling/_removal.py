@@ -99,11 +99,24 @@ def _spread_one(coupling: Coupling, product: Product, gone: np.ndarray) -> None:
 
 
 def complete(coupling: Coupling, dead: np.ndarray) -> np.ndarray:
-    """Return `dead` with every index of a factor all of whose entries are dead, one bool per class."""
+    """Return `dead` with every index of a factor that is dead, and all its entries, one bool per class.
+
+    An index is dead where all its entries are, in every product that parameters make: of a head the queries, the keys
+    and the values. What is made of these (what an attention gives out) has no say, and goes along.
+    """
+    made = coupling.mark([entry.ids for entry in coupling.entries if not entry.reads])
     gone, before = dead.copy(), -1
     while before != (before := int(gone.sum())):
+        whole, denied = np.zeros(coupling.count, bool), np.zeros(coupling.count, bool)
         for product in coupling.products:
-            now = gone[product.merged]
+            now, is_made = gone[product.merged], bool(made[product.merged].any())
             for _, ids, _, others in product.axes():
-                gone[ids[now.all(axis=others)]] = True
+                dead_here = now.all(axis=others)
+                whole[ids[dead_here]] = True
+                denied[ids[~dead_here]] |= is_made
+        gone |= whole & ~denied
+        for product in coupling.products:
+            for _, ids, shape, _ in product.axes():
+                along = np.broadcast_to((whole & ~denied)[ids].reshape(shape), product.merged.shape)
+                gone[product.merged[along]] = True
     return gone & ~coupling.stays

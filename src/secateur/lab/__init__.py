@@ -9,5 +9,6 @@ Importing this package computes nothing and imports nothing; take what you need 
     running      the phases of a run, each an artefact
     comparing    many experiments side by side, in one process or several
     cluster      the same on a cluster
+    language     language models from a folder, pruned and written again
     paper        published tables and figures over again
 """

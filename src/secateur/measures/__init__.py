@@ -17,6 +17,7 @@
 | `activity` | how often a unit's output is positive | inputs | unit |
 | `norm_scale` | abs(γ) of the batch norm that reads a layer's output | nothing | unit |
 | `gram` | X Xᵀ of a layer's inputs | inputs | layer |
+| `input_variance` | variance of each input channel | inputs | input |
 
 During training the same measures of gradients live in an `Observer`, which sees every step.
 """
@@ -25,20 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from secateur.measures._activations import Call, watched
-from secateur.measures._batch import Batch, Loss
+from secateur.measures._activations import Call, LayerCollector, watched
+from secateur.measures._batch import Batch, Loss, cross_entropy, logits_of, loss_of
 from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow, ones_like_inputs
-from secateur.measures._gather import gather
+from secateur.measures._gather import gather, moved
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
-from secateur.measures._measure import Collector, Level, Measure, Memory, Needs
+from secateur.measures._measure import Collector, Level, Measure, Memory, Needs, State
 from secateur.measures._observe import Observer, check_online, distinct, observe
 from secateur.measures._plain import noise, norm_scale, normalised, rows, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_mean, all_norm, all_sum, from_all_ranks, from_first_rank, reduced
 from secateur.measures._running import Running
-from secateur.measures._signals import activity, gram, input_norm
+from secateur.measures._signals import activity, gram, input_norm, input_variance
 
 #: Argument name → factory of the measure that serves it by default.
 KNOWN: dict[str, Callable[[], Measure]] = {
@@ -55,6 +56,7 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "input_norm": input_norm,
     "activity": activity,
     "gram": gram,
+    "input_variance": input_variance,
     "norm_scale": norm_scale,
     "rows": rows,
 }
@@ -65,6 +67,7 @@ __all__ = [
     "Call",
     "Collector",
     "Evidence",
+    "LayerCollector",
     "Level",
     "Loss",
     "Measure",
@@ -74,12 +77,14 @@ __all__ = [
     "Params",
     "Probe",
     "Running",
+    "State",
     "activity",
     "all_mean",
     "all_norm",
     "all_sum",
     "at_least_float32",
     "check_online",
+    "cross_entropy",
     "distinct",
     "fisher",
     "flow",
@@ -93,6 +98,10 @@ __all__ = [
     "hessian_diag",
     "hessian_grad",
     "input_norm",
+    "input_variance",
+    "logits_of",
+    "loss_of",
+    "moved",
     "movement",
     "noise",
     "norm_scale",

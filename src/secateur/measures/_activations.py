@@ -44,6 +44,11 @@ class Call:
         return self.layer.get_parameter("weight")
 
     @property
+    def matrix(self) -> Tensor:
+        """The layer's weight with its outputs first, however it is stored."""
+        return self.weight.T if _is_transposed(self.layer) else self.weight
+
+    @property
     def groups(self) -> int:
         """In how many groups a convolution splits its channels; 1 for other layers."""
         return self.layer.groups if isinstance(self.layer, _CONVOLUTIONS) else 1

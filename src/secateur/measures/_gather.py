@@ -91,7 +91,7 @@ def _exact(model: nn.Module, params: Params, measures: Sequence[Measure]) -> Ite
 
 
 def _differentiated(measures: Sequence[Measure]) -> bool:
-    return any(measure.needs is Needs.LABELS for measure in measures)
+    return any(measure.needs is Needs.LABELS or measure.differentiates for measure in measures)
 
 
 def _run(probe: Callable[..., Probe], batches: Callable[[], Iterable[Batch | None]], active: list[Collector]) -> None:
@@ -138,6 +138,11 @@ def _as_the_model(device: torch.device, widen: bool, batches: Iterable[Batch]) -
 
     for batch in batches:
         yield move(batch)
+
+
+def moved(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches with all their tensors on the model's device."""
+    return _as_the_model(next(model.parameters()).device, False, batches)
 
 
 def _check_batches(batches: Iterable[Batch] | None, measures: Sequence[Measure]) -> None:

@@ -104,6 +104,8 @@ class Measure:
             None (as found).
         reduction: how evidence is combined over ranks, in place; None where all ranks hold the same.
         online: what it remembers of a training run whose gradients it is shown; None: it needs batches of its own.
+        differentiates: whether it takes gradients although it needs no labels; what needs them always does.
+        offline: whether batches can serve it; False: only the steps of training.
     """
 
     name: str
@@ -113,3 +115,5 @@ class Measure:
     train: bool | None = None
     reduction: Reduction | None = field(default=all_sum, repr=False)
     online: Memory | None = None
+    differentiates: bool = False
+    offline: bool = True

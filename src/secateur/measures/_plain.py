@@ -32,13 +32,20 @@ class _Noise(Running):
 
 
 class _Rows(Running):
+    dense = True
+
     def update(self, probe: Probe) -> None:
         turned = layouts(probe.model, self.params)
-        weights = {name: turned[name].to_canonical(w) if name in turned else w for name, w in probe.weights.items()}
+        own = probe.weights if self.dense else {name: p.detach() for name, p in self.params.items()}
+        weights = {name: turned[name].to_canonical(w) if name in turned else w for name, w in own.items()}
         self.running = {name: weight.reshape(len(weight), -1) for name, weight in weights.items()}
 
     def compute(self) -> Evidence:
         return dict(self.running)
+
+
+class _MaskedRows(_Rows):
+    dense = False
 
 
 class _NormScales(Running):
@@ -64,12 +71,16 @@ def weight() -> Measure:
     return Measure("weight", _Weights, needs=Needs.NOTHING, reduction=None)
 
 
-def rows() -> Measure:
+def rows(*, masked: bool = False) -> Measure:
     """The filters of each parameter as the rows of a matrix, [out, in·…], however the weight is stored.
 
-    For scores that compare a layer's units with one another and return one number per unit.
+    For scores that compare a layer's units with one another, and return one number per unit, or solve a layer as a
+    whole, and return one number per entry of the matrix.
+
+    Args:
+        masked: as the network multiplies them, zero where something was pruned before; else the dense weights.
     """
-    return Measure("rows", _Rows, needs=Needs.NOTHING, level=Level.LAYER, reduction=None)
+    return Measure("rows", _MaskedRows if masked else _Rows, needs=Needs.NOTHING, level=Level.LAYER, reduction=None)
 
 
 def noise() -> Measure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from secateur._base.errors import SecateurError
 from secateur.measures._activations import Call, LayerCollector
 from secateur.measures._measure import Level, Measure, Needs
 from secateur.measures._probe import Evidence
@@ -33,6 +34,26 @@ class _Gram(LayerCollector):
             rows = part.movedim(1, 0).flatten(-entries).flatten(1, -2).double()  # (groups, positions, entries)
             product = rows.mT @ rows
             self.accumulate(call.name, product if call.groups > 1 else product[0])
+
+
+class _InputVariance(LayerCollector):
+    def see(self, call: Call) -> None:
+        x = call.patches()
+        entries = call.weight.dim() - 1
+        for part in _parts(x):
+            # (groups, channels, numbers): of all taps, so that each place counts as often as it is read
+            rows = part.movedim(1, 0).flatten(-entries).flatten(1, -2).double()
+            channels = call.weight.shape[1] if call.weight.dim() > 2 else rows.shape[-1]
+            values = rows.unflatten(-1, (channels, -1)).movedim(2, 1).flatten(2)
+            count = torch.full_like(values[..., 0], values.shape[-1])
+            self.accumulate(call.name, torch.stack([count, values.sum(-1), values.square().sum(-1)]).sum(1))
+
+    def compute(self) -> Evidence:
+        whole = reduced(dict(self.running), all_sum)
+        for name, sums in whole.items():
+            if float(sums[0].min()) < 2:
+                raise SecateurError(f"input_variance: {name!r} has seen one input, which does not vary. Bring more.")
+        return {name: (sums[2] / sums[0] - (sums[1] / sums[0]).square()).clamp(min=0) for name, sums in whole.items()}
 
 
 class _Activity(LayerCollector):
@@ -82,3 +103,12 @@ def activity(*, train: bool | None = None) -> Measure:
     Source: Hu, Peng, Tai & Tang, "Network trimming", arXiv 1607.03250, §3.1 (average percentage of zeros).
     """
     return Measure("activity", _Activity, needs=Needs.INPUTS, level=Level.UNIT, train=train, reduction=None)
+
+
+def input_variance(*, train: bool | None = None) -> Measure:
+    """Variance of each input channel of a layer, over all samples and places at which it is read (padding included).
+
+    One number per input channel of a convolution (of one group, over all groups), or input of a linear layer; float64.
+    Source: Polyak & Wolf, IEEE Access 3, 2015, from memory.
+    """
+    return Measure("input_variance", _InputVariance, needs=Needs.INPUTS, level=Level.LAYER, train=train, reduction=None)

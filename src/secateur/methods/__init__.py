@@ -9,6 +9,9 @@ from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._apoz import apoz
 from secateur.methods._auto_prune import auto_prune
+from secateur.methods._c_obs import c_obs
+from secateur.methods._channel_lasso import channel_lasso
+from secateur.methods._chita import chita
 from secateur.methods._class_blind import class_blind
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
@@ -24,25 +27,36 @@ from secateur.methods._fpgm import fpgm
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
+from secateur.methods._group_fisher import group_fisher
 from secateur.methods._igq import igq
+from secateur.methods._inbound import inbound
 from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
+from secateur.methods._karnin import karnin
+from secateur.methods._kron_obs import kron_obs
 from secateur.methods._l0 import l0
 from secateur.methods._l1_filters import l1_filters
 from secateur.methods._l1_penalty import l1_penalty
+from secateur.methods._l_obs import l_obs
 from secateur.methods._lamp import lamp
 from secateur.methods._lc import lc
 from secateur.methods._learning_neurons import learning_neurons
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
 from secateur.methods._matrix_similarity import matrix_similarity
+from secateur.methods._mlprune import mlprune
 from secateur.methods._movement import movement, soft_movement
 from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
+from secateur.methods._obc import obc
 from secateur.methods._obd import obd
+from secateur.methods._obs import obs
+from secateur.methods._osscar import osscar
 from secateur.methods._random import random
+from secateur.methods._reduce_and_reuse import reduce_and_reuse
 from secateur.methods._rigl import rigl
 from secateur.methods._set import set_
+from secateur.methods._skeletonization import skeletonization
 from secateur.methods._slimming import slimming
 from secateur.methods._slot_machines import slot_machines
 from secateur.methods._snfs import snfs
@@ -50,22 +64,30 @@ from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
 from secateur.methods._soft_weight_sharing import soft_weight_sharing
+from secateur.methods._sparsegpt import sparsegpt
 from secateur.methods._ssl import ssl
 from secateur.methods._structured_snip import structured_snip
 from secateur.methods._supermask import supermask
 from secateur.methods._synflow import synflow
+from secateur.methods._taylor import taylor
+from secateur.methods._taylor_weights import taylor_weights
+from secateur.methods._thinet import thinet
 from secateur.methods._variational_dropout import variational_dropout
+from secateur.methods._wanda import wanda
 from secateur.methods._weight_elimination import weight_elimination
+from secateur.methods._wood_fisher import wood_fisher
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "class_blind", "deep_r", "density_diversity", "dns", "dsr", "edge_popup",
-    "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp", "group_brain_damage",
-    "igq", "ista_bn", "iter_snip", "itop", "l0", "l1_filters", "l1_penalty", "lamp", "lc", "learning_neurons",
-    "lwc", "magnitude", "matrix_similarity", "movement", "narang", "nisp", "obd", "random", "rigl", "set_",
-    "slimming", "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement",
-    "soft_weight_sharing", "ssl", "structured_snip", "supermask", "synflow", "variational_dropout",
-    "weight_elimination",
+    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
+    "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
+    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "igq", "inbound", "ista_bn", "iter_snip",
+    "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons",
+    "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc", "obd", "obs",
+    "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming", "slot_machines",
+    "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl",
+    "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet", "variational_dropout",
+    "wanda", "weight_elimination", "wood_fisher",
 ]
 # fmt: on
 

@@ -31,8 +31,10 @@ def obd(
 
     Args:
         density: the fraction that stays at the end.
-        curvature: what stands for h_kk: `measures.hessian_diag(samples=…)` (the default), or `measures.fisher()`, which
-            is another quantity (the two rank alike only near a minimum of a likelihood).
+        curvature: what stands for h_kk: `measures.hessian_diag(samples=…)` (the default); `curvature.lecun_diag()`, the
+            paper's recursion, for chains of layers; `curvature.ggn_diag()`, exact where the network is piecewise linear
+            (ReLU); `curvature.true_fisher()`, which it is the mean of; or `curvature.empirical_fisher()`, another
+            quantity, which ranks alike only near a minimum of a likelihood.
         schedule: when, for a `Pruner`; it must end at `density`. By default once.
         scope: who competes; everywhere by default.
         structure: what is cut as one; a unit's score is the sum over its weights.
@@ -40,7 +42,7 @@ def obd(
     Family: after training.
     Source: LeCun, Denker & Solla, "Optimal Brain Damage", NIPS 1989, eq. 5; for networks of today with Hutchinson's
     estimate of the diagonal, as in Yao et al., arXiv 2006.00719, eq. 5.
-    Deviates: LeCun's recursion for h_kk is replaced by random signs, v ⊙ Hv in expectation; estimates below zero count
+    Deviates: random signs, v ⊙ Hv in expectation, unless LeCun's recursion is asked for; estimates below zero count
     by their magnitude; the gradient is taken as zero whether or not training has ended.
     """
     plan = schedule or once(density)

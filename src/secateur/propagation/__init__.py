@@ -1,8 +1,9 @@
-"""Importance that comes from the network's responses: which of them matter, and what each unit before contributes."""
+"""Importance that runs through the network: from its responses back to each unit, or along the order of its layers."""
 
 from __future__ import annotations
 
 from secateur.propagation._infinite import infinite_selection
+from secateur.propagation._norms import greedy_norms
 from secateur.propagation._response import importance
 
-__all__ = ["importance", "infinite_selection"]
+__all__ = ["greedy_norms", "importance", "infinite_selection"]

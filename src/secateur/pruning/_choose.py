@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -47,7 +48,7 @@ def choose(method: Method, moment: Moment, *, last: bool = True) -> dict[str, Te
     alive = None if free else _living_units(structure, moment, scores)
     pooled = structure.pool(scores)
     living = None if alive is None else structure.pool_alive(alive)
-    keep = scope(pooled, moment.shapes, moment.density, alive=living)
+    keep = scope(pooled, structure.shapes(pooled, moment.shapes), moment.density, alive=living)
     report_ties(pooled, keep, living, ranking, last=last)
     keep = structure.share(keep, scores)
     if grows and regrow is not None and regrow.by is not None:
@@ -62,7 +63,9 @@ def choose_by(method: Method, moment: Moment, worths: Scores) -> dict[str, Tenso
     """Say which weights stay by what gates say that they, or their units, are worth; as `choose` otherwise."""
     structure = method.structure
     scores = {name: _of_units(worth, structure, name, moment) for name, worth in worths.items()}
-    keep = structure.share(method.scope(structure.pool(scores), moment.shapes, moment.density, alive=None), scores)
+    pooled = structure.pool(scores)
+    keep = method.scope(pooled, structure.shapes(pooled, moment.shapes), moment.density, alive=None)
+    keep = structure.share(keep, scores)
     masks = structure.expand(keep, moment.shapes)
     return {name: moment.stored(name, mask) for name, mask in masks.items()}
 
@@ -77,10 +80,20 @@ def unit_scores(score: Score, structure: Structure, moment: Moment, *, spend: bo
     with torch.no_grad():
         for name in moment.params:
             scores = score(moment.evidence, name, out=_to_spend(score, moment, name) if spend else None)
+            scores = placed(score, scores, name, moment)
             found[name] = _of_units(scores, structure, name, moment)
             for _, measure in score.measures if spend else ():
                 moment.evidence[measure.name].pop(name, None)
     return found
+
+
+def placed(score: Score, scores: Tensor, name: str, moment: Moment) -> Tensor:
+    """Bring scores of a layer's matrix, from a function that asks for its `rows`, to the place of each weight."""
+    shape = moment.shapes[name]
+    of_rows = any(measure.name == "rows" for _, measure in score.measures)
+    if of_rows and scores.shape == (shape[0], math.prod(shape[1:])):
+        return moment.stored(name, scores.reshape(shape))
+    return scores
 
 
 def _to_spend(score: Score, moment: Moment, name: str) -> Tensor | None:

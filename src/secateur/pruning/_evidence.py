@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class Sources:
         if self._training is None:
             return self._gathered(first or self._method.measures)
         return self._training.start(first) if first else self._training.compute(grads)
+
+    def given(self, moment: Moment) -> Moment:
+        """The moment, with the batches to look at, where there are any."""
+        return replace(moment, batches=self._batches, loss=self._loss)
 
     def for_repair(self) -> dict[str, Evidence]:
         """What the method's repair asks for, from batches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
-from secateur.pruning._choose import choose, report_empty
+from secateur.pruning._choose import choose, placed, report_empty
 from secateur.pruning._refusals import (
     refuse_offline,
     refuse_other_arguments,
@@ -22,6 +23,7 @@ from secateur.pruning._refusals import (
     refuse_unscorable,
     report_left_out,
 )
+from secateur.pruning.blocks import Blocks, prune_blocks
 from secateur.selection import kept_count
 
 
@@ -34,6 +36,7 @@ def prune(
     loss: Loss | None = None,
     only: Only = None,
     masks: Masks | None = None,
+    blocks: Blocks | None = None,
     generator: torch.Generator | None = None,
     allow_empty: bool = True,
 ) -> Masks:
@@ -51,6 +54,10 @@ def prune(
         only: which tensors: a predicate, names or globs; see `prunable`.
         masks: go on from these: what they cut stays cut, whatever its value and whatever the value of what they keep,
             unless the method brings weights back; `density` still counts all weights. None: nothing is cut yet.
+        blocks: modules to prune one after the other, each measured on what the blocks before it, pruned, make of the
+            batches: names or globs (a star is one part of a name: "encoder.layer.*"), or a mapping of those to methods.
+            Only one block's evidence is held at a time; weights outside of all blocks stay as they are. Methods that
+            need a loss are given that of a block's outputs against the dense model's. Measured without dropout.
         generator: source of randomness for methods that draw.
         allow_empty: False refuses, before anything is written, a result in which some layer has no weight left;
             True only warns (`EmptyLayerWarning`).
@@ -67,17 +74,20 @@ def prune(
     refuse_other_arguments(model, method, "prune(model, method)")
     network = unwrap(model)
     refuse_offline(method)
+    if blocks is not None:
+        one = partial(_one_block, generator=generator, allow_empty=allow_empty)
+        return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
     params = prunable(network, only, biases=method.structure.biases)
     refuse_unscorable(params)
     refuse_unfit(method, network, params)
     if only is None:
         report_left_out(network, params)
-    bits = _present(network, method, masks, params)
+    bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):
         chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
-            moment = Moment(step, density, params, bits, generator=generator, layouts=layouts(network, params))
+            moment = Moment(step, density, params, bits, {}, generator, turned, batches=batches, loss=loss)
             last = step == len(method.schedule.densities) - 1
             chosen = _after(network, method, moment, batches, loss, last=last)
             bits = dict(chosen)
@@ -112,7 +122,8 @@ def scores(
     measures = [measure for _, measure in method.score.measures]
     evidence = gather(network, reusable(batches), measures, params=params, loss=loss, generator=generator)
     with torch.no_grad():
-        found = {name: method.score(evidence, name) for name in params}
+        moment = Moment(0, None, params, {}, layouts=layouts(network, params))
+        found = {name: placed(method.score, method.score(evidence, name), name, moment) for name in params}
     if not normalise:
         return found
     total = sum(float(tensor.abs().sum(dtype=torch.float64)) for tensor in found.values())
@@ -144,6 +155,22 @@ def _after(
     if repairs and method.repair is not None:
         method.repair(network, masks, moment)
     return masks
+
+
+def _one_block(
+    stage: nn.Module,
+    method: Method,
+    batches: Iterable[Batch],
+    names: list[str],
+    masks: Masks | None,
+    loss: Loss,
+    *,
+    generator: torch.Generator | None,
+    allow_empty: bool,
+) -> Masks:
+    return prune(
+        stage, method, batches, loss=loss, only=names, masks=masks, generator=generator, allow_empty=allow_empty
+    )
 
 
 def _for_repair_only(method: Method, measure: Measure) -> bool:

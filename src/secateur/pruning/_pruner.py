@@ -295,4 +295,5 @@ class Pruner:
         here = {name: alive[name].to(parameter.device) for name, parameter in self._params.items()}
         turned = layouts(self._network, self._params)
         memory = self._past.memory
-        return Moment(step, density, self._params, here, generator=self._generator, layouts=turned, memory=memory)
+        moment = Moment(step, density, self._params, here, generator=self._generator, layouts=turned, memory=memory)
+        return self._sources.given(moment)

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError
 from secateur._base.types import Bool, Float
+from secateur.measures import at_least_float32
+from secateur.repairs._second_moments import inverse_of
 
-_AT_ONCE = 1 << 25  # numbers of inverses that are held at once
+_AT_ONCE = 1 << 25  # numbers of the rows' own inverses that are held at once
+_BLOCK = 64  # removals after which they are taken out of the rows' own inverses, in one product
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +46,22 @@ def exact_removal(
     counts: Tensor | int,
     *,
     deflate: bool = True,
+    until: float = torch.inf,
+    pattern: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "out in"], Bool[Tensor, "out in"], Trace]:
     """Remove weights of each row one by one: always the cheapest, after which all that are left make up for it.
 
     p = argmin w_p²/[H⁻¹]_pp;  w ← w − (w_p/[H⁻¹]_pp)·H⁻¹_:p;  H⁻¹ ← H⁻¹ − H⁻¹_:p H⁻¹_p:/[H⁻¹]_pp.
+
+    H⁻¹ is made in float64; each row's own is held, and its weights kept, in the type of `weight`, float32 at least.
 
     Args:
         weight: one row per output.
         moments: G of the layer's inputs, positive definite (`damped`).
         counts: how many weights go, of each row or of all alike.
         deflate: whether H⁻¹ loses the removed row and column; without, later removals know nothing of earlier ones.
+        until: a row ends before the first removal whose loss would be higher.
+        pattern: (N, M): no M consecutive inputs of a row lose more than M − N.
 
     Returns:
         The weights that are left, what stays, and the trace.
@@ -65,64 +74,95 @@ def exact_removal(
         raise SecateurError(
             f"`counts` must be one number in 0 … {inputs} for all rows, or one for each of the {outputs}, got {counts}."
         )
-    inverse = torch.linalg.inv(moments.double())
-    rows = max(1, _AT_ONCE // (inputs * inputs))
+    if pattern is not None and not (0 < pattern[0] <= pattern[1] and inputs % pattern[1] == 0):
+        raise SecateurError(f"`pattern` must be (N, M) with N ≤ M, M a divisor of the {inputs} inputs, got {pattern}.")
+    exact = at_least_float32(weight)
+    inverse = inverse_of(moments).to(exact.dtype)
+    width = int(wanted.max()) if outputs else 0
+    rows = max(1, _AT_ONCE // max(1, inputs * inputs))
     found, kept, orders, losses = [], [], [], []
     for first in range(0, outputs, rows):
         part = slice(first, first + rows)
-        one = _Rows(weight[part].double(), inverse, deflate)
-        one.remove(wanted[part].to(weight.device))
+        one = _Rows(exact[part], inverse, width, pattern)
+        one.remove(wanted[part].to(weight.device), until, deflate)
         found.append(one.weight * one.alive)
         kept.append(one.alive)
-        orders.append(one.order(inputs))
-        losses.append(one.losses(inputs))
-    width = int(wanted.max()) if outputs else 0
-    trace = Trace(torch.cat(orders)[:, :width], torch.cat(losses)[:, :width])
+        orders.append(one.order)
+        losses.append(one.losses)
+    trace = Trace(torch.cat(orders), torch.cat(losses))
     return torch.cat(found).to(weight.dtype), torch.cat(kept), trace
 
 
 class _Rows:
-    """A few rows on their way, each with an inverse of its own."""
+    """A few rows on their way, each with an inverse of its own, less what went since the last block: H⁻¹ − Σ v vᵀ."""
 
-    def __init__(self, weight: Tensor, inverse: Tensor, deflate: bool) -> None:
+    def __init__(self, weight: Tensor, inverse: Tensor, width: int, pattern: tuple[int, int] | None) -> None:
+        rows, inputs = weight.shape
         self.weight = weight.clone()
         self.alive = torch.ones_like(weight, dtype=torch.bool)
-        self._deflate = deflate
-        self._inverse = inverse.expand(len(weight), *inverse.shape)
-        if deflate:
-            self._inverse = self._inverse.clone()
-        self._order: list[Tensor] = []
-        self._losses: list[Tensor] = []
+        self.order = torch.full((rows, width), -1, dtype=torch.int64, device=weight.device)
+        self.losses = torch.full((rows, width), torch.inf, dtype=torch.float64, device=weight.device)
+        self._inverse = inverse.expand(rows, inputs, inputs)
+        self._diagonal = inverse.diagonal().repeat(rows, 1)
+        self._lost = weight.new_zeros((rows, _BLOCK, inputs))
+        self._pattern = pattern
 
-    def remove(self, counts: Tensor) -> None:
+    def remove(self, counts: Tensor, until: float, deflate: bool) -> None:
         every = torch.arange(len(self.weight), device=self.weight.device)
+        ended = torch.zeros_like(every, dtype=torch.bool)
         for step in range(int(counts.max()) if len(counts) else 0):
-            going = step < counts
-            diagonal = self._inverse.diagonal(dim1=1, dim2=2)
-            cost = torch.where(self.alive, self.weight.square() / diagonal, torch.inf)
-            best = cost.argmin(1)
-            self._order.append(torch.where(going, best, -1))
-            self._losses.append(torch.where(going, cost[every, best] / 2, torch.inf))
-            column = self._inverse[every, :, best]
-            share = torch.where(going, self.weight[every, best] / diagonal[every, best], 0.0)
+            cost = torch.where(self._may_go(), self.weight.square() / self._diagonal, torch.inf)
+            least, best = cost.min(1)
+            ended |= ~((step < counts) & (least / 2 <= until) & (least < torch.inf))
+            if bool(ended.all()):
+                break
+            self.order[:, step] = torch.where(ended, -1, best)
+            self.losses[:, step] = torch.where(ended, torch.inf, least / 2)
+            column, pivot = self._column(every, best, step % _BLOCK if deflate else 0), self._diagonal[every, best]
+            share = torch.where(ended, 0.0, self.weight[every, best] / pivot)
             self.weight = torch.where(self.alive, self.weight - share[:, None] * column, self.weight)
-            if self._deflate:
-                scaled = torch.where(going, 1 / diagonal[every, best], 0.0)
-                self._inverse = self._inverse - scaled[:, None, None] * column[:, :, None] * column[:, None, :]
-            self.alive[every[going], best[going]] = False
+            if deflate:
+                self._lose(column * torch.where(ended, 0.0, pivot.rsqrt())[:, None], step % _BLOCK)
+            self.alive[every[~ended], best[~ended]] = False
 
-    def order(self, inputs: int) -> Tensor:
-        return _padded(self._order, len(self.weight), inputs, -1, torch.int64, self.weight.device)
+    def _column(self, every: Tensor, best: Tensor, lost: int) -> Tensor:
+        """H⁻¹_:p of each row as it now is."""
+        columns = self._inverse[every, best]
+        if not lost:
+            return columns
+        past = self._lost[:, :lost]
+        return columns - (past[every, :, best][:, None] @ past)[:, 0]
 
-    def losses(self, inputs: int) -> Tensor:
-        return _padded(self._losses, len(self.weight), inputs, torch.inf, torch.float64, self.weight.device)
+    def _lose(self, scaled: Tensor, place: int) -> None:
+        """H⁻¹ ← H⁻¹ − v vᵀ; the product itself is made for a whole block at once."""
+        self._lost[:, place] = scaled
+        self._diagonal = self._diagonal - scaled.square()
+        if place == _BLOCK - 1:
+            own = self._inverse if self._inverse.stride(0) else self._inverse.contiguous()
+            self._inverse = own.baddbmm_(self._lost.mT, self._lost, alpha=-1)
+
+    def _may_go(self) -> Tensor:
+        if self._pattern is None:
+            return self.alive
+        n, m = self._pattern
+        groups = self.alive.unflatten(1, (-1, m))
+        return (groups & (groups.sum(2, keepdim=True) > n)).flatten(1)
 
 
-def _padded(
-    steps: list[Tensor], rows: int, inputs: int, value: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Steps side by side, and nothing where a row had ended."""
-    whole = torch.full((rows, inputs), value, dtype=dtype, device=device)
-    for step, values in enumerate(steps):
-        whole[:, step] = values
-    return whole
+def released_removal(
+    weight: Float[Tensor, "out in"], keep: Bool[Tensor, "out in"], moments: Float[Tensor, "in in"]
+) -> Float[Tensor, "out in"]:
+    """Remove given weights of each row, the cheapest first, with an H⁻¹ that knows of no removal (L-OBS as released).
+
+    w ← w − (w_q/[H⁻¹]_qq)·H⁻¹_:q in ascending order of w_q²/[H⁻¹]_qq; what is removed is zeroed at the end.
+    """
+    inverse = inverse_of(moments)
+    diagonal, found = inverse.diagonal(), weight.double().clone()
+    cost = torch.where(keep, torch.inf, found.square() / diagonal)
+    order, cut = cost.argsort(dim=1, stable=True), (~keep).sum(1)
+    every = torch.arange(len(weight), device=weight.device)
+    for step in range(int(cut.max()) if len(cut) else 0):
+        best = order[:, step]
+        share = torch.where(step < cut, found[every, best] / diagonal[best], 0.0)
+        found -= share[:, None] * inverse[best]
+    return (found * keep).to(weight.dtype)

@@ -49,17 +49,40 @@ def least_squares(
 ) -> Float[Tensor, "out in"]:
     """The weights on the kept places that come nearest to the layer's outputs: argmin ‖(w − w′) X‖² row by row.
 
-    w′_S = w_S + G_SS⁻¹ G_SP w_P, with S what a row keeps and P what it does not. Rows that keep the same places share
-    one factorisation. Float64 inside; the result has the weight's type. `gram` must be positive definite (`damped`).
+    w′_S = w_S + G_SS⁻¹ G_SP w_P = w_S − [G⁻¹]_SP ([G⁻¹]_PP)⁻¹ w_P, with S what a row keeps and P what it does not:
+    whichever of the two systems is smaller is solved. Rows that keep the same places share one factorisation. Float64
+    inside; the result has the weight's type. `gram` must be positive definite (`damped`).
     """
     found = torch.zeros_like(weight, dtype=torch.float64)
     dense, moments = weight.double(), gram.double()
+    inverse = inverse_of(moments) if bool((2 * keep.sum(1) > keep.shape[1]).any()) else moments
     patterns, which = keep.unique(dim=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        rows = (which == number).nonzero().flatten()
-        if not bool(pattern.any()):
-            continue
-        factor = torch.linalg.cholesky(moments[pattern][:, pattern])
-        wanted = moments[pattern] @ dense[rows].T  # G_S: w, all of the outputs
-        found[rows[:, None], pattern.nonzero().flatten()] = torch.cholesky_solve(wanted, factor).T
+    order, sizes = which.argsort(stable=True), torch.bincount(which, minlength=len(patterns)).tolist()
+    for pattern, rows in zip(patterns, order.split(sizes), strict=True):
+        stays, goes = pattern.nonzero().flatten(), (~pattern).nonzero().flatten()
+        own = dense[rows]
+        if len(stays) > len(goes):
+            factor = factor_of(inverse[goes[:, None], goes])
+            moved = own - (inverse[:, goes] @ torch.cholesky_solve(own[:, goes].T, factor)).T
+            found[rows[:, None], stays] = moved[:, stays]
+        elif len(stays):
+            factor = factor_of(moments[stays[:, None], stays])
+            wanted = moments[stays] @ own.T  # G_S: w, all of the outputs
+            found[rows[:, None], stays] = torch.cholesky_solve(wanted, factor).T
     return found.to(weight.dtype)
+
+
+def factor_of(moments: Tensor) -> Tensor:
+    """The Cholesky factor, or a sentence where there is none."""
+    factor, failed = torch.linalg.cholesky_ex(moments)
+    if int(failed):
+        raise SecateurError(
+            f"the second moments of a layer's inputs are not positive definite (at input {int(failed) - 1}): raise "
+            "`damping`, or calibrate on more samples."
+        )
+    return factor
+
+
+def inverse_of(moments: Tensor) -> Tensor:
+    """G⁻¹ in float64, of moments that are positive definite."""
+    return torch.cholesky_inverse(factor_of(moments.double()))

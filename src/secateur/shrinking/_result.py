@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from secateur._base.errors import SecateurError
 from secateur.costing import Cost
 from secateur.masks import Masks
 from secateur.shrinking._close import Closing
 from secateur.shrinking._proof import Comparison
 from secateur.shrinking._timing import Timing
+from secateur.shrinking.cuts import resize_
 from secateur.shrinking.files import save
 from secateur.shrinking.manifests import Manifest
 
@@ -92,6 +96,31 @@ class Shrunk:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.certificate, self.manifest))
+
+    def like(self, model: nn.Module) -> nn.Module:
+        """Return a copy of another full-size model that is cut in the same way: an average of weights, say.
+
+        Nothing is proved of it: it is what that model would be without the units that went from this one. Of torch's
+        `AveragedModel` that is what `averaged.module` becomes.
+
+        Args:
+            model: as the one that was shrunk was made; it stays as it is.
+
+        Raises:
+            SecateurError: another model; or constants were folded into biases, which that one has other values of.
+        """
+        if self.certificate.folded:
+            raise SecateurError(
+                f"`like`: {self.certificate.folded} constants of the model that was shrunk stand in biases, and "
+                "another model has other ones. Shrink with fold=False."
+            )
+        small = copy.deepcopy(model)
+        resize_(small, self.manifest, {})
+        with torch.no_grad():
+            for name, (factor, plus_one) in self.manifest.rescaled.items():
+                weight = small.get_parameter(name)
+                weight.add_(1).mul_(factor).sub_(1) if plus_one else weight.mul_(factor)
+        return small
 
     def save(self, path: str | Path) -> None:
         """Save the model with its manifest and masks as one safe file; `load(path, fresh)` opens it again.

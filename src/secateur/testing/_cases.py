@@ -121,11 +121,14 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
 
 
 def check_count(masks: Masks, method: Method, density: float, model: str) -> None:
-    """As many units as asked for: of all tensors, or, where the scope spares some, of those that it does not."""
+    """As many units as asked for, of all tensors, of each, or of each row; of those that the scope does not spare."""
     units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
     if method.scope.spares:
         units = {name: bits for name, bits in units.items() if not bits.all()} or units
     kept, expected = sum(int(bits.sum()) for bits in units.values()), counts(density, units.values())
+    if method.structure.name == "weights":  # or of each row: the same number of every output's inputs
+        rows = {name: mask.flatten(1) for name, mask in masks.items() if name in units}
+        expected |= {sum(len(bits) * max(1, kept_count(density, bits.shape[1])) for bits in rows.values())}
     if kept in expected:
         return
     what = "weights" if method.structure.name.startswith("weights") else "units"

@@ -35,7 +35,12 @@ def test_needs_are_ordered_and_speak() -> None:
     needs = {name: factory().needs for name, factory in KNOWN.items()}
     assert {name for name, need in needs.items() if need is Needs.NOTHING} == {"weight", "noise", "norm_scale", "rows"}
     assert {name for name, need in needs.items() if need is Needs.SHAPES} == {"flow"}
-    assert {name for name, need in needs.items() if need is Needs.INPUTS} == {"input_norm", "activity", "gram"}
+    assert {name for name, need in needs.items() if need is Needs.INPUTS} == {
+        "input_norm",
+        "input_variance",
+        "activity",
+        "gram",
+    }
     assert methods.snip(0.5).needs > methods.synflow(0.5).needs > methods.magnitude(0.5).needs
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from secateur.cli.commands import _bench, _cost, _demo, _doctor, _explain, _methods, _paper, _run, _show, _shrink
+from secateur.cli.commands import (
+    _bench,
+    _cost,
+    _demo,
+    _doctor,
+    _explain,
+    _methods,
+    _paper,
+    _prune,
+    _run,
+    _show,
+    _shrink,
+)
 
 #: In the order in which help lists them. A new command is one file and one name here.
-COMMANDS = (_demo, _run, _paper, _methods, _show, _shrink, _explain, _cost, _doctor, _bench)
+COMMANDS = (_demo, _run, _paper, _prune, _methods, _show, _shrink, _explain, _cost, _doctor, _bench)
 
 __all__ = ["COMMANDS"]

@@ -93,6 +93,21 @@ def block(text: str) -> tuple[int, int]:
     return int(words[0]), int(words[1])
 
 
+def pattern(text: str) -> tuple[int, int]:
+    """Read `2:4` as 2 kept of every 4.
+
+    >>> pattern("2:4")
+    (2, 4)
+    """
+    words = text.split(":")
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
+        raise ArgumentTypeError(f"expected KEPT:OF, as 2:4, got {text!r}.")
+    n, m = int(words[0]), int(words[1])
+    if not 0 < n <= m:
+        raise ArgumentTypeError(f"N of every M stay, with 0 < N ≤ M, got {text!r}.")
+    return n, m
+
+
 def option(text: str) -> tuple[str, bool | int | float | str]:
     """Read `name=value` as a method's option; true and false, numbers, and anything else as text.
 

