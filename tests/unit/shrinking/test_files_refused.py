@@ -17,6 +17,11 @@ from secateur import LeakError, Masks, SecateurError
 from secateur._base.files import sealed_tensors
 
 CASES = attention_nets.CASES
+RECORD: dict[str, Any] = {"group": "g", "total": 1, "kept": "0", "scores": [], "causes": {}}
+MANIFEST: dict[str, Any] = {
+    **{key: {} for key in ("shapes", "kept", "numbers", "rescaled", "epsilons", "places")},
+    **{key: [] for key in ("groups", "added", "reasons")},
+}
 QUICK: dict[str, Any] = {"draws": 0, "modes": ("eval",)}
 
 
@@ -129,6 +134,9 @@ def test_every_flipped_byte_and_every_truncation_is_found(tmp_path: Path) -> Non
         ("tied", {"z": "nowhere"}, "'z' is tied to nothing"),
         ("manifest", {"kept": 3}, "`groups` of its manifest is no list"),
         ("kind", "masked", "does not say of all masks whose they are"),
+        ("manifest", {"groups": [RECORD | {"total": 1 << 30, "kept": "0-1000000000"}]}, "is no range"),
+        ("manifest", MANIFEST | {"kept": {"0.weight": {"0": "0-9999999"}}}, "is no range"),
+        ("manifest", MANIFEST | {"groups": [RECORD], "places": {"x": {"0": [[0, 1 << 40, 0, 0, 1, -1]]}}}, "stretch"),
     ],
 )
 def test_headers_that_lie(key: str, value: Any, message: str, tmp_path: Path) -> None:

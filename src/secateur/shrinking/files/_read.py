@@ -22,8 +22,7 @@ from secateur.shrinking.manifests import from_json
 
 __all__ = ["read"]
 
-_BESIDES = 1 << 30  # bytes that masked tensors may be larger by than the file, whatever it holds
-_TIMES = 4096  # and how many times as large
+_INDICES = 64  # that a manifest may speak of for each byte of the file: each index kept is stored, a bit at least
 
 
 def read(path: str | Path) -> Content:
@@ -80,6 +79,7 @@ def _about(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _content(path: Path, about: Mapping[str, Any], file: Any) -> Content:
+    most = _INDICES * path.stat().st_size
     packed = {name: _shape(name, shape) for name, shape in _entries(about, "packed")}
     tied = {name: _named(first) for name, first in _entries(about, "tied")}
     names = set(file.keys())
@@ -88,9 +88,6 @@ def _content(path: Path, about: Mapping[str, Any], file: Any) -> Content:
         raise ValueError(f"{odd[0]!r} is missing from its header or from its data")
     if odd := sorted(name for name, first in tied.items() if first not in names or name in names):
         raise ValueError(f"{odd[0]!r} is tied to nothing that it holds")
-    size = path.stat().st_size
-    if sum(prod(shape) for shape in packed.values()) > _TIMES * size + _BESIDES:
-        raise ValueError("its masks claim more weights than it can hold")
     tensors: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     for name in file.keys():  # noqa: SIM118 (no mapping)
@@ -101,7 +98,7 @@ def _content(path: Path, about: Mapping[str, Any], file: Any) -> Content:
             tensors[name] = file.get_tensor(name)
     if not all(name in packed for name in masks) or (about["kind"] != "dense") != bool(masks):
         raise ValueError("it does not say of all masks whose they are")
-    manifest = None if about.get("manifest") is None else from_json(about["manifest"])
+    manifest = None if about.get("manifest") is None else from_json(about["manifest"], most=most)
     found = Masks({name: masks[name] for name in packed}, copy=False) if masks else None
     return Content(about["kind"], about["model"], tensors, tied, found, manifest)
 

@@ -10,7 +10,7 @@ from secateur.shrinking.manifests._record import Span, UnitRecord
 
 __all__ = ["from_json", "to_json"]
 
-_MOST = 1 << 31  # of indices
+_MOST = 1 << 31  # an index, or a size
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -42,19 +42,23 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def from_json(content: Any) -> Manifest:
+def from_json(content: Any, *, most: int = 1 << 26) -> Manifest:
     """Read a manifest.
+
+    Args:
+        content: what `to_json` made.
+        most: how many indices it may speak of in all: a few words can stand for any number of them.
 
     Raises:
         ValueError: it is none; says what of it is wrong.
     """
-    read = _Reader(content)
-    groups = tuple(_record(_Reader(each)) for each in read.of("groups", list))
+    read, purse = _Reader(content), _Purse(most)
+    groups = tuple(_record(_Reader(each), purse) for each in read.of("groups", list))
     reasons = read.texts("reasons")
     return Manifest(
         shapes=read.mapping("shapes", lambda value: tuple(_whole(n) for n in _list(value))),
         kept=read.mapping(
-            "kept", lambda value: {_whole(int(dim)): _indices(text) for dim, text in _dict(value).items()}
+            "kept", lambda value: {_whole(int(dim)): purse.indices(text) for dim, text in _dict(value).items()}
         ),
         numbers=read.mapping("numbers", lambda value: _pair(value, _whole, _whole)),
         rescaled=read.mapping("rescaled", lambda value: _pair(value, _float, _flag)),
@@ -64,7 +68,7 @@ def from_json(content: Any) -> Manifest:
         places=read.mapping(
             "places",
             lambda value: {
-                _whole(int(dim)): tuple(_read_span(each, len(groups), len(reasons)) for each in _list(spans))
+                _whole(int(dim)): tuple(_read_span(each, len(groups), len(reasons), most) for each in _list(spans))
                 for dim, spans in _dict(value).items()
             },
         ),
@@ -94,11 +98,11 @@ class _Reader:
             raise ValueError(f"`{name}` of its manifest: {problem}") from None
 
 
-def _record(read: _Reader) -> UnitRecord:
+def _record(read: _Reader, purse: _Purse) -> UnitRecord:
     total = _whole(read.of("total", int))
-    kept = _indices(read.of("kept", str))
+    kept = purse.indices(read.of("kept", str))
     scores = tuple(float("nan") if each is None else _float(each) for each in read.of("scores", list))
-    causes = {unit: _text(text) for text, units in read.of("causes", dict).items() for unit in _indices(units)}
+    causes = {unit: _text(text) for text, units in read.of("causes", dict).items() for unit in purse.indices(units)}
     if any(unit >= total for unit in kept) or len(scores) not in (0, total):
         raise ValueError("`groups` of its manifest: units that its group does not have")
     return UnitRecord(read.of("group", str), total, kept, scores, causes)
@@ -115,16 +119,23 @@ def _ranges(indices: Sequence[int]) -> str:
     return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
 
 
-def _indices(text: Any) -> tuple[int, ...]:
-    found: list[int] = []
-    for word in _text(text).split():
-        first, dash, last = word.partition("-")
-        low = _whole(int(first))
-        high = _whole(int(last)) if dash else low
-        if high < low or high - low > _MOST or len(found) + high - low > _MOST:
-            raise ValueError(f"{word!r} is no range")
-        found.extend(range(low, high + 1))
-    return tuple(found)
+class _Purse:
+    """Reads ranges, so long as there are not more indices in all than there may be."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def indices(self, text: Any) -> tuple[int, ...]:
+        found: list[int] = []
+        for word in _text(text).split():
+            first, dash, last = word.partition("-")
+            low = _whole(int(first))
+            high = _whole(int(last)) if dash else low
+            self._left -= high - low + 1
+            if high < low or self._left < 0:
+                raise ValueError(f"{word!r} is no range of its manifest")
+            found.extend(range(low, high + 1))
+        return tuple(found)
 
 
 def _by_text(causes: Mapping[int, str]) -> dict[str, str]:
@@ -138,9 +149,14 @@ def _span(span: Span) -> list[int]:
     return [span.begin, span.size, span.group, span.unit, span.step, span.reason]
 
 
-def _read_span(value: Any, groups: int, reasons: int) -> Span:
+def _read_span(value: Any, groups: int, reasons: int, most: int) -> Span:
     numbers = [each if type(each) is int else _whole(each) for each in _list(value)]
-    if len(numbers) != 6 or not (-1 <= numbers[2] < groups and -1 <= numbers[5] < reasons) or min(numbers[:2]) < 0:
+    if (
+        len(numbers) != 6
+        or not (-1 <= numbers[2] < groups and -1 <= numbers[5] < reasons)
+        or min(numbers[:2]) < 0
+        or sum(numbers[:2]) > most
+    ):
         raise ValueError(f"{value!r} is no stretch of a dimension")
     if numbers[2] < 0 and numbers[5] < 0:
         raise ValueError(f"{value!r} has neither a group nor a reason")
