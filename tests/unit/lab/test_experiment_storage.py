@@ -66,8 +66,9 @@ def test_a_result_that_cannot_be_written_is_a_failure(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"/{name}: no space left on device. Free some space there" in told
     assert not list(Path("r").rglob("*.tmp"))
-    monkeypatch.undo()
-    assert main([*RUN, "--runs", str(Path("r").absolute())]) == 0  # the way out: the same command
+    runs = Path("r").absolute()
+    monkeypatch.undo()  # the working directory, too
+    assert main([*RUN, "--runs", str(runs)]) == 0  # the way out: the same command
 
 
 def test_a_failed_checkpoint_is_told_in_a_sentence(
