@@ -43,14 +43,18 @@ _handles: list[RemovableHandle] = []
 
 
 def watch(watcher: Watcher) -> int:
-    """Tell `watcher` about every optimizer step from now on, while it lives; return its number."""
+    """Tell `watcher` about every optimizer step from now on, while it lives; return its number.
+
+    It is there before the hooks are asked for: the collector may find the last of the others at any moment, and that
+    one would take the hooks along.
+    """
+    number = next(_numbers)
+    _watchers[number] = watcher
     if not _handles:
         _handles.append(register_optimizer_step_pre_hook(_before))
         _handles.append(register_optimizer_step_post_hook(_after))
         _handles.append(register_module_parameter_registration_hook(_places.on_parameter))
         _handles.append(register_module_module_registration_hook(_places.on_module))
-    number = next(_numbers)
-    _watchers[number] = watcher
     return number
 
 
