@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from statistics import mean
@@ -191,6 +192,8 @@ def main() -> None:
 
 
 def spread(values: list[float]) -> str:
+    if any(math.isnan(value) for value in values):
+        return ""
     apart = deviation(values)
     return f"{mean(values):.2f}" + (f" ± {apart:.2f}" if apart is not None else "")
 
