@@ -1,7 +1,7 @@
 """Half of the units of every layer go from a trained network: NISP beside the baselines of its paper.
 
     python benchmarks/nisp_study.py --model lenet-5-caffe --data mnist --seeds 5
-    python benchmarks/nisp_study.py --model resnet-20 --data cifar10 --seeds 1 --epochs 10 --rate 0.1
+    python benchmarks/nisp_study.py --model resnet-20 --data cifar-10-jpeg75 --seeds 1 --epochs 10 --rate 0.1
 
 Each seed trains one network. Every method cuts that one (`shrink`, so that what trains on is really smaller), is
 measured, trained on for as many epochs, and measured again. NISP propagates the importance of the responses
