@@ -23,13 +23,24 @@ _BY_ENTRY = tuple(
     for name in ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"]
     if hasattr(optim, name)
 )
-_MIXES = tuple(getattr(optim, name) for name in ("Muon",) if hasattr(optim, name))
+# The others, and why their next step is not that one.
+_MIXES = {
+    getattr(optim, name): why
+    for name, why in (
+        ("Muon", "mixes the entries of a matrix: its next step is that of the smaller matrix"),
+        (
+            "Adafactor",
+            "remembers averages over rows and columns, and over those that went, too, until they are forgotten",
+        ),
+    )
+    if hasattr(optim, name)
+}
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
     """Refuse an optimizer whose state cannot be cut, or that is not of this model."""
-    if not isinstance(optimizer, _BY_ENTRY + _MIXES):
-        known = ", ".join(kind.__name__ for kind in _BY_ENTRY + _MIXES)
+    if not isinstance(optimizer, (*_BY_ENTRY, *_MIXES)):
+        known = ", ".join(kind.__name__ for kind in (*_BY_ENTRY, *_MIXES))
         raise SecateurError(
             f"`optimizer` must remember each entry by itself, as {known} do, got {type(optimizer).__name__}. Shrink "
             "without it (a new model comes back), and make a new optimizer for that."
@@ -42,9 +53,8 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
 
 def drifts(optimizer: Optimizer) -> str | None:
     """Say why the next step is not that of the full model, if it is not."""
-    if isinstance(optimizer, _MIXES):
-        return f"{type(optimizer).__name__} mixes the entries of a matrix: its next step is that of the smaller matrix"
-    return None
+    found = next((why for kind, why in _MIXES.items() if isinstance(optimizer, kind)), None)
+    return None if found is None else f"{type(optimizer).__name__} {found}"
 
 
 def continue_(
@@ -70,11 +80,13 @@ def continue_(
 
 
 def _cut(value: object, parameter: Tensor, dims: list[tuple[int, Tensor]]) -> object:
-    """Cut what is shaped like the parameter; counts of steps stay."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
-        with torch.no_grad():
-            return sliced(value, dims)
-    return value
+    """Cut what is shaped like the parameter, or like it but for averages along some dimensions; counts stay."""
+    if not isinstance(value, Tensor) or value.ndim != parameter.ndim or not value.ndim:
+        return value
+    if any(own not in (1, whole) for own, whole in zip(value.shape, parameter.shape, strict=True)):
+        return value
+    with torch.no_grad():
+        return sliced(value, [(dim, index) for dim, index in dims if value.shape[dim] == parameter.shape[dim]])
 
 
 def released(model: nn.Module) -> nn.Module:

@@ -74,6 +74,32 @@ def test_the_next_steps_are_those_of_the_full_model_held_at_zero(name: str) -> N
         torch.testing.assert_close(mine[key], kept(key, value), rtol=1e-8, atol=1e-10, msg=key)
 
 
+@pytest.mark.parametrize("name", ["Adafactor", "Muon"])
+def test_others_go_on_and_say_that_they_drift(name: str) -> None:
+    if not hasattr(optim, name):
+        pytest.skip(f"this torch has no {name}")
+    net = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)).double()
+    optimizer = getattr(optim, name)(net.parameters(), lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        net(torch.ones(4, 6).double()).square().sum().backward()
+        optimizer.step()
+
+    step()
+    before = {key: value.clone() for key, value in optimizer.state[net[0].weight].items() if torch.is_tensor(value)}
+    certificate, manifest = list(shrink(net, 0.5, torch.ones(2, 6).double(), optimizer=optimizer))[1:]
+    assert any(name in each for each in certificate.not_claimed)
+    kept = torch.tensor(manifest.kept["0.weight"][0])
+    for key, value in optimizer.state[net[0].weight].items():
+        whole = before.get(key)
+        if whole is not None and whole.ndim == 2:
+            wanted = whole.index_select(0, kept) if whole.shape[0] == 8 else whole
+            torch.testing.assert_close(value, wanted, msg=key)
+    step()
+    assert net[0].weight.shape == (4, 6)
+
+
 def test_a_foreign_optimizer_is_refused_and_nothing_changed() -> None:
     net, inputs = residual()
     state = {key: value.clone() for key, value in net.state_dict().items()}
