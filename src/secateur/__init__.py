@@ -37,6 +37,9 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
+
+# Public, and not in `__all__`: the front door has room for no more words.
+from secateur.reporting import benchmark as benchmark
 from secateur.shrinking import load, save, shrink
 from secateur.sparse import densify, sparsify
 
