@@ -6,7 +6,7 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; compress and report belong to releases to come.
+compress, report) are the whole vocabulary; compress belongs to releases to come.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
+
+# Public, and not in `__all__`: the front door has room for no more words.
+from secateur.reporting import benchmark as benchmark
+from secateur.reporting import report as report
 from secateur.shrinking import load, save, shrink
 from secateur.sparse import densify, sparsify
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from secateur.costing._call import Call, on_device
 from secateur.turns import interleaved, undisturbed
 
-__all__ = ["Latency", "forward", "latency", "layer_latencies", "milliseconds", "serving"]
+__all__ = ["Latency", "clock_of", "forward", "latency", "layer_latencies", "milliseconds", "serving"]
 
 _ROUNDS = (5, 200)
 
@@ -33,6 +33,12 @@ class Latency:
     seconds: float
     spread: float
     runs: int
+
+    @staticmethod
+    def of(times: Sequence[float]) -> Latency:
+        """Sum up measurements, two or more."""
+        low, middle, high = quantiles(times, n=4)
+        return Latency(middle, max(high - middle, middle - low) / middle, len(times))
 
     def __str__(self) -> str:
         return f"{milliseconds(self.seconds)} ms ± {self.spread:.0%} ({self.runs} runs)"
@@ -89,11 +95,8 @@ def latency(model: nn.Module, call: Call, seconds: float) -> Latency:
         return median(times)
 
     with serving(model):
-        middle = interleaved(
-            {"": forward(model, call)}, seconds=seconds, rounds=_ROUNDS, statistic=keep, clock=clock_of(model)
-        )[""]
-    low, _, high = quantiles(found, n=4)
-    return Latency(middle, max(high - middle, middle - low) / middle, len(found))
+        interleaved({"": forward(model, call)}, seconds=seconds, rounds=_ROUNDS, statistic=keep, clock=clock_of(model))
+    return Latency.of(found)
 
 
 def clock_of(model: nn.Module) -> Callable[[], float]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur import cost, shrink
-from secateur.costing import Call
+from secateur.costing import Call, _reasons
 from secateur.shrinking import _timing
 from secateur.turns import Verdict
 
@@ -56,7 +56,7 @@ def test_why_it_is_no_faster(
     monkeypatch: pytest.MonkeyPatch, seconds: float, density: float, width: int, spent: dict[str, float], said: str
 ) -> None:
     says(monkeypatch, 1.01, seconds)
-    monkeypatch.setattr(_timing, "layer_latencies", lambda *_: spent)
+    monkeypatch.setattr(_reasons, "layer_latencies", lambda *_: spent)
     net, x = chain(width), torch.zeros(2, 16)
     net[4] = nn.Linear(width, 8)
     small = shrink(net, density, x, draws=0).model

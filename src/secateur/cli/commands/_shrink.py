@@ -80,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     from secateur.shrinking import save, shrink
 
     budgets = _budgets(args)
-    found = _network(args)
+    found = opened(args)
     out = args.out or _beside(args, found)
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no directory {console.shown(out.parent)}.")
@@ -132,8 +132,8 @@ def _budgets(args: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def _network(args: argparse.Namespace) -> Network:
-    """The network: of a run, by name, or weights from a file in a model by name."""
+def opened(args: argparse.Namespace) -> Network:
+    """Open the network: of a run, by name, or weights from a file in a model by name."""
     path = Path(args.what)
     if args.model is None:
         if path.is_file():
