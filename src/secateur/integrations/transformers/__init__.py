@@ -1,7 +1,8 @@
-"""Models of Hugging Face: made smaller so that their config says it, and `from_pretrained` opens them again."""
+"""Models of Hugging Face: pruned by their Trainer, and made smaller so that `from_pretrained` opens them again."""
 
 from __future__ import annotations
 
+from secateur.integrations.transformers._callback import PrunerCallback
 from secateur.integrations.transformers._shrink import shrink
 
-__all__ = ["shrink"]
+__all__ = ["PrunerCallback", "shrink"]
