@@ -285,3 +285,13 @@ def test_cuda_masks_behave_like_cpu_masks(tmp_path: Path, masks: Masks, model: n
     assert Masks.load(tmp_path / "m") == masks
     masks.apply_(model.to("cuda"))
     assert not model[0].weight[~there["0.weight"]].any()
+
+
+def test_printed_masks_are_a_table_and_their_repr_is_short() -> None:
+    masks = Masks({"a.weight": torch.eye(4) > 0, "b\x1b": torch.zeros(2, 10, 3) > 0})
+    lines = str(masks).splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["a.weight", "4", "×", "4", "4", "25.0", "%"],
+        ["b\\x1b", "2", "×", "10", "×", "3", "0", "0.0", "%"],
+    ]
+    assert lines[2:] == [repr(masks)] and "\n" not in repr(masks)

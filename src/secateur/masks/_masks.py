@@ -18,6 +18,7 @@ from secateur._base.errors import MaskError, nearest
 from secateur._base.zeros import count_true, zero_
 from secateur.masks import _file
 from secateur.masks._prunable import Only, prunable
+from secateur.masks._table import table
 
 __all__ = ["LayerDensity", "Masks", "density_text"]
 
@@ -243,6 +244,9 @@ class Masks(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         tensors = "1 tensor" if len(self) == 1 else f"{len(self)} tensors"
         return f"Masks({tensors}, {self.kept:,} of {self.numel:,} weights: {density_text(self.density)})"
+
+    def __str__(self) -> str:
+        return table([(each.name, each.shape, each.kept, each.density) for each in self.layers()], repr(self))
 
 
 def density_text(density: float) -> str:

@@ -135,8 +135,10 @@ def reason(model: nn.Module, fast: nn.Module, call: Call, seconds: float) -> str
     if before.macs and after.macs == before.macs:
         zeros = sum(int((p == 0).sum()) for p in fast.parameters())
         share = zeros / max(1, sum(p.numel() for p in fast.parameters()))
-        said = f"{share:.0%} of its parameters are zero, and a" if share >= 0.005 else "a"
-        return f"all multiplications stayed: {said} dense product takes a zero for a number like any other"
+        dense = (
+            f": {share:.0%} of its parameters are zero, and a dense product takes a zero for a number like any other"
+        )
+        return f"all multiplications stayed{dense if share >= 0.005 else ''}"
     return why_no_faster(fast, call, before, after, seconds)
 
 

@@ -157,6 +157,9 @@ def test_every_way_is_measured_or_says_why_not() -> None:
     assert found.ways[3].bytes == 4 * (8 * 8 + 8 + 4 * 8 + 4)
     assert all(way.latency is not None and way.latency.runs >= 8 for way in found.ways)
 
+    for way in found.ways[1:3]:  # held, and sparse where each layer stayed dense: what differs in time is noise
+        assert way.said.startswith("no gain here, because ")
+
     scattered = some(16, 8, density=0.9) | (torch.arange(8) == 0)
     ways = told(net, {"0.weight": scattered}, torch.zeros(2, 8)).ways
     assert (
