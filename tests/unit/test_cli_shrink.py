@@ -161,3 +161,30 @@ def test_wrong_words(words: list[str], status: int, message: str, capsys: pytest
     assert main(words) == status
     assert message in capsys.readouterr().err
     assert sorted(path.name for path in Path().iterdir() if path.is_file()) == before
+
+
+def test_a_method_ranks_the_units_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run = a_run()
+    capsys.readouterr()
+    found = asked(capsys, "shrink", str(run), "--keep", "50%", "--method", "nisp", "--out", "small.safetensors")
+    assert found["after"]["params"] < found["before"]["params"]
+    opened = sc.load("small.safetensors")
+    assert opened.manifest is not None and any("fc1.weight" in str(group) for group in opened.manifest.groups)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "nips", "--keep", "50%"], "--method is none of those with a density, got 'nips'"),
+        (["--method", "nisp"], "go with --keep"),
+        (["--method", "nisp", "--keep", "macs=50%"], "goes with one --keep of units"),
+        (["--method", "nisp", "--keep", "50%", "--multiples", "8"], "goes with one --keep of units"),
+        (["--method", "rigl", "--keep", "50%"], "wants more than a density"),
+        (["--method", "snip", "--keep", "50%"], "shrink takes methods that cut filters"),
+        (["--method", "nisp", "--keep", "50%"], "needs `batches`"),
+    ],
+)
+def test_methods_that_do_not_go_are_said(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shrink", "own_models:small", *INPUT, "--out", "small.safetensors", *words]) in (1, 2)
+    assert said in capsys.readouterr().err
+    assert not Path("small.safetensors").exists()

@@ -12,6 +12,7 @@ from secateur.cli.commands._networks import NAMES, SHRUNK, Network, add_network,
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
+    from secateur.axes import Method
     from secateur.masks import Masks
     from secateur.shrinking import Shrunk
 
@@ -23,10 +24,12 @@ computes what the masked one does, and writes it into a file that secateur.load 
   secateur shrink weights.safetensors --model my_package.models:resnet18 --input 3x224x224 --keep 50% --of ms
   secateur shrink runs/NAME                        what its masks, or its zeros, leave dead
 
-Units are ranked by the L1 norm of the weights that make them, in each group.
+Units are ranked by the L1 norm of the weights that make them, in each group, or by a --method that ranks
+filters (nisp, apoz, taylor, fpgm, ...). Those that look at data are shown 512 training examples of the run.
 
 {NAMES}"""
 
+_EXAMPLES, _BATCH = 512, 128  # what a method is shown
 _SCATTERED = 0.9  # of the weights: with fewer, their masks go into the file as well
 OF = ("units", "params", "macs", "bytes", "memory", "ms")
 
@@ -51,6 +54,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--multiples", metavar="N", type=values.positive, default=1, help="widths are multiples of N")
     parser.add_argument("--minimum", metavar="N", type=values.positive, default=1, help="units that stay in each group")
+    parser.add_argument("--method", metavar="NAME", help="what ranks the units, as nisp: see secateur methods")
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help=f"where to write it [default: {SHRUNK} in the run, or beside]"
     )
@@ -85,7 +89,10 @@ def execute(args: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise UsageError(f"--out: there is no directory {console.shown(out.parent)}.")
     with busy(f"shrinking {found.name}", quiet=args.json):
-        if budgets:
+        if args.method is not None:
+            method, seen = _method(args, budgets), _batches(found)
+            made = shrink(found.model, method, found.inputs, batches=seen, only=args.only, timed=args.timed)
+        elif budgets:
             choice = {"only": args.only, "multiples": args.multiples, "minimum": args.minimum}
             made = shrink(found.model, budgets, found.inputs, timed=args.timed, **choice)
         else:
@@ -102,6 +109,34 @@ def execute(args: argparse.Namespace) -> int:
             f"Written to {out} ({console.size(out.stat().st_size)}): secateur.load(path, the same model, fresh)."
         )
     return 0
+
+
+def _method(args: argparse.Namespace, budgets: dict[str, float]) -> Method:
+    """The method by its name, with the density that --keep says."""
+    from secateur._catalogue import catalogue
+    from secateur.lab.experiment import takes_density
+
+    known = {entry.name: entry for entry in catalogue().values() if takes_density(entry.factory)}
+    entry = known.get(args.method)
+    if entry is None:
+        raise UsageError(f"--method is none of those with a density, got {args.method!r}.{nearest(args.method, known)}")
+    if set(budgets) != {"units"} or args.multiples > 1 or args.minimum > 1:
+        raise UsageError(f"--method {args.method} goes with one --keep of units, and chooses among them itself.")
+    try:
+        return entry.factory(budgets["units"])
+    except TypeError as problem:
+        raise UsageError(f"--method {args.method} wants more than a density: {problem}.") from None
+
+
+def _batches(found: Network) -> list[Any] | None:
+    """Training examples of a run, in batches; None where there is no run to say which data."""
+    if found.run is None:
+        return None
+    from secateur.lab import data
+    from secateur.lab.running import experiment_in
+
+    examples = data.first(data.load(experiment_in(found.run).data), _EXAMPLES).train
+    return list(data.in_order(examples, _BATCH))
 
 
 def _zeros(found: Network) -> Masks:
@@ -125,9 +160,9 @@ def _budgets(args: argparse.Namespace) -> dict[str, float]:
         if name in found:
             raise UsageError(f"--keep says twice how much of {name} stays.")
         found[name] = density
-    if not found and (args.of or args.only or args.multiples > 1 or args.minimum > 1):
+    if not found and (args.of or args.only or args.method or args.multiples > 1 or args.minimum > 1):
         raise UsageError(
-            "--of, --only, --multiples and --minimum go with --keep: without it, what is zero already goes."
+            "--of, --only, --method, --multiples and --minimum go with --keep: without it, what is zero already goes."
         )
     return found
 
