@@ -13,12 +13,14 @@ parameters, and the time of one batch of 64 lines, in turns.
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from real_sentences import LINES, agreement, embed, load
+from real_sentences import LINES, SEEN, agreement, calibration, embed, load
 from torch import nn
 
 import secateur as sc
@@ -26,6 +28,8 @@ from secateur.axes.structure import attention_heads
 from secateur.integrations.transformers import shrink
 from secateur.sparse.timing import processor
 from secateur.turns import decide
+
+Cut = Callable[[nn.Module, float, dict[str, torch.Tensor], Path], nn.Module]
 
 
 def by_config(model: nn.Module, density: float, example: dict[str, torch.Tensor], folder: Path) -> nn.Module:
@@ -46,6 +50,21 @@ def by_file(model: nn.Module, density: float, example: dict[str, torch.Tensor], 
     return opened.eval()
 
 
+def _perceptrons(name: str, _: nn.Parameter) -> bool:
+    return name.endswith(".output.dense.weight") and "attention" not in name
+
+
+def made_up_for(method: str, seen: list[dict[str, torch.Tensor]]) -> Cut:
+    """Units of the perceptrons by a method that writes what stays anew, on other lines; then cut by its masks."""
+
+    def cut(model: nn.Module, density: float, example: dict[str, torch.Tensor], folder: Path) -> nn.Module:
+        pruned = copy.deepcopy(model)
+        masks = sc.prune(pruned, getattr(sc.methods, method)(density), seen, only=_perceptrons)
+        return sc.shrink(pruned, masks, example, modes=("eval",), draws=0).model
+
+    return cut
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--densities", type=float, nargs="+", default=[0.75, 0.5])
@@ -57,7 +76,10 @@ def main() -> None:
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {processor()}\n")
     print("| what goes | kept of it | parameters | cosine | same neighbour | faster |\n|---|--:|--:|--:|--:|--:|")
-    for name, cut in (("units of perceptrons", by_config), ("heads", by_file)):
+    seen = calibration(encode, lines[LINES : LINES + SEEN])
+    ways: dict[str, Cut] = {"units of perceptrons": by_config, "heads": by_file}
+    ways |= {f"units, {method}": made_up_for(method, seen) for method in ("reduce_and_reuse", "thinet")}
+    for name, cut in ways.items():
         for density in args.densities:
             with tempfile.TemporaryDirectory() as folder:
                 small = cut(model, density, example, Path(folder))

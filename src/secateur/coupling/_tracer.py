@@ -35,6 +35,9 @@ _TAKE_SIZES = (
 # Calls that take sizes: an integer given to any other is used as a value.
 _SIZES = frozenset(_TAKE_SIZES.split())
 
+# Reads of values that no operation of the dispatcher stands for.
+_LEAVES_TORCH = frozenset(("tolist", "numpy", "__array__"))
+
 # On meta these are put together of many small pieces in Python; all there is to know is the shape.
 _SHAPED_AS_INPUT = frozenset(("batch_norm", "layer_norm", "group_norm", "instance_norm"))
 
@@ -82,6 +85,8 @@ class Calls(TorchFunctionMode):
                 if isinstance(value, Number):
                     value.as_value()
         try:
+            if name in _LEAVES_TORCH and isinstance(args[0], Tensor):
+                tracer.living.note([args[0]], [], wrote=True, froze=range(0))
             return func(*args, **kwargs)
         finally:
             tracer.sizes = before

@@ -149,6 +149,8 @@ class Reader(nn.Module):
         y, weights = self.attention(x, x, x)
         if self.weights == "branch" and weights.sum() < 0:
             return x
+        if self.weights == "listed" and weights.mean((0, 2)).tolist()[0] < 0:
+            return x
         out = self.last(self.norm(x + y))
         return (out, weights) if self.weights == "returned" else out
 
@@ -164,7 +166,7 @@ def test_weights_that_nobody_reads_do_not_keep_the_heads() -> None:
     assert isinstance(small.attention, OwnHeads) and small.attention.num_heads == 1
 
 
-@pytest.mark.parametrize("weights", ["returned", "branch"])
+@pytest.mark.parametrize("weights", ["returned", "branch", "listed"])
 def test_weights_that_are_used_keep_the_heads(weights: str) -> None:
     net, x = reader(weights)
     small = shrink(net, 0.4, x).model
@@ -184,6 +186,15 @@ def test_a_head_of_which_nothing_is_left_goes() -> None:
     assert manifest.numbers["attention.num_heads"] == (3, 2)
     again = shrink(small, 0.5, x).model
     assert again.attention.num_heads == 1
+
+
+def test_a_mask_for_the_heads_that_there_were_is_refused() -> None:
+    net, x = reader("dropped")
+    small = shrink(net, 0.7, x).model.attention
+    assert small.num_heads == 2
+    stream = torch.randn(1, 4, 12)
+    with pytest.raises(RuntimeError):
+        small(stream, stream, stream, attn_mask=torch.zeros(4, 4, 4))  # two of them would pass for two examples
 
 
 def test_an_encoder_that_lost_heads_takes_padding_masks() -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.coupling.attention._whole import Whole
+
 __all__ = ["OwnHeads", "takes_heads"]
 
-_OWN = ("was", "value_dim", "scale", "whole")
 
-
-class OwnHeads(nn.MultiheadAttention):
+class OwnHeads(Whole, nn.MultiheadAttention):
     """softmax(scale · q kᵀ + mask) v for heads whose widths are attributes; else it is `nn.MultiheadAttention`.
 
     Made by `hold_own_widths`, and left in a smaller model where heads went. Called as `nn.MultiheadAttention` is; with
@@ -26,29 +26,24 @@ class OwnHeads(nn.MultiheadAttention):
         whole: the four numbers that it began with, and the width of the stream.
     """
 
-    was: type[nn.Module]
+    added = ("value_dim", "scale")
     value_dim: int
     scale: float
-    whole: tuple[int, ...]
 
     @staticmethod
     def begin(module: OwnHeads, before: type[nn.Module]) -> None:
         """Give a module that was of another class what this one needs."""
         module.was, module.value_dim, module.scale = before, module.head_dim, module.head_dim**-0.5
         module._qkv_same_embed_dim = False  # torch's fused encoder layer would divide by the number of heads itself
-        module.whole = module._numbers()
+        module.whole = module.numbers()
 
-    def _numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int, ...]:
+        """Number and widths of heads, and the width of the stream."""
         return int(self.num_heads), int(self.head_dim), int(self.value_dim), self.out_proj.out_features
-
-    def is_whole(self) -> bool:
-        """Whether nothing has gone since it began."""
-        return self._numbers() == self.whole
 
     def end(self) -> None:
         """Take away what `begin` gave."""
-        for name in _OWN:
-            delattr(self, name)
+        super().end()
         self._qkv_same_embed_dim = self.in_proj_weight is not None
 
     def forward(
@@ -101,7 +96,8 @@ class OwnHeads(nn.MultiheadAttention):
         if attn_mask is not None:
             found = _added(attn_mask, q.dtype)
             if attn_mask.ndim == 3:
-                found = found.unflatten(0, (-1, self.num_heads))
+                # Never -1 for the batch: a mask for the heads that there were would be read as one for more examples.
+                found = found.unflatten(0, (q.shape[0], self.num_heads))
         if key_padding_mask is not None:
             padding = _added(key_padding_mask, q.dtype)
             padding = (padding if padding.ndim == 2 else padding[None])[:, None, None, :]

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.coupling.attention._whole import Whole
+
 __all__ = ["OwnPositions", "takes_positions"]
 
 _PARTS = ("num_heads", "scale", "qkv", "proj", "attn_drop", "proj_drop", "q_bias", "relative_position_bias_table")
-_OWN = ("was", "head_dim", "whole")
 
 
-class OwnPositions(nn.Module):
+class OwnPositions(Whole, nn.Module):
     """softmax(scale · q kᵀ + bias) v with a bias for each relative position and head; the heads' width is an attribute.
 
     Made by `hold_own_widths` with the tensors of timm's module, and left in a smaller model where heads went.
@@ -27,11 +28,10 @@ class OwnPositions(nn.Module):
     Source: Bao et al., arXiv 2106.08254; relative positions as in Liu et al., arXiv 2103.14030, §3.2.
     """
 
-    was: type[nn.Module]
+    added = ("head_dim",)
     num_heads: int
     head_dim: int
     scale: float
-    whole: tuple[int, ...]
     qkv: nn.Linear
     proj: nn.Linear
     attn_drop: nn.Dropout
@@ -46,19 +46,11 @@ class OwnPositions(nn.Module):
     def begin(module: OwnPositions, before: type[nn.Module]) -> None:
         """Give a module that was of another class what this one needs."""
         module.was, module.head_dim = before, module.qkv.weight.shape[0] // (3 * module.num_heads)
-        module.whole = module._numbers()
+        module.whole = module.numbers()
 
-    def _numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int, ...]:
+        """Number and width of heads, and the width of the stream."""
         return int(self.num_heads), int(self.head_dim), self.proj.weight.shape[0]
-
-    def is_whole(self) -> bool:
-        """Whether nothing has gone since it began."""
-        return self._numbers() == self.whole
-
-    def end(self) -> None:
-        """Take away what `begin` gave."""
-        for name in _OWN:
-            delattr(self, name)
 
     def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
         """Attend.

@@ -9,6 +9,7 @@ from torch import nn
 
 from secateur.coupling.attention._heads import OwnHeads, takes_heads
 from secateur.coupling.attention._positions import OwnPositions, takes_positions
+from secateur.coupling.attention._whole import Whole
 from secateur.coupling.attention._windows import OwnWindows, takes_windows
 
 __all__ = ["hold_own_widths", "settle"]
@@ -43,7 +44,7 @@ def hold_own_widths(model: nn.Module) -> None:
 def settle(model: nn.Module) -> None:
     """Let what lost nothing become again what it was, in place."""
     for module in model.modules():
-        if isinstance(module, OwnHeads | OwnWindows | OwnPositions) and module.is_whole():
+        if isinstance(module, Whole) and module.is_whole():
             before = module.was
             module.end()
             cast(Any, module).__class__ = before

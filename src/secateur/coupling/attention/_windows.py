@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.coupling.attention._whole import Whole
+
 __all__ = ["OwnWindows", "takes_windows"]
 
 _SETTINGS = ("window_size", "shift_size", "num_heads", "attention_dropout", "dropout")
 _PARTS = ("qkv", "proj", "relative_position_index")
-_OWN = ("was", "head_dim", "scale", "whole")
 _LARGEST_SCALE = math.log(100.0)
 
 
-class OwnWindows(nn.Module):
+class OwnWindows(Whole, nn.Module):
     """Attention within shifted windows, whose heads have a width that is an attribute.
 
     Per window softmax(scale · q kᵀ + bias) v, with a bias for each relative position and head, and minus infinity
@@ -35,11 +36,10 @@ class OwnWindows(nn.Module):
     Source: Liu et al., arXiv 2103.14030, §3.2, and arXiv 2111.09883, §3.2 and 3.3.
     """
 
-    was: type[nn.Module]
+    added = ("head_dim", "scale")
     num_heads: int
     head_dim: int
     scale: float
-    whole: tuple[int, ...]
     window_size: list[int]
     shift_size: list[int]
     qkv: nn.Linear
@@ -53,19 +53,11 @@ class OwnWindows(nn.Module):
         """Give a module that was of another class what this one needs."""
         module.was, module.head_dim = before, module.qkv.out_features // (3 * module.num_heads)
         module.scale = module.head_dim**-0.5
-        module.whole = module._numbers()
+        module.whole = module.numbers()
 
-    def _numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> tuple[int, ...]:
+        """Number and width of heads, and the width of the stream."""
         return int(self.num_heads), int(self.head_dim), self.proj.weight.shape[0]
-
-    def is_whole(self) -> bool:
-        """Whether nothing has gone since it began."""
-        return self._numbers() == self.whole
-
-    def end(self) -> None:
-        """Take away what `begin` gave."""
-        for name in _OWN:
-            delattr(self, name)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows.
