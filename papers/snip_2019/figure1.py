@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from papers.snip_2019.setting import LENET_5, LENET_300, TITLES, lenet
+from papers.snip_2019.setting import LENET_5, LENET_5_RELU, LENET_300, TITLES, lenet
 
 from secateur.lab.experiment import Sanity
 from secateur.lab.paper import Artefact, Cell, Gathered, Record, canvas, grid, save_figure
@@ -24,6 +24,8 @@ recipe. Where the line leaves the picture the network has collapsed.
 # Per cent of the weights that are cut. The paper's axis, and on until nothing is left to learn with.
 SPARSITIES = (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
 HIGH = (90, 95, 98, 99, 99.5)
+
+MODELS = (LENET_300, LENET_5_RELU, LENET_5)
 
 RANGE = 4  # How many times the lowest error the left picture shows: above that a network has collapsed.
 
@@ -43,18 +45,19 @@ OTHERS = {
 
 def cells() -> Iterator[Cell]:
     """Yield SNIP at every sparsity, and the others where they differ."""
-    for model in (LENET_300, LENET_5):
+    for model in MODELS:
         for sparsity in SPARSITIES:
             row, density = f"{TITLES[model]}, {sparsity:g} %", round(1 - sparsity / 100, 6)
             yield Cell(row, "SNIP", lenet(model, "snip" if sparsity else "dense", density))
-            for column, (method, check) in OTHERS.items() if sparsity in HIGH else ():
+            beside = OTHERS.items() if sparsity in HIGH and model != LENET_5_RELU else ()
+            for column, (method, check) in beside:
                 yield Cell(row, column, replace(lenet(model, method, density), sanity=check))
 
 
 def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     """Draw error over sparsity, one picture per network: the paper's range, and the range where methods part."""
     pictures = []
-    for model in (LENET_300, LENET_5):
+    for model in MODELS:
         lines = _lines(gathered, model)
         if not lines:
             continue

@@ -11,7 +11,17 @@ import torch
 from torch import nn
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.lab.models._chains import alexnet, lenet_5_bn, lenet_5_caffe, lenet_300_100, mlp, vgg_c, vgg_d, vgg_like
+from secateur.lab.models._chains import (
+    alexnet,
+    lenet_5_bn,
+    lenet_5_caffe,
+    lenet_5_caffe_relu,
+    lenet_300_100,
+    mlp,
+    vgg_c,
+    vgg_d,
+    vgg_like,
+)
 from secateur.lab.models._counts import Counts, count
 from secateur.lab.models._init import Initialiser, vs_h
 from secateur.lab.models._recurrent import gru, lstm
@@ -49,6 +59,7 @@ class _Known:
 _KNOWN: dict[str, _Known] = {
     "lenet-300-100": _Known("two hidden layers, ReLU", _GREY, lenet_300_100),
     "lenet-5-caffe": _Known("two convolutions, two linear layers", _GREY, lenet_5_caffe),
+    "lenet-5-caffe-relu": _Known("lenet-5-caffe with a ReLU behind each convolution", _GREY, lenet_5_caffe_relu),
     "lenet-5-bn": _Known("lenet-5-caffe with batch norm and ReLU", _GREY, lenet_5_bn),
     "alexnet-s": _Known("five convolutions, two hidden layers of 1024", _COLOUR, partial(alexnet, k=1)),
     "alexnet-b": _Known("five convolutions, two hidden layers of 2048", _COLOUR, partial(alexnet, k=2)),
