@@ -18,8 +18,9 @@ TITLES = {LENET_300: "LeNet-300-100", LENET_5: "LeNet-5-Caffe", LENET_5_RELU: "L
 #: not printed: ours, four stairs.
 LITERAL = recipe("paper-mnist")
 
-#: What LeNet-5-Caffe without ReLU is trained by outside Table 1: the same without momentum, as the authors' code trains it by
-#: default. With momentum, its loss is infinite after some ten steps where more than a tenth of the weights stay.
+#: What LeNet-5-Caffe without ReLU is trained by outside Table 1: the same without momentum, as the authors' code
+#: trains it by default. With momentum, its loss is infinite after some ten steps where more than a tenth of the weights
+#: stay.
 PLAIN_SGD = replace(LITERAL, optimizer=Sgd(momentum=0.0), name="")
 
 #: §5.1, CIFAR-10: the same, divided every 30,000 steps, batches of 128, flips and translations. Five stairs, ours.

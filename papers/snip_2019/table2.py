@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from papers.snip_2019.setting import CIFAR, LITERAL, cifar_on_disk
 
 from secateur.lab.experiment import Experiment
-from secateur.lab.paper import Artefact, Cell, Record, markdown, number, spread
+from secateur.lab.paper import Artefact, Cell, Record, change, cost, markdown, number, signed, spread
 
 ABOUT = """
 The paper's Table 2 puts sparse networks beside their dense twins. The recurrent ones read MNIST row by row. Both
 columns use the literal recipe and the common protocol (the scored weights are trained). The last column is what
-pruning costs: our sparse error minus our dense error, beside the same difference in the paper. Where CIFAR-10 is at
-hand only as a JPEG copy, as the line under the table then says, errors are not comparable with published ones, and the
-difference between sparse and dense on the same data is the result.
+pruning costs: our sparse error minus our dense error with its standard error, in brackets below three seeds, beside the
+same difference in the paper. Where CIFAR-10 is at hand only as a JPEG copy, as the line under the table then says,
+errors are not comparable with published ones and count as not measured; the difference between sparse and dense on the
+same data is the result.
 """
 
 # Model, title, density, the paper's errors in per cent: dense, sparse.
@@ -45,32 +46,40 @@ def cells() -> Iterator[Cell]:
             row = f"{title}, {100 * (1 - density):g} %"
             for column, method, kept, error in (("dense", "dense", 1.0, dense), ("sparse", "snip", density, sparse)):
                 run = Experiment(model, source, method, kept, training)
-                printed = error if comparable else None
-                yield Cell(row, column, run, printed, quick=steps, quick_examples=examples)
+                twin = "" if column == "dense" else f"{row} · dense"
+                yield Cell(
+                    row,
+                    column,
+                    run,
+                    error,
+                    comparable=comparable,
+                    dense=twin,
+                    paper_change=round(sparse - dense, 2) if twin else None,
+                    quick=steps,
+                    quick_examples=examples,
+                )
 
 
 def layout(cells: Sequence[Cell], records: Mapping[str, Record]) -> str:
     """Lay out one line per network: dense, sparse and their difference, the paper's and ours."""
-    printed = {title: (dense, sparse) for _, title, _, dense, sparse in (*MNIST, *CIFAR_10)}
     heads = ("", "paper: dense → sparse", "Δ", "ours: dense", "sparse", "Δ", "steps", "seeds")
     rows = [heads, ("---", *("--:",) * (len(heads) - 1))]
-    for row in dict.fromkeys(cell.row for cell in cells):
-        dense, sparse = (records.get(f"{row} · {column}") for column in ("dense", "sparse"))
-        of_paper = printed[row.partition(",")[0]]
-        paper = (f"{of_paper[0]:.2f} → {of_paper[1]:.2f}", f"{of_paper[1] - of_paper[0]:+.2f}")
-        rows.append((row, *paper, *_ours(dense, sparse)))
+    known = {cell.name: cell for cell in cells}
+    for cell in cells:
+        if cell.dense:
+            twin = known[cell.dense]
+            paper = f"{number(twin.paper)} → {number(cell.paper)}", signed(cell.paper_change)
+            rows.append((cell.row, *paper, *_ours(cell, records)))
     return markdown(rows)
 
 
-def _ours(dense: Record | None, sparse: Record | None) -> tuple[str, ...]:
-    both = [record for record in (dense, sparse) if record is not None]
-    change = None
-    if dense and sparse and dense.mean is not None and sparse.mean is not None and dense.steps == sparse.steps:
-        change = sparse.mean - dense.mean
-    errors = [spread(record) if record else number(None) for record in (dense, sparse)]
+def _ours(cell: Cell, records: Mapping[str, Record]) -> tuple[str, ...]:
+    pair = records.get(cell.dense), records.get(cell.name)
+    both = [record for record in pair if record is not None]
+    errors = [spread(record) if record else number(None) for record in pair]
     steps = " / ".join(dict.fromkeys(f"{record.steps:,}" for record in both)) or number(None)
     seeds = " / ".join(dict.fromkeys(str(len(record.seeds)) for record in both)) or number(None)
-    return (*errors, number(None) if change is None else f"{change:+.2f}", steps, seeds)
+    return (*errors, cost(change(cell, records)), steps, seeds)
 
 
 ARTEFACT = Artefact("table2", "Table 2: recurrent, convolutional, residual", ABOUT, tuple(cells()), layout)

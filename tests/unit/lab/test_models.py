@@ -132,19 +132,6 @@ def test_chains_are_flat_and_named() -> None:
         assert not any(list(layer.children()) for layer in chain)
 
 
-def test_lenet_5_with_relu_has_the_weights_of_the_plain_one_and_cuts_what_its_convolutions_return_below_zero() -> None:
-    plain, relu = _build("lenet-5-caffe"), _build("lenet-5-caffe-relu")
-    assert all(torch.equal(mine, other) for mine, other in zip(relu.parameters(), plain.parameters(), strict=True))
-    assert list(dict(relu.named_parameters())) == list(dict(plain.named_parameters()))
-    x = torch.randn(3, 1, 28, 28)
-    layers = dict(plain.named_children())
-    features = layers["pool1"](layers["conv1"](x).clamp_min(0))
-    features = layers["pool2"](layers["conv2"](features).clamp_min(0))
-    expected = layers["fc2"](layers["fc1"](features.flatten(1)).clamp_min(0))
-    torch.testing.assert_close(relu(x), expected)
-    assert not torch.allclose(relu(x), plain(x))
-
-
 def test_lenet_5_with_batch_norm_has_the_same_layers_and_a_norm_and_relu_behind_each() -> None:
     plain, normalised = _build("lenet-5-caffe"), _build("lenet-5-bn")
     shapes = {name: tensor.shape for name, tensor in normalised.named_parameters() if "bn" not in name}

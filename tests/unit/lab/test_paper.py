@@ -10,8 +10,8 @@ import pytest
 
 from paper_cases import BASE, DENSE, RECIPE, TINY, cell, clone, record
 from secateur._base.errors import SecateurError
-from secateur.lab.experiment import Ramp, Stairs
-from secateur.lab.paper import Artefact, Cell, Length, Verdict, folders, lines, load, only, order, verdict
+from secateur.lab.experiment import Ramp, Stairs, shortened
+from secateur.lab.paper import Artefact, Cell, Length, Verdict, change, folders, lines, load, only, order, verdict
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +22,21 @@ def _path_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("errors", "paper", "points", "expected"),
     [
-        ((1.6,), 1.6, 0.3, Verdict.REACHED),
-        ((1.604,), 1.6, 0.3, Verdict.REACHED),  # 1.60 is printed
-        ((1.606,), 1.6, 0.3, Verdict.AGREES),
-        ((0.2,), 1.6, 0.3, Verdict.REACHED),
-        ((1.9,), 1.6, 0.3, Verdict.AGREES),
-        ((2.7,), 2.4, 0.3, Verdict.AGREES),  # 2.4 + 0.3 is 2.6999999999999997 in floating point
-        ((1.91,), 1.6, 0.3, Verdict.MISSED),
-        ((1.61,), 1.6, 0.0, Verdict.MISSED),
-        # mean 2.5, standard deviation 0.5 (n − 1): up to 1.5 + 1.0 is allowed
-        ((2.0, 2.5, 3.0), 1.5, 0.3, Verdict.AGREES),
-        ((2.0, 2.5, 3.0), 1.49, 0.3, Verdict.MISSED),
-        ((2.0, 2.5, 3.0), 1.49, 1.5, Verdict.AGREES),  # the larger of the two counts
+        ((1.6,) * 3, 1.6, 0.3, Verdict.REACHED),
+        ((1.604,) * 3, 1.6, 0.3, Verdict.REACHED),  # 1.60 is printed
+        ((1.606,) * 3, 1.6, 0.3, Verdict.AGREES),
+        ((0.2,) * 3, 1.6, 0.3, Verdict.REACHED),
+        ((1.9,) * 3, 1.6, 0.3, Verdict.AGREES),
+        ((2.7,) * 3, 2.4, 0.3, Verdict.AGREES),  # 2.4 + 0.3 is 2.6999999999999997 in floating point
+        ((1.91,) * 3, 1.6, 0.3, Verdict.MISSED),
+        ((1.61,) * 3, 1.6, 0.0, Verdict.MISSED),
+        # mean 2.5, standard deviation 0.5 (n − 1), standard error 0.289: up to paper + points + 0.577 is allowed
+        ((2.0, 2.5, 3.0), 1.63, 0.3, Verdict.AGREES),
+        ((2.0, 2.5, 3.0), 1.61, 0.3, Verdict.MISSED),
         ((2.0, 2.5, 3.0), None, 0.3, Verdict.NOTHING),
+        # two seeds are not judged, whatever they are
+        ((1.6, 1.6), 1.6, 0.3, Verdict.UNJUDGED),
+        ((9.9,), 1.6, 0.3, Verdict.UNJUDGED),
         ((), 1.6, 0.3, Verdict.FAILED),
         ((), None, 0.3, Verdict.FAILED),
     ],
@@ -45,7 +47,44 @@ def test_verdicts(errors: tuple[float, ...], paper: float | None, points: float,
 
 @pytest.mark.parametrize(("error", "expected"), [(18.0, Verdict.AGREES), (74.0, Verdict.AGREES), (2.0, Verdict.MISSED)])
 def test_where_the_paper_shows_a_failure_failing_agrees(error: float, expected: Verdict) -> None:
-    assert verdict(cell(paper=47.6, fails_from=18.0), record(error)) is expected
+    assert verdict(cell(paper=47.6, fails_from=18.0), record(error, error, error)) is expected
+
+
+def test_a_deviation_of_the_paper_s_counts_with_ours() -> None:
+    # Standard errors 0.1/√4 = 0.05 of the paper's and 0 of ours: up to 1.6 + 0.1 + 0.1 is allowed.
+    printed = cell(paper=1.6, paper_std=0.1, paper_seeds=4)
+    assert verdict(printed, record(1.8, 1.8, 1.8)) is Verdict.AGREES
+    assert verdict(printed, record(1.81, 1.81, 1.81)) is Verdict.MISSED
+    # Of both: √(0.05² + (0.3/√3)²) = 0.1803.
+    ours = record(1.7, 2.0, 2.3)  # mean 2.0, deviation 0.3
+    assert verdict(replace(printed, paper=1.54), ours) is Verdict.AGREES
+    assert verdict(replace(printed, paper=1.53), ours) is Verdict.MISSED
+
+
+def test_shorter_runs_than_the_paper_s_are_not_judged() -> None:
+    brief = replace(BASE, recipe=shortened(BASE.recipe, 5))
+    assert verdict(cell(paper=1.6), record(1.6, 1.6, 1.6, experiment=brief)) is Verdict.UNJUDGED
+
+
+def test_what_was_measured_on_other_data_is_not_measured() -> None:
+    assert verdict(cell(paper=1.6, comparable=False), record(1.6, 1.6, 1.6)) is Verdict.UNMEASURED
+
+
+def test_what_pruning_costs_is_a_difference_of_means_with_the_error_of_both() -> None:
+    cells = [cell(dense="net · dense"), cell("net", "dense", DENSE)]
+    sparse, dense = record(1.0, 2.0, 3.0), record(1.0, 1.5, 2.0, 1.5, experiment=DENSE)
+    found = change(cells[0], {"net · snip": sparse, "net · dense": dense})
+    # Deviations 1 and √(0.5/3) = 0.408; errors 1/√3 and 0.408/2.
+    assert found is not None and found.judged and found.seeds == 3
+    assert found.points == pytest.approx(0.5) and found.error == pytest.approx((1 / 3 + 0.5 / 3 / 4) ** 0.5)
+    assert found.no_worse(0.1) and not replace(found, error=0.19).no_worse(0.1)
+    assert replace(found, error=None).no_worse(0.5) and not replace(found, error=None).no_worse(0.49)
+    assert change(cells[1], {"net · dense": dense}) is None  # it has no twin
+    assert change(cells[0], {"net · snip": sparse}) is None
+    brief = replace(DENSE, recipe=shortened(DENSE.recipe, 5))
+    assert change(cells[0], {"net · snip": sparse, "net · dense": replace(dense, experiment=brief)}) is None
+    alone = change(cells[0], {"net · snip": sparse, "net · dense": record(1.5, experiment=DENSE)})
+    assert alone is not None and alone.error is None and not alone.judged
 
 
 def test_what_was_not_run_is_not_measured() -> None:
@@ -216,4 +255,4 @@ def test_another_paper_of_that_name_is_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_cells_are_values() -> None:
     assert Cell("a", "b", BASE) == Cell("a", "b", BASE) and Cell("a", "b", BASE).name == "a · b"
-    assert Cell("a", "b", BASE).points == 0.3
+    assert Cell("a", "b", BASE).points == 0.1

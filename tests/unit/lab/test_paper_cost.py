@@ -153,8 +153,9 @@ def test_what_cannot_be_timed_is_refused_before_anything_is(monkeypatch: pytest.
 def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
     path = tmp_path / "table.cost.json"
     assert read_costs(path) == {}
-    write_costs(path, COSTS)
-    assert read_costs(path) == COSTS
+    elsewhere = {name: replace(cost, machine="Slide rule", step=0.125) for name, cost in COSTS.items()}
+    write_costs(path, {"Abacus": COSTS, "Slide rule": elsewhere, "Never used": {}})
+    assert read_costs(path) == {"Abacus": COSTS, "Slide rule": elsewhere}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
         (lambda text: text[: len(text) // 2], ""),
         (lambda text: "[]", "not a JSON object"),
         (lambda text: "{}", "its format is None"),
-        (lambda text: text.replace("cost/2", "cost/9"), "its format is 'secateur.cost/9', not 'secateur.cost/2'"),
+        (lambda text: text.replace("cost/3", "cost/9"), "its format is 'secateur.cost/9', not 'secateur.cost/3'"),
         (lambda text: text.replace('"dense": 0', '"thick": 0'), "KeyError: 'dense'"),
         (lambda text: text.replace('"evaluation": 0', '"opinion": 0'), "KeyError: 'evaluation'"),
         (lambda text: text.replace("0.00125", '"fast"'), "ValueError: could not convert string to float: 'fast'"),
@@ -171,15 +172,15 @@ def test_costs_are_written_and_read_back_equal(tmp_path: Path) -> None:
         (lambda text: text.replace("0.00125", "NaN"), "NaN is not a finite number"),
         (lambda text: text.replace('"threads": 1', '"threads": []'), "TypeError: int"),
         (lambda text: text.replace('"model"', '"modell"'), "has no field 'modell'"),
-        (lambda text: '{"format": "secateur.cost/2", "cells": {"a": 3}}', "TypeError"),
-        (lambda text: '{"format": "secateur.cost/2", "cells": []}', "AttributeError"),
-        (lambda text: '{"format": "secateur.cost/2"}', "KeyError: 'cells'"),
+        (lambda text: '{"format": "secateur.cost/3", "machines": {"a": {"b": 3}}}', "TypeError"),
+        (lambda text: '{"format": "secateur.cost/3", "machines": []}', "AttributeError"),
+        (lambda text: '{"format": "secateur.cost/3"}', "KeyError: 'machines'"),
     ],
 )
 def test_damaged_and_foreign_files_are_named_and_left(damage: Callable[[str], str], why: str, tmp_path: Path) -> None:
     paper, artefact = paper_in(tmp_path, *CELLS)
     path = paper.costs(artefact)
-    write_costs(path, COSTS)
+    write_costs(path, {"Abacus": COSTS})
     path.write_text(damage(unsealed(path.read_text())))
     before = path.read_bytes()
     with pytest.raises(ArtefactError, match=rf"table\.cost\.json is damaged \(.*{why}.*\)\. Delete it and run again"):
@@ -195,8 +196,18 @@ def test_keep_replaces_only_what_was_timed_and_forgets_cells_that_are_gone(tmp_p
     assert keep_costs(*paper_in(tmp_path, *CELLS[1:], gone), {gone.name: spent(gone), "5 % · dense": spent(CELLS[1])})
     fresh = {"5 % · dense": COSTS["5 % · dense"], "5 % · SNIP": COSTS["5 % · SNIP"]}
     assert keep_costs(paper, artefact, fresh) == fresh
-    assert list(read_costs(paper.costs(artefact))) == ["5 % · SNIP", "5 % · dense"]  # in the order of the table
+    assert list(read_costs(paper.costs(artefact))["Abacus"]) == ["5 % · SNIP", "5 % · dense"]  # as in the table
     assert keep_costs(paper, artefact, {"1 % · SNIP": COSTS["1 % · SNIP"]}) == COSTS
+
+
+def test_what_another_machine_took_stays_beside_it_and_both_stand_on_the_page(tmp_path: Path) -> None:
+    paper, artefact = paper_in(tmp_path, *CELLS)
+    keep_costs(paper, artefact, COSTS)
+    other = {"5 % · SNIP": replace(COSTS["5 % · SNIP"], machine="Slide rule")}
+    assert keep_costs(paper, artefact, other) == other
+    assert read_costs(paper.costs(artefact)) == {"Abacus": COSTS, "Slide rule": other}
+    page = write_page(paper, tmp_path / "docs").read_text()
+    assert "on Abacus, 1 thread:" in page and "on Slide rule, 1 thread:" in page
 
 
 def test_a_cost_of_another_experiment_is_none_of_the_cell_s() -> None:

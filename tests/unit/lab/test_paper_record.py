@@ -89,9 +89,9 @@ def test_the_file_says_what_was_expected_and_what_came_out(tmp_path: Path) -> No
     assert {key: first[key] for key in ("cell", "paper", "points", "why", "verdict")} == {
         "cell": "a · snip",
         "paper": 1.6,
-        "points": 0.3,
+        "points": 0.1,
         "why": "Because.",
-        "verdict": "at or below",
+        "verdict": "not judged",
     }
     ours = first["ours"]
     assert (ours["mean"], ours["std"], ours["steps"], ours["seeds"]) == (1.6, 0.141, 20, [0, 1])

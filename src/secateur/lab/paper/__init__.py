@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.lab.paper._artefact import Artefact, Draw, Gathered, Layout, Paper, folders, load
+from secateur.lab.paper._artefact import Artefact, Draw, Gathered, Layout, Paper, Summary, folders, load
 from secateur.lab.paper._cell import Cell, Length, only, order
 from secateur.lab.paper._clock import check_timed, time_cells
 from secateur.lab.paper._cost import (
@@ -17,18 +17,11 @@ from secateur.lab.paper._cost import (
     write_costs,
 )
 from secateur.lab.paper._drawing import canvas, kept_inputs, save_figure, show_image
-from secateur.lab.paper._layout import cross, grid, lines, markdown, number, plural, short, spread
+from secateur.lab.paper._file import read_records, write_records
+from secateur.lab.paper._layout import cost, cross, grid, lines, markdown, number, plural, short, signed, spread
 from secateur.lab.paper._page import misses, note_pictures, outcomes, write_page
-from secateur.lab.paper._record import (
-    Record,
-    Records,
-    Verdict,
-    condense,
-    current_records,
-    read_records,
-    verdict,
-    write_records,
-)
+from secateur.lab.paper._record import Record, Records, condense, current_records
+from secateur.lab.paper._verdict import JUDGED_FROM, Change, Verdict, change, standard_error, verdict
 from secateur.lab.paper._work import (
     at_hand,
     check_data,
@@ -42,8 +35,10 @@ from secateur.lab.paper._work import (
 )
 
 __all__ = [
+    "JUDGED_FROM",
     "Artefact",
     "Cell",
+    "Change",
     "Cost",
     "Costs",
     "Draw",
@@ -53,13 +48,16 @@ __all__ = [
     "Paper",
     "Record",
     "Records",
+    "Summary",
     "Verdict",
     "at_hand",
     "canvas",
+    "change",
     "check_data",
     "check_first",
     "check_timed",
     "condense",
+    "cost",
     "cost_table",
     "cost_totals",
     "cross",
@@ -90,7 +88,9 @@ __all__ = [
     "save_figure",
     "short",
     "show_image",
+    "signed",
     "spread",
+    "standard_error",
     "time_cells",
     "verdict",
     "whole_costs",

@@ -39,6 +39,10 @@ Draw = Callable[[Gathered, Path], Sequence[tuple[str, str]]]
 Layout = Callable[[Sequence[Cell], Mapping[str, Record]], str]
 
 
+#: Says what all the records of a paper come to, as Markdown.
+Summary = Callable[[Mapping[str, Mapping[str, Record]]], str]
+
+
 @dataclass(frozen=True)
 class Artefact:
     """One table or figure.
@@ -70,13 +74,17 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Paper:
-    """A reproduced paper: its folder and its artefacts, in the order of the page."""
+    """A reproduced paper: its folder and its artefacts, in the order of the page.
+
+    `summary` is what stands at the top of the page, made of the records of all artefacts, by their names.
+    """
 
     name: str
     title: str
     about: str
     folder: Path
     artefacts: Mapping[str, Artefact]
+    summary: Summary | None = None
 
     def expected(self, artefact: Artefact) -> Path:
         """Return the file that holds what the paper prints and what came out here."""
@@ -116,7 +124,7 @@ def folders(start: Path) -> dict[str, Path]:
 
 
 def load(name: str, start: Path) -> Paper:
-    """Import a paper: `papers/<name>/__init__.py`, which has `TITLE`, `ABOUT` and `ARTEFACTS`.
+    """Import a paper: `papers/<name>/__init__.py`, which has `TITLE`, `ABOUT` and `ARTEFACTS`, and may have `SUMMARY`.
 
     Raises:
         SecateurError: there is no such paper, with the nearest name, or no folder of papers at all; or its package
@@ -132,7 +140,7 @@ def load(name: str, start: Path) -> Paper:
     artefacts = {artefact.name: artefact for artefact in module.ARTEFACTS}
     if len(artefacts) != len(module.ARTEFACTS):
         raise SecateurError(f"ARTEFACTS of {name} has two of one name: {', '.join(a.name for a in module.ARTEFACTS)}.")
-    return Paper(name, module.TITLE, module.ABOUT, known[name], artefacts)
+    return Paper(name, module.TITLE, module.ABOUT, known[name], artefacts, getattr(module, "SUMMARY", None))
 
 
 def _imported(name: str, folder: Path) -> ModuleType:

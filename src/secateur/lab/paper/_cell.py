@@ -10,7 +10,7 @@ from secateur._base.errors import SecateurError
 from secateur.lab.experiment import Experiment, shortened
 
 #: How far above the paper's error ours may be and still agree with it, in percentage points, if nothing else is said.
-POINTS = 0.3
+POINTS = 0.1
 
 _NAMED = 6  # cells that an error lists
 
@@ -23,8 +23,15 @@ class Cell:
         row, column: where it stands; together they name it within its table.
         experiment: what is run for it, at the paper's length; its seed is the first of several.
         paper: the error that the paper prints, in per cent; None where it prints none.
-        points: how far above the paper's error ours may be, in percentage points; two of our standard deviations are
-            allowed in any case.
+        paper_std, paper_seeds: the standard deviation printed beside it, and over how many runs; None where none is.
+        paper_change: what the paper says pruning costs, sparse minus dense in percentage points; None where it
+            says nothing.
+        dense: the name of the cell of the same table that is this one's dense twin, under the same recipe.
+        comparable: whether our data are the paper's.
+        counts: whether the paper's number is counted by this cell; a number that is measured under several recipes is
+            counted once, by the recipe that the paper prints.
+        points: how far above the paper's error ours may be, in percentage points; two standard errors are allowed
+            beside.
         fails_from: where the paper shows a failure: errors from here on agree with it, smaller ones are misses.
         why: the reason for this tolerance, or the cause of a miss.
         quick: steps of a run that only shows that everything works, or all where they are fewer.
@@ -35,6 +42,12 @@ class Cell:
     column: str
     experiment: Experiment
     paper: float | None = None
+    paper_std: float | None = None
+    paper_seeds: int = 1
+    paper_change: float | None = None
+    dense: str = ""
+    comparable: bool = True
+    counts: bool = True
     points: float = POINTS
     fails_from: float | None = None
     why: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count, groupby
@@ -17,7 +18,7 @@ from secateur.lab.experiment import DENSE, Experiment, check, dense, load_data, 
 from secateur.lab.paper._cell import Cell
 from secateur.lab.paper._cost import Cost
 from secateur.lab.running import Stepper, choose, error, evaluations, machine, masks_for, start
-from secateur.sparse.timing import interleaved
+from secateur.sparse.timing import interleaved, processor
 
 _SAMPLE = 0.02  # seconds of steps in a turn: long enough that a short step runs as in a loop of its own
 _EVALUATED = 1000  # examples of the test set on which an evaluation is timed, for all
@@ -52,7 +53,8 @@ def time_cells(
     budget: float = 1.0,
     tell: Callable[[Cell], None] | None = None,
 ) -> dict[str, Cost]:
-    """Time a step and an evaluation of each cell in turns with the dense network's.
+    """Time a step and an evaluation of each cell in turns with the dense network's: on one thread of a CPU by the
+    processor time it takes, else by the wall clock.
 
     Args:
         cells: whose steps are timed, with the batch, optimizer and engine of their own runs.
@@ -70,8 +72,7 @@ def time_cells(
     """
     at_least_one("threads", threads)
     place, found = torch.device(device), {}
-    here = machine(place)
-    name = str(here["accelerator"] or here["cpu"])
+    name = str(machine(place)["accelerator"] or processor())
     with quiet(threads):
         for _, group in groupby(cells, key=lambda cell: source(cell.experiment)):
             alike = list(group)
@@ -92,17 +93,22 @@ def _timed(
     wanted = {"own": experiment, "dense": dense(experiment, seed=experiment.seed)}
     if experiment.method == DENSE:
         del wanted["dense"]
+    # One thread's own time does not run on while other processes have its core; wall time does, and more threads or an
+    # accelerator have no other.
+    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     steppers = {name: _stepper(one, dataset, device) for name, one in wanted.items()}
     steps = interleaved(
         {name: _turn(stepper, experiment, dataset) for name, stepper in steppers.items()},
         seconds=budget,
         sample=_SAMPLE,
+        clock=clock,
     )
     examples = dataset.test.x[:_EVALUATED], dataset.test.y[:_EVALUATED]
     parts = interleaved(
         {name: partial(error, stepper.predict, *examples) for name, stepper in steppers.items()},
         seconds=budget / 4,
         sample=_SAMPLE,
+        clock=clock,
     )
     all_of_it = (len(dataset.validation) + len(dataset.test)) / len(examples[0])
     for stepper in steppers.values():

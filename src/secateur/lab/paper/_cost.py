@@ -1,4 +1,7 @@
-"""What a step and an evaluation cost, sparse and dense side by side in one process, and so what a run would take."""
+"""What a step and an evaluation cost, sparse and dense side by side in one process, and so what a run would take.
+
+The file keeps them by machine: what one make of processor takes says little of another.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from secateur.lab.paper._layout import cross, plural, short
 from secateur.lab.paper._record import each
 from secateur.lab.repeat import damaged, read_json, write_json
 
-COST_FORMAT = "secateur.cost/2"
+COST_FORMAT = "secateur.cost/3"
 
 
 @dataclass(frozen=True)
@@ -96,24 +99,34 @@ Costs = Mapping[str, Cost]
 
 
 def keep_costs(paper: Paper, artefact: Artefact, fresh: Costs) -> dict[str, Cost]:
-    """Record fresh costs beside those of the artefact's other cells; return all of what its cells run now.
+    """Record fresh costs beside those of the artefact's other cells, and beside those of other machines.
+
+    Returns:
+        All that is known now of what its cells run, on the machine of the fresh ones.
 
     Raises:
         ArtefactError: the file that is there is damaged; it was left as it is.
     """
     path = paper.costs(artefact)
-    known = read_costs(path) | dict(fresh)
-    write_costs(path, {cell.name: known[cell.name] for cell in artefact.cells if cell.name in known})
-    return current_costs(artefact.cells, known)
+    known = read_costs(path)
+    names = dict.fromkeys(cost.machine for cost in fresh.values())
+    for name in names:
+        costs = known.get(name, {}) | {cell: cost for cell, cost in fresh.items() if cost.machine == name}
+        known[name] = {cell.name: costs[cell.name] for cell in artefact.cells if cell.name in costs}
+    write_costs(path, known)
+    return {cell: cost for name in names for cell, cost in current_costs(artefact.cells, known[name]).items()}
 
 
-def write_costs(path: Path, costs: Costs) -> None:
-    """Write costs by cell name, atomically."""
-    write_json(path, {"format": COST_FORMAT, "cells": {name: cost.to_json() for name, cost in costs.items()}})
+def write_costs(path: Path, machines: Mapping[str, Costs]) -> None:
+    """Write costs by machine and cell name, atomically."""
+    told = {
+        machine: {name: cost.to_json() for name, cost in costs.items()} for machine, costs in machines.items() if costs
+    }
+    write_json(path, {"format": COST_FORMAT, "machines": told})
 
 
-def read_costs(path: Path) -> dict[str, Cost]:
-    """Read costs back; none where there is no file.
+def read_costs(path: Path) -> dict[str, dict[str, Cost]]:
+    """Read costs back, by machine and cell name; none where there is no file.
 
     Raises:
         ArtefactError: the file is damaged, or is no such file.
@@ -122,7 +135,10 @@ def read_costs(path: Path) -> dict[str, Cost]:
         return {}
     content = read_json(path, kind=COST_FORMAT)
     try:
-        return {str(name): Cost.from_json(dict(entry)) for name, entry in content["cells"].items()}
+        return {
+            str(machine): {str(name): Cost.from_json(dict(entry)) for name, entry in costs.items()}
+            for machine, costs in content["machines"].items()
+        }
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise damaged(path, f"{type(problem).__name__}: {problem}") from None
 

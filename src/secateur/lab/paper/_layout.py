@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from secateur.lab.paper._cell import Cell
-from secateur.lab.paper._record import Record, Verdict, verdict
+from secateur.lab.paper._record import Record
+from secateur.lab.paper._verdict import Change, Verdict, change, verdict
 
 NONE = "–"
+_HEADS = ("best epoch", "seeds", "steps", "kept", "")
 
 
 def lines(cells: Sequence[Cell], records: Mapping[str, Record]) -> str:
-    """Lay out one line per cell: the paper's error, ours, the best epoch, and what it was run with."""
-    heads = ("", "", "paper", "ours", "best epoch", "seeds", "steps", "kept", "")
+    """Lay out one line per cell: the paper's error, ours, the best epoch, and what it was run with.
+
+    Where cells have dense twins, what pruning costs stands there too, the paper's and ours: Δ = sparse − dense.
+    """
+    twins = any(cell.dense for cell in cells)
+    heads = ("", "", "paper", "ours", *(("paper's Δ", "our Δ") if twins else ()), *_HEADS)
     rows = [heads, ("---",) * 2 + ("--:",) * (len(heads) - 3) + ("---",)]
     for cell in cells:
-        rows.append((cell.row, cell.column, number(cell.paper), *_measured(cell, records)))
+        record = records.get(cell.name)
+        both = (signed(cell.paper_change), cost(change(cell, records))) if twins else ()
+        ours = NONE if record is None else spread(record)
+        rows.append((cell.row, cell.column, _printed(cell), ours, *both, *_measured(cell, record)))
     return markdown(rows)
 
 
@@ -32,6 +41,27 @@ def number(value: float | None, digits: int = 2) -> str:
     ('1.60', '–')
     """
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """Say a difference with its sign, or a dash for none.
+
+    >>> signed(0.7), signed(-0.1), signed(None)
+    ('+0.70', '-0.10', '–')
+    """
+    return NONE if value is None else f"{value:+.2f}"
+
+
+def cost(found: Change | None) -> str:
+    """Say what pruning costs with its standard error, in brackets where too few seeds stand behind it.
+
+    >>> cost(Change(0.71, 0.06, 10)), cost(Change(-0.1, None, 1)), cost(None)
+    ('+0.71 ± 0.06', '(-0.10)', '–')
+    """
+    if found is None:
+        return NONE
+    said = signed(found.points) + ("" if found.error is None else f" ± {found.error:.2f}")
+    return said if found.judged else f"({said})"
 
 
 def short(value: float) -> str:
@@ -68,12 +98,15 @@ def emphasised(outcome: Verdict) -> str:
     return f"**{outcome}**" if outcome in (Verdict.MISSED, Verdict.FAILED) else str(outcome)
 
 
-def _measured(cell: Cell, records: Mapping[str, Record]) -> tuple[str, ...]:
-    record = records.get(cell.name)
+def _printed(cell: Cell) -> str:
+    """Say the paper's error, with the deviation that stands beside it."""
+    return number(cell.paper) + ("" if cell.paper_std is None else f" ± {cell.paper_std:.2f}")
+
+
+def _measured(cell: Cell, record: Record | None) -> tuple[str, ...]:
     if record is None:
-        return (*(NONE,) * 5, emphasised(Verdict.UNMEASURED))
+        return (*(NONE,) * 4, emphasised(Verdict.UNMEASURED))
     return (
-        spread(record),
         number(record.best_mean),
         str(len(record.seeds)),
         f"{record.steps:,}",

@@ -9,8 +9,10 @@ from pathlib import Path
 from secateur.lab.paper._artefact import Artefact, Paper
 from secateur.lab.paper._cell import Cell
 from secateur.lab.paper._cost import cost_table, cost_totals, current_costs, read_costs
+from secateur.lab.paper._file import read_records
 from secateur.lab.paper._layout import markdown, number, plural, spread
-from secateur.lab.paper._record import Record, Records, Verdict, current_records, each, read_records, verdict
+from secateur.lab.paper._record import Record, Records, current_records, each
+from secateur.lab.paper._verdict import Verdict, verdict
 from secateur.lab.repeat import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
@@ -28,7 +30,9 @@ def write_page(paper: Paper, docs: Path) -> Path:
     Raises:
         ArtefactError: a recorded file is damaged; nothing was written.
     """
-    sections = [f"# {paper.title}", paper.about.strip(), _summary(paper)]
+    known = {name: _records(paper, artefact) for name, artefact in paper.artefacts.items()}
+    first = "" if paper.summary is None else paper.summary(known).strip()
+    sections = [f"# {paper.title}", paper.about.strip(), first, _summary(paper)]
     sections += [_section(paper, artefact, docs / paper.name) for artefact in paper.artefacts.values()]
     path = docs / f"{paper.name}.md"
     docs.mkdir(parents=True, exist_ok=True)
@@ -44,9 +48,14 @@ def note_pictures(folder: Path, artefact: Artefact, pictures: Sequence[tuple[str
 
 
 def outcomes(artefact: Artefact, records: Records) -> Counter[Verdict]:
-    """Count the verdicts of an artefact's cells; NOTHING stands for those to which the paper has no number."""
+    """Count the verdicts of an artefact's cells, each printed number once.
+
+    NOTHING stands for cells to which the paper has no number, and for those that measure a number again under another
+    recipe than the one it is counted by.
+    """
     return Counter(
-        Verdict.NOTHING if cell.paper is None else verdict(cell, records.get(cell.name)) for cell in artefact.cells
+        Verdict.NOTHING if cell.paper is None or not cell.counts else verdict(cell, records.get(cell.name))
+        for cell in artefact.cells
     )
 
 
@@ -59,8 +68,8 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
             continue
         told, why = [_sentence(failure) for failure in record.failures], cell.why
         if verdict(cell, record) is Verdict.MISSED:
-            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{_shortened(cell, record)}.")
-            why = _cause(cell, record)
+            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}.")
+            why = cell.why or "Why is not known."
         if told:
             found.append(" ".join([f"{cell.row}, {cell.column}:", *told, why]).strip())
     return found
@@ -77,7 +86,7 @@ def _summary(paper: Paper) -> str:
             rows.append((artefact.title, str(total), *(str(count[one]) for one in heads)))
     if len(rows) == 2:
         return ""
-    return f"What stands beside a number that the paper prints, cell by cell:\n\n{markdown(rows)}"
+    return f"What stands beside the numbers that the paper prints, each counted once:\n\n{markdown(rows)}"
 
 
 def _section(paper: Paper, artefact: Artefact, folder: Path) -> str:
@@ -100,12 +109,12 @@ def _section(paper: Paper, artefact: Artefact, folder: Path) -> str:
 
 
 def _costs(paper: Paper, artefact: Artefact) -> str:
-    """Say what a step of each cell takes, and all of them at the paper's length, where they were timed."""
-    costs = current_costs(artefact.cells, read_costs(paper.costs(artefact)))
-    parts = [cost_table(artefact.cells, costs)]
-    parts += [
-        _listed(_AT_LENGTH.format(plural(artefact.seeds, "seed")), cost_totals(artefact.cells, costs, artefact.seeds))
-    ]
+    """Say what a step of each cell takes, and all of them at the paper's length, on every machine that timed them."""
+    title, parts = _AT_LENGTH.format(plural(artefact.seeds, "seed")), []
+    for timed in read_costs(paper.costs(artefact)).values():
+        costs = current_costs(artefact.cells, timed)
+        parts.append(cost_table(artefact.cells, costs))
+        parts.append(_listed(title, cost_totals(artefact.cells, costs, artefact.seeds)))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -129,24 +138,11 @@ def _listed(title: str, sentences: Sequence[str]) -> str:
     return "\n".join([f"{title}:", "", *(f"* {sentence}" for sentence in sentences)]) if sentences else ""
 
 
-def _shortened(cell: Cell, record: Record) -> str:
-    """Say of runs that were not of the paper's length that they were not."""
-    full = cell.experiment.recipe.steps
-    return "" if record.steps == full else f", after {record.steps:,} of {full:,} steps"
-
-
 def _length(cell: Cell, record: Record) -> str:
     """Say how long a network was trained, and how long the paper's length is where that is more."""
     full = cell.experiment.recipe.steps
     of = "" if record.steps == full else f" of {full:,}"
     return f"{record.experiment.model} {record.steps:,}{of}"
-
-
-def _cause(cell: Cell, record: Record) -> str:
-    """Say why a number is missed: what its cell knows of runs of the paper's length, or that there are none yet."""
-    if record.steps < cell.experiment.recipe.steps:
-        return "It has not been run at the paper's length yet."
-    return cell.why or "Why is not known."
 
 
 def _sentence(text: str) -> str:

@@ -1,34 +1,18 @@
-"""What came out for a cell, beside what the paper prints, in a file that the repository keeps."""
+"""What came out for a cell: the runs of all its seeds, condensed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from enum import StrEnum
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from secateur.lab.experiment import Experiment
 from secateur.lab.paper._cell import Cell, lasting
-from secateur.lab.repeat import damaged, read_json, write_json
 from secateur.lab.running import Result
-
-RECORD_FORMAT = "secateur.expected/1"
 
 #: Between the names of different machines, engines or data sets of one record.
 SEPARATOR = "; "
-
-
-class Verdict(StrEnum):
-    """How our error stands to the paper's."""
-
-    REACHED = "at or below"
-    AGREES = "within tolerance"
-    MISSED = "miss"
-    FAILED = "failed"
-    UNMEASURED = "not measured"
-    NOTHING = ""  # the paper prints no number to compare with
 
 
 @dataclass(frozen=True)
@@ -125,27 +109,6 @@ _KINDS: Mapping[str, Callable[[Any], Any]] = {
 Records = Mapping[str, Record]
 
 
-def verdict(cell: Cell, record: Record | None) -> Verdict:
-    """Compare our mean error with the paper's: at or below it, within tolerance, or a miss.
-
-    The tolerance is `cell.points` or two of our standard deviations, whichever is larger. Compared is what is printed,
-    the second decimal of a per cent: neither a sum's last bit nor the third decimal decides. Where the paper shows a
-    failure, failing agrees with it, and nothing else does.
-    """
-    if record is None:
-        return Verdict.UNMEASURED
-    if record.mean is None:
-        return Verdict.FAILED
-    if cell.paper is None:
-        return Verdict.NOTHING
-    ours, allowed = round(record.mean, 2), cell.paper + max(cell.points, 2 * (record.std or 0.0))
-    if cell.fails_from is not None:
-        return Verdict.AGREES if ours >= cell.fails_from else Verdict.MISSED
-    if ours <= cell.paper:
-        return Verdict.REACHED
-    return Verdict.AGREES if ours <= round(allowed, 2) else Verdict.MISSED
-
-
 def condense(wanted: Sequence[Experiment], results: Sequence[Result], failures: Sequence[str], command: str) -> Record:
     """Make the record of a cell.
 
@@ -196,41 +159,6 @@ def each(names: Iterable[str]) -> str:
     'torch; sparse'
     """
     return SEPARATOR.join(dict.fromkeys(name for name in names if name))
-
-
-def write_records(path: Path, cells: Iterable[Cell], records: Records) -> None:
-    """Write a table's expectations and outcomes, cell by cell, atomically."""
-    shown = list(cells)
-    now = current_records(shown, records)
-    content = [
-        {
-            "cell": cell.name,
-            "paper": cell.paper,
-            "points": cell.points,
-            "why": cell.why,
-            "verdict": str(verdict(cell, now.get(cell.name))),
-        }
-        | ({} if cell.fails_from is None else {"fails_from": cell.fails_from})
-        | ({"ours": records[cell.name].to_json()} if cell.name in records else {})
-        for cell in shown
-    ]
-    write_json(path, {"format": RECORD_FORMAT, "cells": content})
-
-
-def read_records(path: Path) -> dict[str, Record]:
-    """Read the outcomes back, by cell name; none where there is no file.
-
-    Raises:
-        ArtefactError: the file is damaged, or is no such file.
-    """
-    if not path.exists():
-        return {}
-    content = read_json(path, kind=RECORD_FORMAT)
-    try:
-        cells = [dict(entry) for entry in content["cells"]]
-        return {str(entry["cell"]): Record.from_json(entry["ours"]) for entry in cells if "ours" in entry}
-    except (KeyError, TypeError, ValueError) as problem:
-        raise damaged(path, f"{type(problem).__name__}: {problem}") from None
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

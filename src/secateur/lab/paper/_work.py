@@ -10,8 +10,9 @@ from secateur.lab.comparing import Comparison
 from secateur.lab.experiment import Experiment, check
 from secateur.lab.paper._artefact import Artefact, Gathered, Paper
 from secateur.lab.paper._cell import Cell, Length, order
+from secateur.lab.paper._file import read_records, write_records
 from secateur.lab.paper._page import note_pictures
-from secateur.lab.paper._record import Record, condense, current_records, read_records, write_records
+from secateur.lab.paper._record import Record, condense, current_records
 from secateur.lab.running import Result, state_of, why_diverged
 
 #: Runs experiments and gathers their results; `secateur.lab.comparing.compare` with everything but them bound.
