@@ -68,6 +68,8 @@ class Experiment:
         score_in_eval: score with batch norm in eval mode (the published SNIP code does).
         engine: who computes the training steps.
         block: outputs and inputs of the blocks that are kept or cut as one; (1, 1) means single weights.
+        layers: the fraction that stays of each prunable tensor, in the order of the network's parameters, for methods
+            that take a scope; `density` is then the whole's, and decides nothing. Empty: the method's own scope.
         sanity: which part of the method's choice is taken away before training.
         random_labels: train on permuted labels (arXiv 1611.03530). The method still looks at the true ones, as
             in SNIP's Figure 4.
@@ -106,6 +108,7 @@ class Experiment:
     examples: int = 0
     bf16: bool = False
     pretrain: Recipe | None = None
+    layers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_density(self.density)
@@ -127,8 +130,11 @@ class Experiment:
             raise SecateurError("`pretrain` is for what is pruned later, and dense is not: leave it None.")
         if self.blocked and self.biases:
             raise SecateurError(f"`block` is for weights, and `biases` are counted too, got {self.block}.")
+        if self.layers and (self.method == DENSE or self.biases):
+            raise SecateurError(f"`layers` are for a method that prunes weights, got {self.layers} for {self.method}.")
         if self.bf16 and self.engine is Engine.SPARSE:
             raise misfit(BF16)
+        object.__setattr__(self, "layers", tuple(map(float, self.layers)))
         object.__setattr__(self, "options", tuple(sorted((str(name), value) for name, value in self.options)))
 
     @property

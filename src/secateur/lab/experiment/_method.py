@@ -10,9 +10,11 @@ from typing import Any
 from secateur._base.errors import SecateurError, nearest
 from secateur._catalogue import Entry, catalogue
 from secateur.axes import Method, invert
+from secateur.axes.scope import Scope, given
 from secateur.axes.structure import Structure, blocks
+from secateur.lab import data, models
 from secateur.lab.experiment._experiment import DENSE, Experiment, Sanity
-from secateur.masks import Masks
+from secateur.masks import Masks, prunable
 from secateur.selection import check_density
 
 # Arguments that say when a method ends, as fractions of the training steps: what a user does not give, the lab does.
@@ -85,7 +87,8 @@ def arguments_of(experiment: Experiment) -> dict[str, Any]:
     clock = _clock(experiment, inspect.signature(factory).parameters)
     share = {"density": experiment.density} if takes_density(factory) else {}
     units = {"structure": _blocks(experiment, factory)} if experiment.blocked else {}
-    return share | clock | dict(experiment.options) | units
+    among = {"scope": _by_layer(experiment, factory)} if experiment.layers else {}
+    return share | clock | dict(experiment.options) | units | among
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
@@ -125,6 +128,24 @@ def _clock(experiment: Experiment, parameters: Mapping[str, inspect.Parameter]) 
         last = min(int(given.get(name, step)) for name, step in clock.items())
         clock["every"] = max(1, min(every, last // _TURNS))
     return clock
+
+
+def _by_layer(experiment: Experiment, factory: Callable[..., Any]) -> Scope:
+    """The scope of an experiment that says itself how much stays of each layer."""
+    if "scope" not in inspect.signature(factory).parameters:
+        raise SecateurError(
+            f"`layers` say what stays of each layer, and the method {experiment.method} takes no scope. Methods that "
+            f"do: {', '.join(n for n, e in catalogue().items() if 'scope' in inspect.signature(e.factory).parameters)}."
+        )
+    source = data.catalogue()[experiment.data]
+    model = models.skeleton(experiment.model, in_shape=source.shape, num_classes=source.num_classes)
+    names = list(prunable(model))
+    if len(names) != len(experiment.layers):
+        raise SecateurError(
+            f"`layers` must have a number for each of the {len(names)} prunable tensors of {experiment.model} "
+            f"({', '.join(names)}), got {len(experiment.layers)}."
+        )
+    return given(dict(zip(names, experiment.layers, strict=True)))
 
 
 def _blocks(experiment: Experiment, factory: Callable[..., Any]) -> Structure:

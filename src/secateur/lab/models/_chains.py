@@ -38,8 +38,12 @@ def lenet_300_100(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     return mlp(in_shape, num_classes, (300, 100))
 
 
-def lenet_5_caffe(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def lenet_5_caffe(
+    in_shape: tuple[int, ...], num_classes: int, widths: tuple[int, int, int] = (20, 50, 500)
+) -> nn.Sequential:
     """Return LeNet-5-Caffe: 5×5×20, pool, 5×5×50, pool, 500 units. N = 431,080 for 1 × 28 × 28, 10 classes.
+
+    `widths` are the filters of both convolutions and the hidden units.
 
     As in Caffe's example and the authors' code, convolutions are not padded and have no non-linearity behind
     them; the only ReLU is behind the hidden linear layer.
@@ -55,21 +59,24 @@ def lenet_5_caffe(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
             f"halved by a pooling; the paper's is 28 × 28), got {height} × {width}. "
             f"Use lenet-300-100 for small images."
         )
+    first, second, hidden = widths
     return _chain(
         [
-            ("conv1", nn.Conv2d(channels, 20, 5)),
+            ("conv1", nn.Conv2d(channels, first, 5)),
             ("pool1", nn.MaxPool2d(2)),
-            ("conv2", nn.Conv2d(20, 50, 5)),
+            ("conv2", nn.Conv2d(first, second, 5)),
             ("pool2", nn.MaxPool2d(2)),
             ("flatten", nn.Flatten()),
-            ("fc1", nn.Linear(50 * rows * columns, 500)),
+            ("fc1", nn.Linear(second * rows * columns, hidden)),
             ("relu1", nn.ReLU()),
-            ("fc2", nn.Linear(500, num_classes)),
+            ("fc2", nn.Linear(hidden, num_classes)),
         ]
     )
 
 
-def lenet_5_caffe_relu(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def lenet_5_caffe_relu(
+    in_shape: tuple[int, ...], num_classes: int, widths: tuple[int, int, int] = (20, 50, 500)
+) -> nn.Sequential:
     """Return LeNet-5-Caffe with a ReLU behind each convolution as well. N = 431,080 for 1 × 28 × 28, 10 classes.
 
     Not what the authors' code has, and the paper's text says nothing of it; but dense, too, it trains by the rate and
@@ -79,7 +86,7 @@ def lenet_5_caffe_relu(in_shape: tuple[int, ...], num_classes: int) -> nn.Sequen
         SecateurError: the input is smaller than 16 × 16.
     """
     layers: list[tuple[str, nn.Module]] = []
-    for name, layer in lenet_5_caffe(in_shape, num_classes).named_children():
+    for name, layer in lenet_5_caffe(in_shape, num_classes, widths).named_children():
         layers += [(name, layer)]
         if isinstance(layer, nn.Conv2d):
             layers += [(f"relu_{name}", nn.ReLU())]

@@ -74,7 +74,7 @@ _KNOWN: dict[str, _Known] = {
     "gru-s": _Known("GRU of 128 units over the image's rows", _GREY, partial(gru, units=128)),
     "gru-b": _Known("GRU of 256 units over the image's rows", _GREY, partial(gru, units=256)),
 }
-_FAMILIES = "mlp-INPUTS-HIDDEN-…-CLASSES or wrn-DEPTH-WIDTH"
+_FAMILIES = "mlp-INPUTS-HIDDEN-…-CLASSES, lenet-5-FILTERS-FILTERS-HIDDEN or wrn-DEPTH-WIDTH"
 
 
 def build(
@@ -160,6 +160,9 @@ def _resolve(name: str, in_shape: tuple[int, ...] | None, num_classes: int) -> t
     if re.fullmatch(r"wrn-\d+-\d+", name):
         depth, width = (int(part) for part in name.split("-")[1:])
         return in_shape or _COLOUR, partial(wrn, depth=depth, width=width)
+    if re.fullmatch(r"lenet-5(-[1-9]\d*){3}", name):
+        first, second, hidden = (int(part) for part in name.split("-")[2:])
+        return in_shape or _GREY, partial(lenet_5_caffe_relu, widths=(first, second, hidden))
     if re.fullmatch(r"mlp(-[1-9]\d*){2,}", name):
         inputs, *hidden, outputs = (int(part) for part in name.split("-")[1:])
         return _mlp_shape(name, inputs, outputs, in_shape, num_classes), partial(mlp, hidden=tuple(hidden))

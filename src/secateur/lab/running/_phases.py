@@ -111,9 +111,10 @@ def prune_by_program(work: Work, state: State) -> State:
     if found is None:
         start = time.perf_counter()
         program = program_of(work.experiment)
-        masks = program(model, train=_Levels(work), **_given(work, program)).to("cpu")
+        levels = _Levels(work)
+        masks = program(model, train=levels, **_given(work, program)).to("cpu")
         found = masks, time.perf_counter() - start
-        _store(work, *found, model.state_dict())
+        _store(work, *found, model.state_dict(), levels=levels.count)
     load_weights(model, work.directory / START)
     return _pruned(state, model, *found)
 
@@ -224,11 +225,12 @@ def _pruned(state: State, model: nn.Module, masks: Masks, seconds: float) -> Sta
     return replace(state, model=model, masks=masks, fingerprint=_fingerprint(masks), seconds=spent)
 
 
-def _store(work: Work, masks: Masks, seconds: float, weights: Mapping[str, Tensor] | None) -> None:
+def _store(work: Work, masks: Masks, seconds: float, weights: Mapping[str, Tensor] | None, *, levels: int = 0) -> None:
     # The facts first: the masks, written last, are what says that the phase is done.
     if weights is not None:
         write_tensors(work.directory / START, weights)
-    write_json(work.directory / PRUNE, {"fingerprint": _fingerprint(masks), "seconds": seconds})
+    trainings = {"levels": levels} if levels else {}
+    write_json(work.directory / PRUNE, {"fingerprint": _fingerprint(masks), "seconds": seconds} | trainings)
     masks.save(work.directory / MASKS)
 
 
