@@ -103,11 +103,15 @@ __all__ = [
     "structure",
 ]
 
-# Where each name comes from, imported when it is first asked for: torch alone takes a second, which `secateur --help` and
-# a script that only needs one room should not wait for. The list above, for type checkers, says the same; a test compares.
-# Rooms (`secateur.measures`) are found by their names.
+# Where each name comes from, imported when it is first asked for: torch alone takes a second, and `secateur --help` and
+# scripts of one room should not wait for. The list above says the same to type checkers; a test compares the two. Rooms
+# (`secateur.measures`) are found by their names.
 _HOMES = {
-    "secateur._base.errors": "CheckpointWarning DerivativeError EarlyFinishWarning EmptyLayerWarning GateOptionsWarning LeakError LeftOutWarning MaskError MeasurementsWarning ScoreError SecateurError TiedScoresWarning UnfitModelError",
+    "secateur._base.errors": (
+        "CheckpointWarning DerivativeError EarlyFinishWarning EmptyLayerWarning GateOptionsWarning LeakError "
+        "LeftOutWarning MaskError MeasurementsWarning ScoreError SecateurError TiedScoresWarning "
+        "UnfitModelError"
+    ),
     "secateur._catalogue": "catalogue",
     "secateur.axes": "Gate Method Penalty invert measured method penalty schedule scope structure",
     "secateur.axes.schedule": "Schedule",
