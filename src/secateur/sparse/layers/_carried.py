@@ -18,7 +18,7 @@ from secateur.masks import Masks
 State = dict[str, Any]
 
 
-def refuse_to_carry(optimizer: object, model: nn.Module) -> None:
+def refuse_to_carry(optimizer: Optimizer, model: nn.Module) -> None:
     """Raise unless this optimizer is of this model, and remembers of an entry what depends on that entry alone."""
     if not isinstance(optimizer, BY_ENTRY):
         known = ", ".join(kind.__name__ for kind in BY_ENTRY)
@@ -53,7 +53,7 @@ def carry_on(optimizer: Optimizer, model: nn.Module, fast: nn.Module, masks: Mas
     replaced = _replaced(names, fast, masks)
     slots = _slots(optimizer, names)
     gathered = {key: _gathered(fast, masks, names, slot) for key, slot in slots.items()}
-    after: dict[nn.Parameter, State] = {}
+    after: dict[Tensor, State] = {}
     for name, old in names.items():
         target = replaced[name]
         if target is None or old not in optimizer.state:
