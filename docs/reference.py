@@ -35,6 +35,7 @@ ROOMS = (
     "programs",
     "shrinking",
     "sparse",
+    "export",
     "lab",
     "testing",
 )

@@ -31,7 +31,7 @@ FLOORS: list[tuple[str, str]] = [
     ),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
-    ("the library's own first user; where it meets others; what a person is told", "lab integrations reporting"),
+    ("the library's own first user; where it meets others; what a person is told", "lab integrations reporting export"),
     ("the command line", "cli __main__"),
 ]
 # The back half knows masks and how they are held, never the evidence, the methods or what runs them.

@@ -74,10 +74,16 @@ def test_module_runs_as_a_program() -> None:
         (["run", "--denisty", "0.1"], "secateur run: unknown option '--denisty'. Did you mean '--density'?"),
         (["run", "--denisty=0.1"], "unknown option '--denisty'. Did you mean '--density'?"),
         (["run", "mnist"], "unknown argument 'mnist'."),
-        (["run", "--method", "snipp"], "got 'snipp'. Did you mean 'snip'?"),
+        (["run", "--method", "snipp"], "secateur run: --method must be one of .*got 'snipp'. Did you mean 'snip'?"),
         (["run", "--compare", "snip,randm"], "got 'randm'. Did you mean 'random'?"),
-        (["run", "--data", "mnits"], "got 'mnits'. Did you mean 'mnist'?"),
-        (["run", "--model", "lenet-300-10"], "got 'lenet-300-10'. Did you mean 'lenet-300-100'?"),
+        (["run", "--data", "mnits"], "secateur run: --data must be one of .*got 'mnits'. Did you mean 'mnist'?"),
+        (
+            ["run", "--model", "lenet-300-10"],
+            "secateur run: --model must be one of .*got 'lenet-300-10'. Did you mean 'lenet-300-100'?",
+        ),
+        (["cost", "lenet-300"], "secateur cost: the network must be one of .*Did you mean 'lenet-300-100'?"),
+        (["bench", "lenet-300"], "secateur bench: the network must be one of .*got 'lenet-300'."),
+        (["run", "--runs", __file__], "secateur run: --runs .* cannot be made: .* or name another directory."),
         (["run", "--recipe", "shrt"], "got 'shrt'. Did you mean 'short'?"),
         (["run", "--protocol", "papre"], "--protocol must be one of common, paper, got 'papre'. Did you mean 'paper'?"),
         (["run", "--init", "vsx"], "Did you mean 'vs-x'?"),
@@ -288,3 +294,38 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(asked, "run_all", interrupt)
     assert main(RUN) == 130
     assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
+
+
+def test_a_data_folder_that_is_not_there_is_refused_wherever_else_the_data_are(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = tmp_path / "data" / "MNIST" / "raw"
+    lying.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (lying / f"{part}-ubyte.gz").write_bytes(b"")
+    monkeypatch.setenv("SECATEUR_DATA", str(tmp_path / "data"))
+    assert main(["run", "--data", "mnist", "--data-dir", str(tmp_path / "nowhere"), "--steps", "2"]) != 0
+    assert re.search("(`data_dir`|--data-dir) must be a folder that exists", capsys.readouterr().err)
+
+
+def test_a_narrow_terminal_breaks_no_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur.cli.text import Table, console
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table = Table("", ("parameter", ">kept", ">of", ">density", ">empty rows", ">empty columns"))
+    table.add("features.0.weight", "1,234,567", "266,200,000", "5.00 %", 7, 2_000_000)
+    for columns in range(20, 140, 10):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        console.show(table)
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in ("1,234,567", "266,200,000", "5.00 %", "2000000")), (columns, shown)
+
+
+def test_show_says_a_recipe_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--density", "0.05", "--json"]) == 0
+    (directory,) = [result["directory"] for result in json.loads(capsys.readouterr().out)["results"]]
+    assert main(["show", directory]) == 0
+    shown = capsys.readouterr().out
+    assert "{" not in shown and re.search(r"recipe: .*rate ramp \(peak 0\.\d+, steps 6", shown), shown

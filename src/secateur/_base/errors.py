@@ -120,6 +120,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     >>> nearest("snipp", ["snip", "random"])
     " Did you mean 'snip'?"
+    >>> nearest("lenet-3", ["alexnet-s", "lenet-300-100"])
+    " Did you mean 'lenet-300-100'?"
     """
-    close = get_close_matches(name, list(known), n=1)
+    known = list(known)
+    close = [each for each in known if len(name) > 2 and each.startswith(name)] or get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import LBFGS, Optimizer
 
 from secateur._base import shards
 from secateur._base.zeros import zero_
 
+#: Optimizers whose memory of an entry depends on that entry alone: without others, the next step is the same.
+BY_ENTRY = tuple(
+    getattr(optim, name)
+    for name in ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"]
+    if hasattr(optim, name)
+)
 # Slots that do not start at zero, and the option of the parameter's group that they start at.
 _STARTS_AT = {"step_size": "lr", "sum": "initial_accumulator_value"}
 

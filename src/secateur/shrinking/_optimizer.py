@@ -10,20 +10,14 @@ from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from secateur._base.errors import SecateurError
-from secateur.holding import held
+from secateur.holding import BY_ENTRY, held
 from secateur.masks import Masks
 from secateur.shrinking.cuts import Plan, kept_indices, sliced
 
 __all__ = ["check_optimizer", "continue_", "drifts", "left_of", "released"]
 
-# What they remember of an entry depends on that entry alone: the next step is that of the full model whose removed
+# Those that do not remember each entry by itself, and why their next step is not that of the full model whose removed
 # entries were held at zero.
-_BY_ENTRY = tuple(
-    getattr(optim, name)
-    for name in ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"]
-    if hasattr(optim, name)
-)
-# The others, and why their next step is not that one.
 _MIXES = {
     getattr(optim, name): why
     for name, why in (
@@ -39,8 +33,8 @@ _MIXES = {
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
     """Refuse an optimizer whose state cannot be cut, or that is not of this model."""
-    if not isinstance(optimizer, (*_BY_ENTRY, *_MIXES)):
-        known = ", ".join(kind.__name__ for kind in (*_BY_ENTRY, *_MIXES))
+    if not isinstance(optimizer, (*BY_ENTRY, *_MIXES)):
+        known = ", ".join(kind.__name__ for kind in (*BY_ENTRY, *_MIXES))
         raise SecateurError(
             f"`optimizer` must remember each entry by itself, as {known} do, got {type(optimizer).__name__}. Shrink "
             "without it (a new model comes back), and make a new optimizer for that."

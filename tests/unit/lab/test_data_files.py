@@ -150,6 +150,7 @@ def test_an_incomplete_folder_does_not_hide_a_complete_one(tmp_path: Path, monke
 
 
 def test_missing_files_are_asked_for_with_every_folder_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
     with pytest.raises(data.DataError) as caught:
         data.load("mnist", data_dir=tmp_path / "here")
     said = str(caught.value)

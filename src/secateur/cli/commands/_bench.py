@@ -111,7 +111,7 @@ def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tenso
     try:
         model = models.build(args.what, generator=generator, in_shape=shape, num_classes=classes)
     except SecateurError as problem:
-        raise UsageError(str(problem)) from None
+        raise UsageError(str(problem).replace("`name`", "the network", 1)) from None
     inputs, targets = _batch(args, shape, classes)
     method = known[name].factory(args.density or 0.05)
     return model, prune(model, method, [(inputs, targets)], generator=generator), inputs, targets

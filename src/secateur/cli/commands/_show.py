@@ -146,8 +146,9 @@ def _print(report: Mapping[str, Any]) -> None:
 def _print_run(report: Mapping[str, Any]) -> None:
     fields = {name: value for name, value in report["experiment"].items() if name not in {"kind", "recipe"}}
     recipe = {name: value for name, value in report["experiment"]["recipe"].items() if name != "kind"}
-    console.say("  " + "  ".join(f"{name} {console.shown(value)}" for name, value in fields.items()))
-    console.say("  recipe: " + "  ".join(f"{name} {value}" for name, value in recipe.items()))
+    for head, words in (("asked", fields), ("recipe", recipe)):
+        told = "  ".join(f"{name} {console.shown(_worded(value))}" for name, value in words.items())
+        console.say(f"  {head}: {told}")
     console.say(f"  state: {report['state']}")
     if "why" in report:
         console.say(f"  {console.shown(report['why'])}")
@@ -158,3 +159,21 @@ def _print_run(report: Mapping[str, Any]) -> None:
             f"  test error {console.percent(result['test_error'])} after the last step, "
             f"{console.percent(best['test_error'])} at best (step {best['step']:,})"
         )
+
+
+def _worded(value: Any) -> str:
+    """Say what an experiment holds, and a value within it by its kind, as a person would write it.
+
+    >>> _worded({"kind": "ramp", "peak": 0.1, "steps": 540}), _worded([["rounds", 20], ["layerwise", True]])
+    ('ramp (peak 0.1, steps 540)', 'rounds 20, layerwise yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        kind = str(value.get("kind", ""))
+        inner = ", ".join(f"{name} {_worded(each)}" for name, each in value.items() if name != "kind")
+        return f"{kind} ({inner})".strip() if kind and inner else kind or inner
+    if isinstance(value, list | tuple):
+        apart = ", " if any(isinstance(each, list | tuple | Mapping) for each in value) else " "
+        return apart.join(_worded(each) for each in value) or "none"
+    return str(value)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, told
 from secateur._catalogue import called, catalogue
 from secateur.cli.runs._progress import bars
-from secateur.cli.text import UsageError
+from secateur.cli.text import UsageError, console
 from secateur.lab.cluster import on_ray
 from secateur.lab.comparing import Comparison, Runner, compare, grid, needed_first, one_by_one, processes
 from secateur.lab.experiment import (
@@ -48,7 +51,7 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
         for experiment in wanted[: len(methods)]:  # those of the first seed; the others differ in nothing else
             check(experiment)
     except SecateurError as problem:
-        raise UsageError(str(problem)) from None
+        raise UsageError(as_options(str(problem))) from None
     if args.on == "local":
         check_device(args.device)
     return wanted
@@ -57,6 +60,7 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
 def run_all(wanted: Sequence[Experiment], args: argparse.Namespace) -> Comparison:
     """Run experiments with progress bars, where the options of `run.add_places` say."""
     runner = runner_of(args, wanted)
+    require_folder(args.runs)
     with bars(len(wanted) + len(needed_first(wanted)), quiet=args.quiet or args.json) as on_progress:
         return compare(
             wanted,
@@ -84,6 +88,33 @@ def runner_of(args: argparse.Namespace, wanted: Sequence[Experiment]) -> Runner:
         raise UsageError(f"--address is a cluster's: add --on ray, got --address {args.address} alone.")
     threads = args.threads or (1 if _is_small(wanted[0]) else None)
     return one_by_one(threads=threads) if args.jobs == 1 else processes(args.jobs, threads=threads)
+
+
+def as_options(problem: str) -> str:
+    """Say a library's complaint of a parameter in the words of the command line.
+
+    >>> as_options("`name` must be one of lenet-300-100; got 'lenet'.")
+    "--model must be one of lenet-300-100; got 'lenet'."
+    """
+    words = {"name": "--model", "data": "--data", "method": "--method", "recipe": "--recipe", "data_dir": "--data-dir"}
+    return re.sub(r"^`(\w+)`", lambda found: words.get(found[1], found[0]), problem)
+
+
+def require_folder(runs: Path) -> None:
+    """Make the folder of the runs, before anything is computed that could not be kept there.
+
+    Raises:
+        UsageError: it cannot be made or written, with the way out.
+    """
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        writable = os.access(runs, os.W_OK | os.X_OK)
+    except OSError as problem:
+        raise UsageError(f"--runs {console.shown(runs)} cannot be made: {told(problem)}") from None
+    if not writable:
+        raise UsageError(
+            f"--runs {console.shown(runs)} cannot be written. Name another folder, or change its permissions."
+        )
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -6,6 +6,7 @@ Names of files and tensors may come from strangers: what a terminal would obey i
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,8 +45,13 @@ class Table:
 
 
 def show(table: Table) -> None:
-    """Write a table: through rich on a terminal that has it, as plain columns elsewhere."""
-    if not (sys.stdout.isatty() and _rich_table(table)):
+    """Write a table: through rich on a terminal that has it, as plain columns elsewhere.
+
+    On a terminal too narrow for its numbers, each row becomes a paragraph: no number is broken.
+    """
+    if sys.stdout.isatty() and _least_width(table) > shutil.get_terminal_size().columns:
+        _paragraphs(table)
+    elif not (sys.stdout.isatty() and _rich_table(table)):
         _plain_table(table)
     for note in table.notes:
         say(note)
@@ -142,11 +148,37 @@ def _rich_table(table: Table) -> bool:
         return False
     grid = drawn.Table(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name in table.columns:
-        grid.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        number = name.startswith(">")
+        grid.add_column(
+            name.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number or None
+        )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout).print(grid)
     return True
+
+
+def _least_width(table: Table) -> int:
+    """How wide a table is at least: numbers whole, texts folded down to 16 characters, two blanks beside each."""
+    widths = [
+        [len(cell) for cell in cells]
+        for cells in zip(*[[name.removeprefix(">") for name in table.columns], *table.rows], strict=True)
+    ]
+    wanted = [
+        max(each) if name.startswith(">") else min(16, max(each))
+        for name, each in zip(table.columns, widths, strict=True)
+    ]
+    return sum(wanted) + 3 * len(wanted)
+
+
+def _paragraphs(table: Table) -> None:
+    heads = [name.removeprefix(">") for name in table.columns]
+    if table.title:
+        say(table.title)
+    for row in table.rows:
+        say(row[0])
+        for head, cell in zip(heads[1:], row[1:], strict=True):
+            say(f"  {head:<{max(map(len, heads))}}  {cell}")
 
 
 def _plain_table(table: Table) -> None:

@@ -84,8 +84,14 @@ def require(source: Source, data_dir: str | os.PathLike[str] | None = None) -> t
     """Return what `find` returns, or refuse.
 
     Raises:
-        DataError: the files are not there, with the folders searched and the way out.
+        DataError: the files are not there, with the folders searched and the way out; or a folder that was named does
+            not exist, whatever the others hold.
     """
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError(
+            f"`data_dir` must be a folder that exists, got {str(data_dir)!r}. Leave it out to search $SECATEUR_DATA "
+            "and the cache alone."
+        )
     found = find(source, data_dir)
     if found is None:
         raise DataError(_not_found(source, data_dir))

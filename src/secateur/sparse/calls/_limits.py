@@ -65,5 +65,5 @@ def text_for_lookers() -> str:
     return (
         "a sparse layer cannot be exported, traced or transformed (torch.export, torch.onnx, torch.jit, torch.fx, "
         "torch.func, forward-mode derivatives): its kernels are no torch operations. Take secateur.densify(model) "
-        "there, an ordinary model of the same weights"
+        "there, an ordinary model of the same weights; secateur.export does so by itself"
     )

@@ -7,6 +7,7 @@ from numbers import Integral
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
@@ -31,7 +32,9 @@ from secateur.sparse.layers import (
     SparseLinear,
     SparseSequential,
     apart,
+    carry_on,
     fill,
+    refuse_to_carry,
 )
 from secateur.sparse.measured import Machine
 from secateur.sparse.transformers import SparseEncoder, SparseEncoderLayer
@@ -53,6 +56,7 @@ def sparsify(
     example_inputs: Inputs | None = None,
     batch: int = 128,
     machine: Machine | None = None,
+    optimizer: Optimizer | None = None,
 ) -> nn.Module:
     """Return a copy of the model that stores, computes and trains only the surviving weights of its layers.
 
@@ -60,7 +64,8 @@ def sparsify(
     masked `nn.Conv1d` or `nn.Conv2d` a `SparseConv1d` or `SparseConv2d`, each masked `nn.LSTM` or `nn.GRU` a
     `SparseLSTM` or `SparseGRU`, each masked `nn.MultiheadAttention` a `SparseAttention` and each masked `Conv1D` of
     GPT-2 a `SparseTransposedLinear`, so that gradients and optimizer state shrink: make the optimizer afterwards, from
-    the new model. A layer that is faster dense stays dense, at dense speed, and its zeros are held.
+    the new model, or pass the one that trains the old. A layer that is faster dense stays dense, at dense speed, and
+    its zeros are held.
 
     What is faster is timed: with `example_inputs` (or in a chain of linear layers, whose shapes follow from `batch`)
     every layer on its own shape, in the model's mode (`model.eval()`: the forward pass; `model.train()`: forward and
@@ -83,6 +88,9 @@ def sparsify(
         batch: how many samples a step will have, where `example_inputs` does not say.
         machine: break-evens to decide by, instead of timing anything. On CUDA each linear layer is timed as it is:
             2:4 masks run on the sparse tensor cores in evaluation where that is faster, all else stays dense.
+        optimizer: the one that trains the model, between two of its steps. It trains the new model from here on, in
+            place: groups, options, counters and all that it remembers of surviving weights go along, and its next step
+            is that of the held model. Gradients do not: one that is accumulated over several batches begins anew.
 
     Returns:
         The new model. `report_of(model)` says what was chosen for each layer and why.
@@ -90,7 +98,7 @@ def sparsify(
     Raises:
         MaskError: masks that do not fit the model, or NaN or infinite weights under them.
         SecateurError: a model that is sparsified already, or in which two parameters share memory, or one that does
-            not run on `example_inputs`.
+            not run on `example_inputs`, or an optimizer that does not remember each entry by itself.
 
     >>> from secateur.sparse import BreakEven, report_of
     >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
@@ -111,6 +119,8 @@ def sparsify(
     if hasattr(model, REPORT):
         raise SecateurError("the model was made by sparsify already; sparsify secateur.densify(model) instead")
     catch_up(model)
+    if optimizer is not None:
+        refuse_to_carry(optimizer, model)
     refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     changing = changing_hold(model, masks)
     _refuse_nan(masks, model)
@@ -120,6 +130,8 @@ def sparsify(
     chosen = _converted(situation)
     if inputs is not None and machine is None:
         chosen = fastest(situation, chosen, inputs, _converted)
+    if optimizer is not None:
+        carry_on(optimizer, model, chosen, masks)
     if changing is not None:
         Following(model, changing, chosen)
     return chosen

@@ -1,6 +1,7 @@
 """Modules that stand where dense layers stood, and store only what survived."""
 
 from secateur.sparse.layers._built import built
+from secateur.sparse.layers._carried import carry_on, refuse_to_carry
 from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
 from secateur.sparse.layers._linear import SparseLinear
@@ -32,11 +33,13 @@ __all__ = [
     "WeightState",
     "apart",
     "built",
+    "carry_on",
     "dense_linear",
     "fill",
     "in_one_call",
     "is_two_of_four",
     "onednn_available",
+    "refuse_to_carry",
     "sparse_convolution",
     "sparse_recurrent",
     "take_survivors",
