@@ -49,37 +49,39 @@ class Listener:
         """What the first block returns: a tensor, or a tuple that begins with one."""
         found: list[Call] = []
 
-        def first(*args: Any, **kwargs: Any) -> None:
+        def _first(*args: Any, **kwargs: Any) -> None:
             found.append((args, kwargs))
             raise _Reached
 
-        with self._instead({self._blocks[0]: first}):
+        with self._instead({self._blocks[0]: _first}):
             self._run(batch)
         with self._skeleton.block(0):
             return self._model.get_submodule(self._blocks[0])(*found[0][0], **found[0][1])
 
     def _heard(self, batch: Batch, template: Any, seed: int) -> list[tuple[Call, Tensor]]:
         """How all blocks are called, each with the noise that it handed on."""
-        found: dict[str, tuple[Call, Tensor]] = {}
+        found: list[tuple[Call, Tensor]] = []
+        order: list[str] = []
         noise = torch.Generator().manual_seed(seed)
         shape = only_tensor(template, self._blocks[0])
 
-        def stub(name: str, *args: Any, **kwargs: Any) -> Any:
+        def _stub(name: str, *args: Any, **kwargs: Any) -> Any:
             rows = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim() == shape.dim())
             out = torch.randn(rows.shape, generator=noise).to(shape.device, shape.dtype)
-            found[name] = ((args, dict(kwargs)), out)
+            order.append(name)
+            found.append(((args, dict(kwargs)), out))
             if name == self._blocks[-1]:
                 raise _Reached
             return out if isinstance(template, Tensor) else (out, *template[1:])
 
-        with self._instead({name: _Named(stub, name) for name in self._blocks}):
+        with self._instead({name: _Named(_stub, name) for name in self._blocks}):
             self._run(batch)
-        if list(found) != self._blocks:
+        if order != self._blocks:
             raise UnfitModelError(
-                f"the blocks of {type(self._model).__name__} are not called once each in their order: "
-                f"{', '.join(found) or 'none'} were. {IN_MEMORY}"
+                f"the blocks of {type(self._model).__name__} are not called once each in their order, but as "
+                f"{', '.join(order) or 'none'}. {IN_MEMORY}"
             )
-        return list(found.values())
+        return found
 
     def _place(self, heard: Sequence[tuple[Call, Tensor]], again: Sequence[tuple[Call, Tensor]]) -> int | str:
         """The one argument in which each block is handed the output of the one before it."""
