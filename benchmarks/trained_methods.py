@@ -74,6 +74,8 @@ HIDDEN = {
     "lenet-300-100": (["fc1.weight", "fc2.weight"], ["fc2.weight", "fc3.weight"]),
     "lenet-5-caffe": (["conv1.weight", "conv2.weight", "fc1.weight"], ["conv2.weight", "fc1.weight", "fc2.weight"]),
 }
+#: The learning rate of the first training; a fifth of it for the survivors.
+RATES = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.02}
 OF_INPUTS = ("thinet", "channel_lasso", "osscar", "reduce_and_reuse")
 
 
@@ -106,7 +108,7 @@ def measured(kind: str, name: str, density: float, model: nn.Module, dataset: da
     test = dataset.test.x, dataset.test.y
     before = error(pruned, *test)
     with sc.hold(pruned, masks):
-        fit(pruned, dataset.train, options.retrain, 0.02, seed=1)
+        fit(pruned, dataset.train, options.retrain, RATES[options.model] / 5, seed=1)
     after = error(pruned, *test)
     return {"before": before, "after": after, "kept": round(masks.density, 5), "seconds": round(took, 1)}
 
@@ -170,7 +172,7 @@ def main() -> None:
             continue
         dataset = data.load("mnist", seed=0)
         model = build(options.model, generator=torch.Generator().manual_seed(seed))
-        fit(model, dataset.train, options.epochs, 0.1, seed)
+        fit(model, dataset.train, options.epochs, RATES[options.model], seed)
         found = {"before": error(model, dataset.test.x, dataset.test.y), "processor": processor()}
         keep(recorded() | {key(dense[-1]): dense[-1] | found})
         for line in plan:
