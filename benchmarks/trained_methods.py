@@ -1,11 +1,11 @@
-"""Methods that prune a trained network, side by side: LeNet-300-100 on MNIST, before and after a short retraining.
+"""Methods that prune a trained network, side by side: LeNets on MNIST, before and after a short retraining.
 
-    python benchmarks/trained_methods.py --seeds 2
+    python benchmarks/trained_methods.py --seeds 2 [--model lenet-5-caffe]
 
 Trains one network a seed (SGD with momentum, a rate that falls linearly), prunes a copy of it by each method at each
 density with the same 256 training images, and measures the test error at once and after `--retrain` epochs of the
 survivors. What has been measured is kept in `trained_methods.json` beside this file, one line per run, and is not
-measured again. Densities are of weights (of all layers together, biases not counted), or of the units of the two hidden
+measured again. Densities are of weights (of all layers together, biases not counted), or of the units of the hidden
 layers.
 """
 
@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ UNITS: dict[str, Callable[[float], Method]] = {
     "osscar": methods.osscar,
     "reduce_and_reuse": methods.reduce_and_reuse,
 }
+#: Of each network the layers whose units are cut, and those that read them.
+HIDDEN = {
+    "lenet-300-100": (["fc1.weight", "fc2.weight"], ["fc2.weight", "fc3.weight"]),
+    "lenet-5-caffe": (["conv1.weight", "conv2.weight", "fc1.weight"], ["conv2.weight", "fc1.weight", "fc2.weight"]),
+}
+#: The learning rate of the first training; a fifth of it for the survivors.
+RATES = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.02}
 OF_INPUTS = ("thinet", "channel_lasso", "osscar", "reduce_and_reuse")
 
 
@@ -91,7 +98,7 @@ def measured(kind: str, name: str, density: float, model: nn.Module, dataset: da
     pruned = copy.deepcopy(model)
     method = (WEIGHTS if kind == "weights" else UNITS)[name](density)
     x, y = next(iter(data.batches(dataset.train, 256, seed=9, stop=1)))
-    hidden = ["fc2.weight", "fc3.weight"] if name in OF_INPUTS else ["fc1.weight", "fc2.weight"]
+    hidden = HIDDEN[options.model][name in OF_INPUTS]
     begun = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,7 +108,7 @@ def measured(kind: str, name: str, density: float, model: nn.Module, dataset: da
     test = dataset.test.x, dataset.test.y
     before = error(pruned, *test)
     with sc.hold(pruned, masks):
-        fit(pruned, dataset.train, options.retrain, 0.02, seed=1)
+        fit(pruned, dataset.train, options.retrain, RATES[options.model] / 5, seed=1)
     after = error(pruned, *test)
     return {"before": before, "after": after, "kept": round(masks.density, 5), "seconds": round(took, 1)}
 
@@ -112,12 +119,20 @@ def recorded() -> dict[tuple[Any, ...], Line]:
 
 
 def key(line: Line) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("kind", "method", "density", "epochs", "retrain", "seed"))
+    named = tuple(line[name] for name in ("kind", "method", "density", "epochs", "retrain", "seed"))
+    return (line.get("model", "lenet-300-100"), *named)
 
 
 def keep(known: dict[tuple[Any, ...], Line]) -> None:
     lines = sorted(known.values(), key=lambda line: json.dumps(key(line)))
     write_whole(RECORD, ("[\n" + ",\n".join(json.dumps(line) for line in lines) + "\n]\n").encode())
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation in %, over the seeds."""
+    if not values:
+        return ""
+    return f"{100 * mean(values):.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def show(kind: str, densities: Sequence[float], lines: Sequence[Line]) -> None:
@@ -128,13 +143,14 @@ def show(kind: str, densities: Sequence[float], lines: Sequence[Line]) -> None:
         cells = []
         for density in densities:
             found = [line for line in own if line["density"] == density]
-            both = [100 * mean(line[when] for line in found) for when in ("before", "after")] if found else []
-            cells.append(" / ".join(f"{value:.2f}" for value in both))
+            cells.append(" / ".join(spread([line[when] for line in found]) for when in ("before", "after")))
         print(f"| `{name}` | " + " | ".join(cells) + f" | {mean(line['seconds'] for line in own):.1f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(HIDDEN), default="lenet-300-100")
+    parser.add_argument("--skip", nargs="*", default=[], help="methods left out, by name")
     parser.add_argument("--weights", nargs="*", type=float, default=[0.1, 0.05, 0.02])
     parser.add_argument("--units", nargs="*", type=float, default=[0.5, 0.25])
     parser.add_argument("--seeds", type=int, default=2)
@@ -145,17 +161,18 @@ def main() -> None:
     torch.set_num_threads(1)
     jobs = [("weights", name, d) for name in WEIGHTS for d in options.weights]
     jobs += [("units", name, d) for name in UNITS for d in options.units]
+    jobs = [job for job in jobs if job[1] not in options.skip]
     wanted, dense = [], []
     for seed in range(options.seeds):
-        given = {"epochs": options.epochs, "retrain": options.retrain, "seed": seed}
+        given = {"model": options.model, "epochs": options.epochs, "retrain": options.retrain, "seed": seed}
         plan = [{"kind": kind, "method": name, "density": density} | given for kind, name, density in jobs]
         dense.append({"kind": "dense", "method": "dense", "density": 1.0} | given)
         wanted += plan
         if options.only_show or all(key(line) in recorded() for line in (*plan, dense[-1])):
             continue
         dataset = data.load("mnist", seed=0)
-        model = build("lenet-300-100", generator=torch.Generator().manual_seed(seed))
-        fit(model, dataset.train, options.epochs, 0.1, seed)
+        model = build(options.model, generator=torch.Generator().manual_seed(seed))
+        fit(model, dataset.train, options.epochs, RATES[options.model], seed)
         found = {"before": error(model, dataset.test.x, dataset.test.y), "processor": processor()}
         keep(recorded() | {key(dense[-1]): dense[-1] | found})
         for line in plan:
@@ -166,7 +183,7 @@ def main() -> None:
     known = recorded()
     lines = [known[key(line)] for line in wanted if key(line) in known]
     whole = [known[key(line)] for line in dense if key(line) in known]
-    print(f"\ndense: {100 * mean(line['before'] for line in whole):.2f} % over {len(whole)} seeds")
+    print(f"\n{options.model}, dense: {spread([line['before'] for line in whole])} % over {len(whole)} seeds")
     print(f"test error in %, before / after retraining; {whole[0]['processor']}")
     show("weights", options.weights, lines)
     show("units", options.units, lines)

@@ -20,6 +20,7 @@ TOGETHER = {
         "tests/distributed/test_hold_distributed.py",
         "tests/distributed/test_measures_distributed.py",
         "tests/distributed/test_scoring_distributed.py",
+        "tests/distributed/test_sharded_distributed.py",
     ),
 }
 _SCOPES = {file: name for name, files in TOGETHER.items() for file in files}

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed import exchange_workers, measure_workers, scoring_workers, workers
+from distributed import exchange_workers, measure_workers, scoring_workers, sharded_workers, workers
 
 RANKS = 2
-WORK = (workers.ddp, workers.fsdp2, measure_workers.measure, scoring_workers.score, exchange_workers.exchange)
+WORK = (
+    workers.ddp,
+    workers.fsdp2,
+    measure_workers.measure,
+    scoring_workers.score,
+    exchange_workers.exchange,
+    sharded_workers.shard,
+)
 
 
 def everything(rank: int, folder: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from secateur._base.errors import MaskError
-from secateur.masks import Masks
+from secateur.masks import Masks, join
 
 
 @pytest.fixture
@@ -111,3 +111,18 @@ def test_damage_is_named(tmp_path: Path, rows: dict[str, list[int]], changes: di
     save_file(tensors, tmp_path / "m", metadata=header(**changes))
     with pytest.raises(MaskError, match=re.escape(message)):
         Masks.load(tmp_path / "m")
+
+
+def test_joined_files_are_the_bytes_of_one(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"z": (3, 4, 3, 3), "a": (17,), "scalar": (), "none": (0, 5), "byte": (8,)}
+    whole = {name: torch.rand(shape, generator=generator) < 0.5 for name, shape in shapes.items()}
+    parts = [tmp_path / "1", tmp_path / "2"]
+    for part, names in zip(parts, (("z", "a", "scalar"), ("none", "byte")), strict=True):
+        Masks({name: whole[name] for name in names}).save(part)
+    join(parts, tmp_path / "joined")
+    Masks(whole).save(tmp_path / "whole")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
+    with pytest.raises(MaskError, match=r"'z' is in two of the files to join"):
+        join([parts[0], parts[0]], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()

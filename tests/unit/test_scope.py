@@ -110,6 +110,15 @@ def test_n_of_m_breaks_ties_by_lower_index() -> None:
     assert keep["fc"].tolist() == [[True, True, False, False]]
 
 
+def test_n_of_m_leaves_whole_what_does_not_fit_where_it_may() -> None:
+    scores = {"first": torch.rand(5, 3), "fc": torch.rand(5, 8), "bias": torch.rand(8)}
+    keep = _choose(scopes.n_of_m(1, 4, rest_whole=True), 0.25, scores)
+    assert keep["first"].all() and keep["bias"].all()
+    assert torch.equal(keep["fc"], _choose(scopes.n_of_m(1, 4), 0.25, {"fc": scores["fc"]})["fc"])
+    with pytest.raises(SecateurError, match="4 divides the number of inputs of none of first, bias"):
+        _choose(scopes.n_of_m(1, 4, rest_whole=True), 0.25, {name: scores[name] for name in ("first", "bias")})
+
+
 def test_n_of_m_refuses_other_densities_and_ragged_inputs() -> None:
     with pytest.raises(SecateurError, match=r"n_of_m\(2, 4\) keeps exactly 0.5, got density=0.3"):
         _choose(scopes.n_of_m(2, 4), 0.3)

@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,16 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it could not be written; it names `path`, and nothing is left beside it.
     """
+    write_parts(path, (content,))
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file as `write_whole` does, of parts that need not be in memory together."""
     draft = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(draft, "xb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -54,13 +60,29 @@ def sealed_tensors(content: bytes, about: Mapping[str, str]) -> bytes:
     """
     size = int.from_bytes(content[:8], "little")
     tensors = json.loads(content[8 : 8 + size])
+    return b"".join(sealed_parts(tensors, about, lambda: (memoryview(content)[8 + size :],)))
+
+
+def sealed_parts(
+    tensors: Mapping[str, Any], about: Mapping[str, str], data: Callable[[], Iterable[bytes | memoryview]]
+) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file with texts and a checksum in its header, of data that are read twice.
+
+    Args:
+        tensors: what the header says of each tensor.
+        about: the texts.
+        data: the bytes of all tensors in their order, again and again the same.
+    """
     header = {"__metadata__": {CHECKSUM: _NONE.decode(), **about}, **tensors}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
-    length, data = len(text).to_bytes(8, "little"), memoryview(content)[8 + size :]
-    found = zlib.crc32(data, zlib.crc32(length + text))
-    text = text.replace(_BEGIN + _NONE, _BEGIN + b"%08x" % found, 1)
-    return b"".join((length, text, data))
+    length = len(text).to_bytes(8, "little")
+    found = zlib.crc32(length + text)
+    for part in data():
+        found = zlib.crc32(part, found)
+    yield length
+    yield text.replace(_BEGIN + _NONE, _BEGIN + b"%08x" % found, 1)
+    yield from data()
 
 
 def why_damaged(path: Path) -> str | None:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError, nearest
+from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur._base.types import Float
 from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, uniform_plus
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
@@ -227,14 +227,21 @@ def _per_row(scores: Scores, shapes: Shapes, density: float) -> Keep:
     return keep
 
 
-def n_of_m(n: int, m: int) -> Scope:
+def n_of_m(n: int, m: int, *, rest_whole: bool = False) -> Scope:
     """Keep the best `n` of every `m` consecutive inputs (2:4 is what NVIDIA's sparse tensor cores run).
 
     Pools lie along the input dimension (dimension 1), as the hardware wants them. The density is n/m by definition:
     a schedule asking for another one is refused. Source: Mishra et al., arXiv 2104.08378, §3.
+
+    Args:
+        n: how many of each pool stay.
+        m: the size of a pool.
+        rest_whole: whether tensors whose inputs `m` does not divide stay whole; otherwise they are refused.
     """
     if not 0 < n <= m:
         raise SecateurError(f"n_of_m needs 0 < n <= m, got n={n}, m={m}.")
+    if rest_whole:
+        return Scope(f"n_of_m({n}, {m}, rest_whole=True)", _NOfM(n, m, True), counted=False, spares=True)
     return Scope(f"n_of_m({n}, {m})", _NOfM(n, m))
 
 
@@ -242,6 +249,7 @@ def n_of_m(n: int, m: int) -> Scope:
 class _NOfM:
     n: int
     m: int
+    rest_whole: bool = False
 
     def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
         n, m = self.n, self.m
@@ -249,11 +257,19 @@ class _NOfM:
             raise SecateurError(
                 f"n_of_m({n}, {m}) keeps exactly {n / m:g}, got density={density:g}. Ask for {n / m:g}."
             )
-        return {name: self._layer(name, tensor) for name, tensor in scores.items()}
+        whole = {name for name, tensor in scores.items() if self.rest_whole and not self._fits(tensor)}
+        if len(whole) == len(scores):
+            raise UnfitModelError(
+                f"{m} divides the number of inputs of none of {', '.join(scores)}: none would be cut. Take another m."
+            )
+        return {name: living(t) if name in whole else self._layer(name, t) for name, t in scores.items()}
+
+    def _fits(self, scores: Tensor) -> bool:
+        return scores.dim() > 1 and scores.shape[1] % self.m == 0
 
     def _layer(self, name: str, scores: Tensor) -> Tensor:
         n, m = self.n, self.m
-        if scores.dim() < 2 or scores.shape[1] % m:
+        if not self._fits(scores):
             raise SecateurError(
                 f"n_of_m({n}, {m}) needs a number of inputs divisible by {m}, got {name!r} of shape "
                 f"{tuple(scores.shape)}. Leave the tensor out with `only=`."

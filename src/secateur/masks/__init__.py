@@ -2,6 +2,7 @@
 
 from secateur.masks._arguments import require_masks
 from secateur.masks._coverage import Coverage, LeftOut, coverage
+from secateur.masks._file import join
 from secateur.masks._layout import Layout, layouts
 from secateur.masks._masks import LayerDensity, Masks, density_text
 from secateur.masks._memory import refuse_shared_memory
@@ -16,6 +17,7 @@ __all__ = [
     "Only",
     "coverage",
     "density_text",
+    "join",
     "layouts",
     "prunable",
     "refuse_shared_memory",

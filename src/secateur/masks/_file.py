@@ -7,7 +7,7 @@ all there is to know.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from secateur._base.errors import MaskError
-from secateur._base.files import sealed_tensors, why_damaged, write_whole
+from secateur._base.files import sealed_parts, sealed_tensors, why_damaged, write_parts, write_whole
 from secateur._base.text import shown
 
 _FORMAT = "secateur.masks"
@@ -39,9 +39,8 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     The same tensors in the same order are the same bytes.
     """
     rows = {name: pack(mask) for name, mask in tensors.items()}
-    shapes = {name: list(mask.shape) for name, mask in tensors.items()}
-    header = {"format": _FORMAT, "version": _VERSION, "bits": "big", "shapes": json.dumps(shapes)}
-    write_whole(path, sealed_tensors(save(rows), header))
+    about = _about({name: list(mask.shape) for name, mask in tensors.items()})
+    write_whole(path, sealed_tensors(save(rows), about))
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -108,3 +107,34 @@ def _unpack(path: Path, name: str, file: Any, shape: tuple[int, ...]) -> Tensor:
     if bits[total:].any():
         raise MaskError(f"{shown(path)} is damaged: {name!r} has bits set behind its last weight")
     return torch.from_numpy(bits[:total].view(np.bool_).copy()).reshape(shape)
+
+
+def join(parts: Sequence[Path], path: Path) -> None:
+    """Write the masks of several files into one, row by row: the same bytes as `write` of all of them together.
+
+    Raises:
+        MaskError: as `read`; or a tensor that two of the files have.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    place: dict[str, Path] = {}
+    for part in parts:
+        for name, mask in read(part).items():  # looked at whole, one file at a time
+            if name in place:
+                raise MaskError(f"{shown(name)!r} is in two of the files to join: {shown(place[name])}, {shown(part)}")
+            shapes[name], place[name] = tuple(mask.shape), part
+    rows: dict[str, Any] = {}
+    end = 0
+    for name in sorted(place):
+        begin, end = end, end + (prod(shapes[name]) + 7) // 8
+        rows[name] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    about = _about({name: list(shape) for name, shape in shapes.items()})
+    write_parts(path, sealed_parts(rows, about, lambda: (_row(place[name], name) for name in rows)))
+
+
+def _row(part: Path, name: str) -> bytes:
+    with safe_open(str(part), framework="numpy") as file:
+        return file.get_tensor(name).tobytes()
+
+
+def _about(shapes: Mapping[str, list[int]]) -> dict[str, str]:
+    return {"format": _FORMAT, "version": _VERSION, "bits": "big", "shapes": json.dumps(shapes)}

@@ -167,7 +167,8 @@ def _layer_tensors(module: nn.Module, biases: bool) -> Iterator[nn.Parameter]:
 def is_hugging_face_conv1d(module: nn.Module) -> bool:
     """GPT-2's `Conv1D` is a Linear with a transposed weight; known by name, so transformers is never imported."""
     weight = getattr(module, "weight", None)
-    return type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor) and weight.dim() == 2
+    named = any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)  # FSDP2 makes a class of its own of each
+    return named and isinstance(weight, torch.Tensor) and weight.dim() == 2
 
 
 def _matching(patterns: Iterable[str], named: dict[str, nn.Parameter], by_glob: set[str]) -> set[str]:

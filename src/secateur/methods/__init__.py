@@ -47,6 +47,7 @@ from secateur.methods._magnitude import magnitude
 from secateur.methods._matrix_similarity import matrix_similarity
 from secateur.methods._mlprune import mlprune
 from secateur.methods._movement import movement, soft_movement
+from secateur.methods._n_of_m import n_of_m
 from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
 from secateur.methods._obc import obc
@@ -84,8 +85,8 @@ __all__ = [
     "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
     "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn",
     "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
-    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc",
-    "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
+    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m", "narang", "nisp",
+    "obc", "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
     "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing",
     "sparsegpt", "ssl", "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet",
     "variational_dropout", "wanda", "weight_elimination", "wood_fisher",

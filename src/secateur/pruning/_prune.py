@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
+from secateur._base.shards import is_sharded
 from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
@@ -24,6 +25,7 @@ from secateur.pruning._refusals import (
     report_left_out,
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
+from secateur.pruning.sharded import prune_sharded, write_zeros
 from secateur.selection import kept_count
 
 
@@ -44,6 +46,10 @@ def prune(
 
     Nothing is written before everything has succeeded; apart from the zeros (and what the method's repair does to the
     survivors) the model is left exactly as found: modes, buffers, gradients, hooks, random state.
+
+    A model that is cut up over processes (FSDP2, DTensor) is pruned where it lies: all processes call this together,
+    each with its own batches; scores stay in their process, and the masks, whole on each, are those of one process.
+    That goes for one cut of single weights by magnitude, noise or summed gradients, globally or layer by layer.
 
     Args:
         model: the network; wrappers (DDP, `torch.compile`) are looked through, and masks carry the inner names.
@@ -78,10 +84,17 @@ def prune(
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
     params = prunable(network, only, biases=method.structure.biases)
-    refuse_unscorable(params)
+    refuse_unscorable(params, sharded=True)
     refuse_unfit(method, network, params)
     if only is None:
         report_left_out(network, params)
+    if any(is_sharded(parameter) for parameter in params.values()):
+        chosen, local = prune_sharded(
+            network, method, reusable(batches), params, loss=loss, masks=masks, generator=generator
+        )
+        report_empty(chosen, allow_empty=allow_empty)
+        write_zeros(params, local)
+        return chosen
     bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):

@@ -9,6 +9,7 @@ from torch import nn
 
 from secateur._base.arguments import require_model
 from secateur._base.errors import EarlyFinishWarning, LeftOutWarning, ScoreError, SecateurError
+from secateur._base.shards import is_sharded
 from secateur._base.warn import warn
 from secateur.axes import Method, Moment
 from secateur.masks import Masks, coverage, layouts
@@ -122,13 +123,14 @@ def refuse_closure(name: str, closure: bool) -> None:
         )
 
 
-def refuse_unscorable(params: Params) -> None:
-    """Refuse parameters that are sharded over processes, or that hold no values."""
+def refuse_unscorable(params: Params, *, sharded: bool = False) -> None:
+    """Refuse parameters that hold no values, and, unless told otherwise, those that are sharded over processes."""
     for name, parameter in params.items():
-        if hasattr(parameter, "device_mesh"):
+        if not sharded and is_sharded(parameter):
             raise SecateurError(
-                f"{name!r} is sharded (a DTensor): scores of shards cannot be ranked. Prune before fully_shard(), "
-                "then hold(sharded_model, masks)."
+                f"{name!r} is sharded (a DTensor): scores of shards cannot be ranked here. Call prune(sharded_model, "
+                "method), which makes one cut of single weights where they lie; or prune before fully_shard(), then "
+                "hold(sharded_model, masks)."
             )
         if parameter.is_inference():
             raise SecateurError(

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError, density_refusal
+from secateur._base.shards import is_sharded
 from secateur._base.types import Bool, Shaped
-from secateur.selection import _cut, _radix
+from secateur.selection import _cut, _radix, _sharded
 from secateur.selection._chosen import Chosen
-from secateur.selection._rankable import require_costs, require_finite, require_rankable
+from secateur.selection._rankable import refuse_sharded, require_costs, require_finite, require_rankable
 
 __all__ = ["at_least", "best_prefix", "check_density", "kept_count", "topk_mask", "topk_rows"]
 
@@ -59,6 +60,8 @@ def topk_mask(scores: Mapping[str, Tensor], keep: int) -> Chosen:
     may differ in dtype and device; values are compared exactly, as float32 or float64. Time is linear in
     the number of scores N, and besides the masks (one byte per score) the memory used is bounded, however large
     N is: nothing is copied or concatenated, and only the few scores near the cut are sorted out by themselves.
+    Scores that are cut up over processes (DTensor) stay where they are: their processes call this together, add up
+    their counts, and get masks cut up alike, the same bits as of the whole.
 
     Args:
         scores: name → scores of any shape, real and finite; higher means keep.
@@ -84,6 +87,8 @@ def topk_mask(scores: Mapping[str, Tensor], keep: int) -> Chosen:
             "`kept_count(density, total)` turns a density into a count."
         )
     with torch.no_grad():
+        if any(is_sharded(tensor) for tensor in scores.values()):
+            return Chosen(_sharded.best(scores, keep))
         return _cut.best(scores, keep)
 
 
@@ -115,6 +120,7 @@ def best_prefix(
     """
     for name, tensor in scores.items():
         require_rankable(name, tensor)
+        refuse_sharded(name, tensor, "within a budget")
     require_costs(scores, cost)
     if not budget >= 0:
         raise SecateurError(f"`budget` must be at least 0, got {budget}. It is in the unit of `cost`.")
@@ -143,6 +149,7 @@ def topk_rows(
             [False, False,  True]])
     """
     require_rankable(name, scores)
+    refuse_sharded(name, scores, "row by row")
     rows, entries = scores.shape
     if not (isinstance(keep, int) and 0 <= keep <= entries):
         raise SecateurError(
@@ -175,6 +182,7 @@ def at_least(scores: Shaped[Tensor, "*shape"], value: float, *, name: str = "sco
     if math.isnan(value):
         raise SecateurError("`value` must be a number, got NaN. Use -inf to keep all, inf to keep none.")
     require_rankable(name, scores)
+    refuse_sharded(name, scores, "by a threshold")
     require_finite({name: scores})
     return scores.detach() >= value
 

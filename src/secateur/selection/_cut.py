@@ -7,7 +7,7 @@ next digit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,25 @@ class Cut:
     dtype: torch.dtype
 
 
-def by_count(scores: Mapping[str, Tensor], keep: int) -> Cut:
-    """The cut that keeps exactly `keep` of the scores; ScoreError if some are NaN or infinite."""
-    dtype = _radix.key_dtype(scores.values())
+def by_count(
+    scores: Mapping[str, Tensor],
+    keep: int,
+    *,
+    dtype: torch.dtype | None = None,
+    total: Callable[[Counts], Counts] = lambda counts: counts,
+) -> Cut:
+    """The cut that keeps exactly `keep` of the scores; ScoreError if some are NaN or infinite.
+
+    Args:
+        scores: what is ranked, or of several processes each one's part.
+        keep: how many stay of all.
+        dtype: that of the keys, where other processes have scores of other types.
+        total: adds up the counts of all processes.
+    """
+    dtype = dtype or _radix.key_dtype(scores.values())
     prefix, need = 0, keep
     for shift in _radix.shifts(dtype):
-        counts = _radix.count_digits(scores.values(), dtype, shift=shift, prefix=prefix)
+        counts = total(_radix.count_digits(scores.values(), dtype, shift=shift, prefix=prefix))
         if shift == _radix.shifts(dtype)[0]:
             _require_finite(counts, scores, dtype)
         if need == 0:
@@ -64,7 +77,7 @@ def best(scores: Mapping[str, Tensor], keep: int) -> Chosen:
         threshold = _radix.topk(list(scores.values()), keep, list(masks.values()))
     if threshold is None:
         cut = by_count(scores, keep)
-        _fill(scores, cut, masks)
+        fill(scores, cut, masks)
         threshold = cut.threshold
     return Chosen(masks, of=scores, at_least=_radix.value_of(threshold, dtype)) if keep else Chosen(masks)
 
@@ -73,7 +86,7 @@ def _in_place(scores: Mapping[str, Tensor], dtype: torch.dtype) -> bool:
     return bool(scores) and all(_radix.in_place(tensor, dtype) for tensor in scores.values())
 
 
-def _fill(scores: Mapping[str, Tensor], cut: Cut, masks: Mapping[str, Tensor]) -> None:
+def fill(scores: Mapping[str, Tensor], cut: Cut, masks: Mapping[str, Tensor]) -> None:
     """Write the masks of a cut; ties are kept in the order of the mapping, then of the flat index."""
     if _in_place(scores, cut.dtype):
         _radix.fill_masks(list(scores.values()), cut.threshold, cut.ties, list(masks.values()))

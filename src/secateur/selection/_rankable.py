@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import ScoreError, nearest
+from secateur._base.shards import is_sharded
 from secateur.selection import _radix
 
 _LONG_INTEGERS = {torch.int64, torch.uint64}
@@ -28,6 +29,15 @@ def require_rankable(name: str, scores: Tensor) -> None:
                     f"{_called(name)} must fit float64 exactly to be ranked, got {scores.dtype} beyond 2⁵³. "
                     "Divide the scores, or convert them to float64 yourself."
                 )
+
+
+def refuse_sharded(name: str, scores: Tensor, way: str) -> None:
+    """Raise ScoreError for scores that are cut up over processes, where they are not ranked as a whole."""
+    if is_sharded(scores):
+        raise ScoreError(
+            f"{_called(name)} is cut up over processes (a DTensor) and is not chosen from {way} there. Rank globally "
+            "or by layer (scope.everywhere(), scope.layerwise()), or prune before the model is cut up."
+        )
 
 
 def require_finite(scores: Mapping[str, Tensor]) -> None:

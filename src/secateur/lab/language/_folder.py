@@ -33,14 +33,52 @@ def opened(folder: Path | str) -> nn.Module:
         SecateurError: no such folder, nothing in it that transformers knows, or transformers is not installed.
     """
     transformers = _transformers()
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        raise SecateurError(f"{path} holds no config.json: expected the folder of a Hugging Face language model.")
+    path = _checked(folder)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype="auto")
     except (OSError, ValueError, KeyError) as problem:
         raise SecateurError(f"{path} holds no causal language model that transformers opens: {problem}") from problem
     return model.eval()
+
+
+def config_in(folder: Path | str) -> Any:
+    """The configuration in a folder, as transformers reads it.
+
+    Raises:
+        SecateurError: as `opened`.
+    """
+    transformers, path = _transformers(), _checked(folder)
+    try:
+        return transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as problem:
+        raise SecateurError(f"{path} holds no causal language model that transformers opens: {problem}") from problem
+
+
+def configured(folder: Path | str) -> nn.Module:
+    """The causal language model that a folder's config.json speaks of, as transformers builds it, without its weights.
+
+    Raises:
+        SecateurError: as `opened`; a model whose weights are stored quantised, or in a type that is not said.
+    """
+    path, config = Path(folder), config_in(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        raise SecateurError(f"{path} holds a quantised model: prune the one that it was made of.")
+    if config.dtype is None:
+        raise SecateurError(
+            f'{path / "config.json"} does not say the type of the weights: add "dtype": "float32", or what they are '
+            "stored in."
+        )
+    try:
+        return _transformers().AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    except (OSError, ValueError, KeyError) as problem:
+        raise SecateurError(f"{path} holds no causal language model that transformers opens: {problem}") from problem
+
+
+def _checked(folder: Path | str) -> Path:
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise SecateurError(f"{path} holds no config.json: expected the folder of a Hugging Face language model.")
+    return path
 
 
 def tokenizer_in(folder: Path | str) -> Any:

@@ -44,14 +44,14 @@ def prune_blocks(
     stack = Stack(network, list(methods), params, batches)
     found: dict[str, Tensor] = {}
     with torch.no_grad(), evaluating(network), _given_back(network) as will_change:
-        stack.begin(targets=any(_wants_targets(each) for each in methods.values()))
+        stack.begin(targets=any(wants_targets(each) for each in methods.values()))
         for number, (name, own) in enumerate(methods.items()):
             stage = stack.stage(number)
             if inside[name]:
                 will_change(stage)
                 seen = list(zip(stack.calls, stack.targets or [None] * len(stack.calls), strict=True))
                 bits = {key: masks[key] for key in inside[name] if key in masks} if masks is not None else {}
-                found |= one(stage, own, seen, inside[name], Masks(bits) if bits else None, _squared)
+                found |= one(stage, own, seen, inside[name], Masks(bits) if bits else None, squared_distance)
             stack.go_on(number, stage)
     return Masks(found, copy=False)
 
@@ -83,12 +83,13 @@ def found_in(model: nn.Module) -> list[str]:
     return found[max(found, key=lambda name: sum(p.numel() for p in model.get_submodule(name).parameters()))]
 
 
-def _squared(output: Tensor, target: Tensor) -> Tensor:
+def squared_distance(output: Tensor, target: Tensor) -> Tensor:
     """How far a block's output is from the dense one's."""
     return F.mse_loss(output, target)
 
 
-def _wants_targets(method: Method) -> bool:
+def wants_targets(method: Method) -> bool:
+    """Whether a method is to be shown what the dense model's block makes of the dense model's inputs."""
     repair = method.repair
     return method.needs is Needs.LABELS or (
         repair is not None

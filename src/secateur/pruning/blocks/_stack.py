@@ -86,11 +86,11 @@ class Stack:
         """Run the model once, and see how its blocks hang together."""
         for number, batch in enumerate(self._moved()):
             heard = self._heard(batch)
-            self._places = _places(heard) if number == 0 else self._places
+            self._places = places_of([(call.call, call.output) for call in heard]) if number == 0 else self._places
             self.calls.append(heard[0].call)
             if self._places is not None:
                 later = zip(heard[1:], self._places, strict=True)
-                self._rest.append([_with(call.call, place, None) for call, place in later])
+                self._rest.append([with_argument(call.call, place, None) for call, place in later])
             elif targets:
                 self._outputs.append([call.output for call in heard])
         if not self.calls:
@@ -121,7 +121,7 @@ class Stack:
         if self._places is None or number + 1 == len(self.names):
             return []
         place = self._places[number]
-        return [_with(rest[number], place, output) for rest, output in zip(self._rest, outputs, strict=True)]
+        return [with_argument(rest[number], place, output) for rest, output in zip(self._rest, outputs, strict=True)]
 
     def _moved(self) -> Iterator[Batch]:
         return moved(self.model, self.batches)
@@ -183,12 +183,15 @@ def _listen(found: list[_Heard], name: str) -> Any:
     return hook
 
 
-def _places(heard: Sequence[_Heard]) -> list[int | str] | None:
-    """In which argument each block is handed the output of the one before it; None where it is not, as it is."""
+def places_of(heard: Sequence[tuple[Call, Tensor]]) -> list[int | str] | None:
+    """In which argument each block is handed the output of the one before it; None where it is not, as it is.
+
+    Args:
+        heard: of each block in turn its call and its output.
+    """
     found: list[int | str] = []
-    for before, after in pairwise(heard):
-        args, kwargs = after.call
-        place = next((key for key, value in [*enumerate(args), *kwargs.items()] if _same(value, before.output)), None)
+    for (_, output), ((args, kwargs), _) in pairwise(heard):
+        place = next((key for key, value in [*enumerate(args), *kwargs.items()] if _same(value, output)), None)
         if place is None:
             return None
         found.append(place)
@@ -204,7 +207,8 @@ def _same(value: Any, output: Tensor) -> bool:
     )
 
 
-def _with(call: Call, place: int | str, value: Any) -> Call:
+def with_argument(call: Call, place: int | str, value: Any) -> Call:
+    """The same call with another value in one place: a position, or a keyword."""
     args, kwargs = call
     if isinstance(place, int):
         return (*args[:place], value, *args[place + 1 :]), kwargs
