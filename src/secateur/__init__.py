@@ -6,7 +6,7 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; compress belongs to releases to come.
+compress, report) are the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from secateur._base.errors import (
     UnfitModelError,
 )
 from secateur._catalogue import catalogue
+
+# Public, and not in `__all__`, as `benchmark` and `report` are: the front door has room for no more words.
+from secateur.archive import compress as compress
+from secateur.archive import load
 from secateur.axes import Gate, Method, Penalty, invert, measured, method, penalty, schedule, scope, structure
 from secateur.axes.schedule import Schedule
 from secateur.axes.scope import Scope
@@ -37,11 +41,9 @@ from secateur.holding import Hold, held, hold
 from secateur.masks import Masks, prunable
 from secateur.measures import Measure, gather
 from secateur.pruning import Pruner, prune, reinit, scores, shuffle
-
-# Public, and not in `__all__`: the front door has room for no more words.
 from secateur.reporting import benchmark as benchmark
 from secateur.reporting import report as report
-from secateur.shrinking import load, save, shrink
+from secateur.shrinking import save, shrink
 from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"

@@ -121,12 +121,17 @@ def require_bits(bits: int) -> None:
         raise SecateurError(f"`bits` must be a whole number from 1 to {_MOST_BITS}, got {bits!r}: 5 makes 32 values.")
 
 
-def codebook_of(kept: Tensor, bits: int, init: Init = linear, *, rounds: int = 300) -> Tensor:
-    """Return the at most 2^bits values that stand for the survivors `kept`, ascending; in memory one copy of them."""
+def codebook_of(kept: Tensor, bits: int, init: Init = linear, *, rounds: int = 300, in_place: bool = False) -> Tensor:
+    """Return the at most 2^bits values that stand for the survivors `kept`, ascending.
+
+    It takes one copy of them in memory, or none where they may be sorted `in_place`.
+    """
+    require_bits(bits)
     if not kept.dtype.is_floating_point:
         raise SecateurError(f"shared values are for floating-point weights, got {kept.dtype}.")
     wide = torch.float64 if kept.dtype == torch.float64 else torch.float32
-    ordered = np.sort(kept.detach().to("cpu", wide).numpy())
+    ordered = kept.detach().to("cpu", wide, copy=not in_place).numpy()
+    ordered.sort()
     if len(ordered) and not (np.isfinite(ordered[0]) and np.isfinite(ordered[-1])):
         raise SecateurError("shared values need weights that are finite, got NaN or an infinity.")
     below, above = np.searchsorted(ordered, 0, "left"), np.searchsorted(ordered, 0, "right")
@@ -165,7 +170,7 @@ def _centroids(ordered: np.ndarray, count: int, init: Init, rounds: int) -> np.n
     """Lloyd's rounds over values in ascending order: a cluster is a range of them, so a round costs one pass."""
     few = np.unique(ordered[:: max(1, len(ordered) // 65536)])
     if len(few) <= count:
-        few = np.unique(ordered)
+        few = ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
     if len(few) <= count:
         return few.astype(np.float64)
     centres = np.sort(init(torch.from_numpy(ordered), count).to(torch.float64).numpy())

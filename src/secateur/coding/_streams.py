@@ -22,11 +22,13 @@ class Coder:
         name: for reports.
         encode: symbols → content.
         decode: content and the number of symbols → symbols; raises ValueError for what `encode` does not write.
+        bound: the bits that symbols need at least by the model behind the coder.
     """
 
     name: str
     encode: Callable[[np.ndarray], bytes]
     decode: Callable[[bytes, int], np.ndarray]
+    bound: Callable[[np.ndarray], float]
 
 
 def entropy(symbols: np.ndarray) -> float:
@@ -63,14 +65,18 @@ def _unpack(content: bytes, size: int) -> np.ndarray:
     return np.packbits(wide, axis=1)[:, 0]
 
 
+def _packed_bits(symbols: np.ndarray) -> float:
+    return float(len(symbols) * max(1, int(symbols.max(initial=0)).bit_length()))
+
+
 #: Bytes as they are.
-plain = Coder("plain", lambda symbols: symbols.tobytes(), _as_they_are)
+plain = Coder("plain", lambda symbols: symbols.tobytes(), _as_they_are, lambda symbols: 8.0 * len(symbols))
 #: Each in as many bits as the largest needs.
-packed = Coder("packed", _pack, _unpack)
+packed = Coder("packed", _pack, _unpack, _packed_bits)
 #: Canonical Huffman codes, as in Deep Compression.
-huffman = Coder("huffman", encode_prefixes, decode_prefixes)
+huffman = Coder("huffman", encode_prefixes, decode_prefixes, entropy)
 #: Asymmetric numeral systems: within a hundredth of a percent of the entropy, and quicker to decode.
-ranked = Coder("ranked", encode_symbols, decode_symbols)
+ranked = Coder("ranked", encode_symbols, decode_symbols, entropy)
 
 #: By the number that stands for them in a file.
 CODERS = (plain, packed, huffman, ranked)
@@ -78,13 +84,14 @@ CODERS = (plain, packed, huffman, ranked)
 
 def written(symbols: np.ndarray, coders: Sequence[Coder]) -> tuple[bytes, Coder]:
     """Return the symbols as a stream by whichever coder makes it shortest: its number, its size, its content."""
-    found = [(coder.encode(symbols), coder) for coder in coders]
+    wide = len(coders) > 1 and len(symbols) > 0 and int(symbols.max()) > 127  # packed, these are what they were
+    found = [(coder.encode(symbols), coder) for coder in coders if not (wide and coder is packed)]
     content, best = min(found, key=lambda each: len(each[0]))
     return bytes([CODERS.index(best)]) + number(len(content)) + content, best
 
 
-def read_stream(cursor: Cursor, size: int) -> np.ndarray:
-    """Return the `size` symbols of the next stream.
+def read_stream(cursor: Cursor, size: int) -> tuple[np.ndarray, Coder]:
+    """Return the `size` symbols of the next stream, and what coded them.
 
     Raises:
         ValueError: it is none.
@@ -92,4 +99,5 @@ def read_stream(cursor: Cursor, size: int) -> np.ndarray:
     which = cursor.byte()
     if which >= len(CODERS):
         raise ValueError(f"it has a coder {which}, and there are {len(CODERS)}")
-    return CODERS[which].decode(cursor.take(cursor.number(cursor.left)), size)
+    coder = CODERS[which]
+    return coder.decode(cursor.take(cursor.number(cursor.left)), size), coder

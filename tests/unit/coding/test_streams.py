@@ -56,6 +56,14 @@ def test_frequencies_cost_no_more_than_the_entropy_and_a_little(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if len(np.unique(CASES[name])) > 1])
+def test_no_coder_goes_below_its_own_bound(name: str) -> None:
+    symbols = CASES[name]
+    for coder in CODERS:
+        assert 8 * len(coder.encode(symbols)) >= coder.bound(symbols) - 1e-6
+    assert plain.bound(symbols) >= packed.bound(symbols) >= ranked.bound(symbols) - 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if len(np.unique(CASES[name])) > 1])
 def test_huffman_codes_lie_within_a_bit_of_the_entropy_and_fill_the_tree(name: str) -> None:
     symbols = CASES[name]
     counts = np.bincount(symbols, minlength=256)
@@ -84,7 +92,8 @@ def test_the_shortest_is_chosen_and_says_which_it_is() -> None:
     content, best = written(symbols, CODERS)
     assert best is ranked and len(content) < min(len(coder.encode(symbols)) for coder in (plain, packed, huffman))
     cursor = Cursor(content + b"rest")
-    assert np.array_equal(read_stream(cursor, len(symbols)), symbols) and cursor.left == 4
+    found, coder = read_stream(cursor, len(symbols))
+    assert np.array_equal(found, symbols) and coder is ranked and cursor.left == 4
     assert written(CASES["uniform"], CODERS)[1] in (plain, packed)
 
 
