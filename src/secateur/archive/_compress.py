@@ -113,12 +113,12 @@ def _chosen(found: Described, values: Values | Callable[[str, Tensor], Values]) 
     if found.packed:
         names = [name for name in found.tensors if name in found.packed]
     else:
-        own = {name for name, _ in prunable(found.model).items()}
+        own = set() if values == exact else _prunable(found.model)
         names = [name for name in found.tensors if name in own]
     chosen: dict[str, Values] = {}
     for name in names:
-        one = values(name, found.tensors[name]) if callable(values) else values
-        if not hasattr(one, "fit"):
+        one = values if isinstance(values, Values) else values(name, found.tensors[name])
+        if not isinstance(one, Values):
             raise SecateurError(
                 f"`values` must be exact, shared(bits), int8() or rounded(dtype), or return one of them; for {name!r} "
                 f"it is {one!r}."
@@ -126,6 +126,13 @@ def _chosen(found: Described, values: Values | Callable[[str, Tensor], Values]) 
         if not one.lossy or found.tensors[name].is_floating_point():
             chosen[name] = one
     return chosen
+
+
+def _prunable(model: nn.Module) -> set[str]:
+    try:
+        return set(prunable(model))
+    except SecateurError:  # nothing of it is
+        return set()
 
 
 @dataclass

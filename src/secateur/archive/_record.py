@@ -60,7 +60,7 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One block, read: where it begins, its flags and its survivors, the bytes of both, and the bits they need at least."""
+    """One block, read: where it begins, its flags and survivors, the bytes of both, and the bits they need at least."""
 
     begin: int
     flags: np.ndarray
@@ -171,7 +171,7 @@ def _write_values(
     for plane in planes:
         seal(written(plane, coders)[0])
     back = code.decode(planes, rows)
-    if code.kind < 2 and torch.equal(back.view(torch.uint8), survivors.contiguous().view(torch.uint8)):
+    if not len(back) or torch.equal(back.view(_as_bits(back.dtype)), survivors.contiguous().view(_as_bits(back.dtype))):
         return 0.0
     return float((back.double() - survivors.double()).square_().sum())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,16 +14,21 @@ from secateur.coding import Coder, Cursor, Places, decode_gaps, encode_gaps, num
 __all__ = ["Reader", "Support", "Writer", "bitmap", "everything", "gaps", "modelled", "read_support"]
 
 
+@runtime_checkable
 class Writer(Protocol):
     """The support of one tensor on its way into bytes."""
 
-    head: bytes
+    @property
+    def head(self) -> bytes:
+        """What is to be known before the first part."""
+        ...
 
     def part(self, flags: np.ndarray, coders: Sequence[Coder]) -> bytes:
         """The next entries' flags, uint8, as bytes."""
         ...
 
 
+@runtime_checkable
 class Reader(Protocol):
     """The support of one tensor on its way back."""
 
@@ -36,11 +41,19 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
 class Support(Protocol):
     """A choice of how it is told which weights are there: `modelled`, `gaps(bits)`, `bitmap`."""
 
-    kind: int
-    name: str
+    @property
+    def kind(self) -> int:
+        """The number of the kind in a file."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     def begin(self, shape: tuple[int, ...], density: float) -> Writer:
         """Begin with a tensor."""

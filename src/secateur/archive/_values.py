@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,12 +25,24 @@ _UNSIGNED = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<
 _FEW, _MOST = 256, 1 << 16  # values of a codebook: with one byte for the index, and with two
 
 
+@runtime_checkable
 class Code(Protocol):
     """How the survivors of one tensor are told: `planes` streams of bytes, a byte of each for each survivor."""
 
-    kind: int
-    planes: int
-    head: bytes
+    @property
+    def kind(self) -> int:
+        """The number of the kind in a file."""
+        ...
+
+    @property
+    def planes(self) -> int:
+        """How many streams."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """What is to be known before them."""
+        ...
 
     def encode(self, values: Tensor, rows: np.ndarray) -> list[np.ndarray]:
         """Survivors and the row of each → planes."""
@@ -41,6 +53,7 @@ class Code(Protocol):
         ...
 
 
+@runtime_checkable
 class Values(Protocol):
     """A choice of what becomes of values: `exact`, `shared(bits)`, `int8()`, `rounded(dtype)`."""
 
@@ -56,10 +69,14 @@ class Values(Protocol):
 
 def _bits(values: Tensor) -> np.ndarray:
     """Values as unsigned numbers of as many bits."""
+    if not values.numel():  # which torch views as nothing else
+        return np.zeros(0, _UNSIGNED[values.itemsize])
     return values.contiguous().view(torch.uint8).numpy().view(_UNSIGNED[values.itemsize])
 
 
 def _from_bits(bits: np.ndarray, dtype: torch.dtype) -> Tensor:
+    if not bits.size:
+        return torch.empty(0, dtype=dtype)
     return torch.from_numpy(np.ascontiguousarray(bits).view(np.uint8)).view(dtype)
 
 
@@ -99,7 +116,7 @@ class _Codebook:
     def __init__(self, codebook: Tensor, *, exactly: bool) -> None:
         self.codebook, self._exactly = codebook, exactly
         self.planes = 1 if len(codebook) <= _FEW else 2
-        self.head = number(len(codebook)) + codebook.contiguous().view(torch.uint8).numpy().tobytes()
+        self.head = number(len(codebook)) + _bits(codebook).tobytes()
 
     def encode(self, values: Tensor, rows: np.ndarray) -> list[np.ndarray]:
         """Survivors → indices, of two bytes the higher first."""
@@ -134,7 +151,7 @@ class _Bytewise:
 
     def decode(self, planes: Sequence[np.ndarray], rows: np.ndarray) -> Tensor:
         """Whole numbers → survivors."""
-        whole = torch.from_numpy(np.ascontiguousarray(planes[0]).view(np.int8))
+        whole = torch.from_numpy(planes[0].view(np.int8).copy())
         return (whole.double() * self._scales[torch.from_numpy(rows)].double()).to(self._dtype)
 
 
@@ -167,7 +184,7 @@ def read_code(kind: int, cursor: Cursor, dtype: torch.dtype, rows: int) -> Code:
     if kind == 1:
         count = cursor.number(min(_MOST, cursor.left // dtype.itemsize))
         content = np.frombuffer(cursor.take(count * dtype.itemsize), np.uint8)
-        return _Codebook(torch.from_numpy(content.copy()).view(dtype), exactly=False)
+        return _Codebook(_from_bits(content.copy(), dtype), exactly=False)
     if kind == 2 and dtype.is_floating_point:
         return _Bytewise(torch.from_numpy(np.frombuffer(cursor.take(4 * rows), "<f4").copy()), dtype)
     if kind == 3 and dtype.is_floating_point:
