@@ -6,7 +6,7 @@
     sc.hold(model, masks)                                                      # train as usual: zeros stay zero
 
 Seven nouns (Masks, Measure, Structure, Scope, Schedule, Gate, Method) and six verbs (prune, hold, shrink, sparsify,
-compress, report) are the whole vocabulary; compress belongs to releases to come.
+compress, report) are the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
         UnfitModelError,
     )
     from secateur._catalogue import catalogue
+
+    # Public, and not in `__all__`, as `benchmark` and `report` are: the front door has room for no more words.
+    from secateur.archive import compress as compress
+    from secateur.archive import load
     from secateur.axes import Gate, Method, Penalty, invert, measured, method, penalty, schedule, scope, structure
     from secateur.axes.schedule import Schedule
     from secateur.axes.scope import Scope
@@ -41,11 +45,9 @@ if TYPE_CHECKING:
     from secateur.masks import Masks, prunable
     from secateur.measures import Measure, gather
     from secateur.pruning import Pruner, prune, reinit, scores, shuffle
-
-    # Public, and not in `__all__`: the front door has room for no more words.
     from secateur.reporting import benchmark as benchmark
     from secateur.reporting import report as report
-    from secateur.shrinking import load, save, shrink
+    from secateur.shrinking import save, shrink
     from secateur.sparse import densify, sparsify
 
 __version__ = "0.1.0"
@@ -113,6 +115,7 @@ _HOMES = {
         "UnfitModelError"
     ),
     "secateur._catalogue": "catalogue",
+    "secateur.archive": "compress load",
     "secateur.axes": "Gate Method Penalty invert measured method penalty schedule scope structure",
     "secateur.axes.schedule": "Schedule",
     "secateur.axes.scope": "Scope",
@@ -123,7 +126,7 @@ _HOMES = {
     "secateur.measures": "Measure gather",
     "secateur.pruning": "Pruner prune reinit scores shuffle",
     "secateur.reporting": "benchmark report",
-    "secateur.shrinking": "load save shrink",
+    "secateur.shrinking": "save shrink",
     "secateur.sparse": "densify sparsify",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -11,10 +11,10 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 #: Under which name a checksum stands in a file.
 CHECKSUM = "secateur.crc32"
@@ -35,11 +35,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file as `write_whole` does, of parts that need not be in memory together."""
+    with writing_whole(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write piece by piece, that stands at `path` when all is there, as with `write_whole`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with open(draft, "xb") as file:
-            for part in parts:
-                file.write(part)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -60,29 +67,43 @@ def sealed_tensors(content: bytes, about: Mapping[str, str]) -> bytes:
     """
     size = int.from_bytes(content[:8], "little")
     tensors = json.loads(content[8 : 8 + size])
-    return b"".join(sealed_parts(tensors, about, lambda: (memoryview(content)[8 + size :],)))
+    head, data = _head(about, tensors), memoryview(content)[8 + size :]
+    found = zlib.crc32(data, zlib.crc32(head))
+    return b"".join((head.replace(_BEGIN + _NONE, _BEGIN + b"%08x" % found, 1), data))
 
 
-def sealed_parts(
-    tensors: Mapping[str, Any], about: Mapping[str, str], data: Callable[[], Iterable[bytes | memoryview]]
-) -> Iterator[bytes | memoryview]:
-    """The parts of a safetensors file with texts and a checksum in its header, of data that are read twice.
+def write_sealed(path: Path, about: Mapping[str, str], tensors: Mapping[str, Any], data: Iterable[Any]) -> None:
+    """Write what `sealed_tensors` makes, whole or not at all, with the data piece by piece.
 
     Args:
-        tensors: what the header says of each tensor.
-        about: the texts.
-        data: the bytes of all tensors in their order, again and again the same.
+        path: of the file.
+        about: texts for the header.
+        tensors: the header's entries: name → `dtype`, `shape` and `data_offsets`.
+        data: pieces of memory, one after another as the offsets say.
     """
+    with writing_whole(path) as file:
+        head = _head(about, tensors)
+        file.write(head)
+        found = zlib.crc32(head)
+        for piece in data:
+            file.write(piece)
+            found = zlib.crc32(piece, found)
+        file.seek(8 + len(_BEGIN))
+        file.write(b"%08x" % found)
+
+
+def _head(about: Mapping[str, str], tensors: Mapping[str, Any]) -> bytes:
+    """Length and header of a safetensors file, zeros in the checksum's place."""
     header = {"__metadata__": {CHECKSUM: _NONE.decode(), **about}, **tensors}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8
-    length = len(text).to_bytes(8, "little")
-    found = zlib.crc32(length + text)
-    for part in data():
-        found = zlib.crc32(part, found)
-    yield length
-    yield text.replace(_BEGIN + _NONE, _BEGIN + b"%08x" % found, 1)
-    yield from data()
+    return len(text).to_bytes(8, "little") + text
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a safetensors file begins with a checksum."""
+    with open(path, "rb") as file:
+        return file.read(8 + len(_BEGIN))[8:] == _BEGIN
 
 
 def why_damaged(path: Path) -> str | None:

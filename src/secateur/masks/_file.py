@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from secateur._base.errors import MaskError
-from secateur._base.files import sealed_parts, sealed_tensors, why_damaged, write_parts, write_whole
+from secateur._base.files import sealed_tensors, why_damaged, write_sealed, write_whole
 from secateur._base.text import shown
 
 _FORMAT = "secateur.masks"
@@ -128,7 +128,7 @@ def join(parts: Sequence[Path], path: Path) -> None:
         begin, end = end, end + (prod(shapes[name]) + 7) // 8
         rows[name] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
     about = _about({name: list(shape) for name, shape in shapes.items()})
-    write_parts(path, sealed_parts(rows, about, lambda: (_row(place[name], name) for name in rows)))
+    write_sealed(path, about, rows, (_row(place[name], name) for name in rows))
 
 
 def _row(part: Path, name: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,6 +31,8 @@ class Content:
         tied: other names of tied tensors, each with the first.
         masks: which weights stay, if it has masks.
         manifest: of the cut, if the model was shrunk.
+        reader: what reads a value by its name, into memory that it is given or its own, where `tensors` are stand-ins
+            on meta.
     """
 
     kind: str
@@ -39,6 +41,23 @@ class Content:
     tied: Mapping[str, str]
     masks: Masks | None
     manifest: Manifest | None
+    reader: Callable[[str, Tensor | None], Tensor] | None = None
+
+    def first(self, name: str) -> str:
+        """The name under which a tensor is stored."""
+        return self.tied.get(name, name)
+
+    def value(self, name: str) -> Tensor:
+        """The value of a tensor, in memory."""
+        one = self.first(name)
+        return self.tensors[one] if self.reader is None else self.reader(one, None)
+
+    def write(self, name: str, into: Tensor) -> None:
+        """Write the value of a tensor into memory of another, of its shape."""
+        if self.reader is None:
+            into.copy_(self.value(name))
+        else:
+            self.reader(self.first(name), into)
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from secateur.shrinking.files._content import Content
 from secateur.shrinking.files._read import read
 from secateur.shrinking.manifests import Manifest
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "open_content"]
 
 _NO = " Nothing was changed."
 
@@ -77,7 +77,13 @@ def load(
     >>> net[0].out_features, len(manifest.kept["0.weight"][0])
     (4, 4)
     """
-    content = read(path)
+    return open_content(read(path), path, model, into)
+
+
+def open_content(
+    content: Content, path: str | Path, model: nn.Module | None, into: Callable[[nn.Module, Masks], object] | None
+) -> Loaded:
+    """Open what was read from a file: into a model, or as tensors. See `load`."""
     if into is not None and content.masks is None:
         raise SecateurError(f"`into` wants masks, and {shown(path)} has none: it holds a {content.kind} model.")
     if model is None:
@@ -122,7 +128,7 @@ def fill_(model: nn.Module, content: Content) -> None:
     _require_ties(own, content)
     if manifest is not None:
         resize_(model, manifest, {name: tuple(state[name].shape) for name in added if name in state})
-    _copy(model, state)
+    _copy(model, content)
 
 
 def _require_fit(name: str, own: Tensor, value: Tensor, manifest: Manifest | None) -> None:
@@ -146,24 +152,23 @@ def _require_ties(own: Mapping[str, Any], content: Content) -> None:
     first: dict[int, str] = {}
     for name, tensor in own.items():
         other = first.setdefault(id(tensor), name)
-        if other != name:
-            one, two = content.state[other], content.state[name]
-            if one is not two and not torch.equal(one, two):
-                raise SecateurError(
-                    f"`model`: {other!r} and {name!r} are one tensor, and the file has two values.{_NO}"
-                )
+        one, two = content.first(other), content.first(name)
+        if one != two and not torch.equal(content.value(one), content.value(two)):
+            raise SecateurError(f"`model`: {other!r} and {name!r} are one tensor, and the file has two values.{_NO}")
 
 
-def _copy(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _copy(model: nn.Module, content: Content) -> None:
     """Write values; what is on meta gets memory, tied tensors stay tied."""
     made: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
             if not tensor.is_meta:
-                tensor.copy_(state[name])
+                if id(tensor) not in made:
+                    content.write(name, tensor)
+                made[id(tensor)] = tensor
                 continue
             if id(tensor) not in made:
-                value = state[name].to(tensor.dtype, copy=True)
+                value = content.value(name).to(tensor.dtype, copy=True)
                 weight = isinstance(tensor, nn.Parameter)
                 made[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if weight else value
             path, _, last = name.rpartition(".")

@@ -60,6 +60,8 @@ def _about(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     kind = header.get("format")
     if kind == "secateur.masks":
         raise SecateurError(f"{shown(path)} holds masks and no model: secateur.Masks.load reads it.")
+    if kind == "secateur.archive":
+        raise SecateurError(f"{shown(path)} is an archive: secateur.load opens it, whole or in a model.")
     if kind != FORMAT:
         raise SecateurError(
             f"{shown(path)} is a safetensors file, but not one that secateur.save wrote: safetensors.torch.load_file "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +23,10 @@ from secateur.masks import Masks, require_masks, unwrap
 from secateur.shrinking.files._content import BITS, FORMAT, VERSION
 from secateur.shrinking.manifests import Manifest, to_json
 
-__all__ = ["Small", "save"]
+__all__ = ["Described", "Small", "described", "save"]
+
+
+_PART = 1 << 20
 
 
 @runtime_checkable
@@ -42,6 +47,45 @@ class Small(Protocol):
     def masks(self) -> Masks | None:
         """Of the smaller model, if it has zeros among what stayed."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What of a model goes into a file, checked.
+
+    Attributes:
+        model: the model itself, wrappers taken off.
+        kind: "dense", "masked", "held" or "sparse".
+        tensors: its state, each tensor once under its first name, where it lies.
+        tied: other names of tied tensors, each with the first.
+        packed: the mask of each masked tensor, under its first name, on the CPU.
+        manifest: of the cut, if it was shrunk.
+    """
+
+    model: nn.Module
+    kind: str
+    tensors: Mapping[str, Tensor]
+    tied: Mapping[str, str]
+    packed: Mapping[str, Tensor]
+    manifest: Manifest | None
+
+    @property
+    def name(self) -> str:
+        """The class of the model."""
+        return f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+
+
+def described(model: nn.Module | Small, masks: Masks | None, call: str) -> Described:
+    """Say what of a model goes into a file; `call` is how the verb is written right. See `save`."""
+    manifest = None
+    if not isinstance(model, nn.Module) and isinstance(model, Small):
+        model, masks, manifest = model.model, masks if masks is not None else model.masks, model.manifest
+    require_model(model, call)
+    model = unwrap(model)
+    catch_up(model)
+    kind, masks = _kind(model, masks, call)
+    tensors, tied = _distinct(model)
+    return Described(model, kind, tensors, tied, _packed(model, masks, tensors, tied), manifest)
 
 
 def save(model: nn.Module | Small, masks: Masks | None, path: str | Path) -> None:
@@ -71,29 +115,21 @@ def save(model: nn.Module | Small, masks: Masks | None, path: str | Path) -> Non
     ...     Path(f"{folder}/net.safetensors").stat().st_size < 4_000  # of 40,000 bytes: 500 values, 1,250 bytes of mask
     True
     """
-    manifest = None
-    if not isinstance(model, nn.Module) and isinstance(model, Small):
-        model, masks, manifest = model.model, masks if masks is not None else model.masks, model.manifest
-    require_model(model, "save(model, masks, path)")
-    model = unwrap(model)
-    catch_up(model)
-    kind, masks = _kind(model, masks)
-    tensors, tied = _distinct(model)
+    found = described(model, masks, "save(model, masks, path)")
     content: dict[str, Tensor] = {}
-    packed = _packed(model, masks, tensors, tied)
-    for name, tensor in tensors.items():
-        if name in packed:
-            mask = packed[name]
+    for name, tensor in found.tensors.items():
+        if name in found.packed:
+            mask = found.packed[name]
             content[name] = _plain(tensor)[mask]
             content[name + BITS] = _bits(mask)
         else:
             content[name] = _plain(tensor)
     about = {
-        "kind": kind,
-        "model": f"{type(model).__module__}.{type(model).__qualname__}",
-        "tied": tied,
-        "packed": {name: list(mask.shape) for name, mask in packed.items()},
-        "manifest": None if manifest is None else to_json(manifest),
+        "kind": found.kind,
+        "model": found.name,
+        "tied": found.tied,
+        "packed": {name: list(mask.shape) for name, mask in found.packed.items()},
+        "manifest": None if found.manifest is None else to_json(found.manifest),
     }
     header = {"format": FORMAT, "version": VERSION, "about": json.dumps(about, allow_nan=False, separators=(",", ":"))}
     try:
@@ -103,11 +139,11 @@ def save(model: nn.Module | Small, masks: Masks | None, path: str | Path) -> Non
     write_whole(Path(path), sealed_tensors(raw, header))
 
 
-def _kind(model: nn.Module, masks: Masks | None) -> tuple[str, Masks | None]:
+def _kind(model: nn.Module, masks: Masks | None, call: str) -> tuple[str, Masks | None]:
     """How the model is, and its masks: those that were given, or that are held on it."""
     sparse = any(getattr(module, SPARSE, False) for module in model.modules())
     if masks is not None:
-        require_masks(masks, "save(model, masks, path)")
+        require_masks(masks, call)
         if not sparse:  # names of a wrapped model, or of a tied weight, are those that the model itself uses
             own = {id(parameter): name for name, parameter in model.named_parameters()}
             found = masks.parameters(model)
@@ -154,7 +190,7 @@ def _packed(
         if one not in tensors or tensors[one].shape != mask.shape:
             raise SecateurError(f"`masks`: {name!r} of shape {tuple(mask.shape)} is no tensor of the model's state.")
         mask = mask.cpu()
-        leaked = int((_plain(tensors[one])[~mask] != 0).sum())
+        leaked = _leaked(_plain(tensors[one]).reshape(-1), mask.reshape(-1))
         if leaked:
             raise LeakError(
                 f"{leaked:,} weights of {name!r} are not zero, and their mask says that they are pruned: they would be "
@@ -162,6 +198,12 @@ def _packed(
             )
         found[one] = mask
     return found
+
+
+def _leaked(values: Tensor, mask: Tensor) -> int:
+    """How many values are not zero where the mask says so; part by part, since the whole would be copied."""
+    parts = zip(values.split(_PART), mask.split(_PART), strict=True)
+    return sum(int((part != 0).logical_and_(~keep).count_nonzero()) for part, keep in parts)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""Numbers of few bytes, and a reader that never reads past an end."""
+
+from __future__ import annotations
+
+__all__ = ["Cursor", "number"]
+
+
+def number(value: int) -> bytes:
+    """A whole number in as few bytes as it needs: seven bits in each, the lowest first, the highest bit for "more".
+
+    >>> number(5), number(300)
+    (b'\\x05', b'\\xac\\x02')
+    """
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Cursor:
+    """Read through bytes from their beginning to their end.
+
+    Every method raises ValueError where the bytes end too early.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self._at = content, 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes there are still."""
+        return len(self._content) - self._at
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        if size > self.left:
+            raise ValueError(f"it ends {size - self.left:,} bytes too early")
+        self._at += size
+        return self._content[self._at - size : self._at]
+
+    def number(self, most: int) -> int:
+        """The next whole number, at most `most`."""
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+        if value > most or byte > 127:
+            raise ValueError(f"a number is larger than {most:,}")
+        return value
