@@ -2,12 +2,12 @@
 
 from secateur.costing import Call, Cost
 from secateur.shrinking._close import Closing, closed
-from secateur.shrinking._proof import Comparison
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._shrink import shrink
 from secateur.shrinking._timing import Timing
 from secateur.shrinking.files import Loaded, load, save
 from secateur.shrinking.manifests import Manifest, Span, UnitRecord
+from secateur.shrinking.proof import Comparison
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, unit_scores
 
 __all__ = [

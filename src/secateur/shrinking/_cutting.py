@@ -22,12 +22,13 @@ from secateur.shrinking._choose import choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
 from secateur.shrinking._constants import Constants, Fold, find_constants, fold_
 from secateur.shrinking._plan import plan
-from secateur.shrinking._proof import difference
 from secateur.shrinking._reasons import Reasons
 from secateur.shrinking.cuts import Plan, cut
+from secateur.shrinking.depth import Gone
+from secateur.shrinking.proof import difference
 from secateur.shrinking.units import Limits, UnitScore
 
-__all__ = ["Cutting", "masks_by", "of_density", "of_masks"]
+__all__ = ["Cutting", "masks_by", "of_density", "of_masks", "whole"]
 
 _FOLDED = "it always gives out the same number, which stands in the bias of what read it"
 _DEAD = "nothing needs it"
@@ -116,6 +117,26 @@ def of_masks(
     return Cutting(made, masked, closing, kept, whole, Reasons(worth, wish, tuple(causes)))
 
 
+def whole(model: nn.Module, gone: Gone, cutting: Cutting, call: Call, outputs: Outputs | None) -> Cutting:
+    """Join a cut of what is left without residual blocks with their removal.
+
+    Args:
+        model: of full size.
+        gone: the blocks.
+        cutting: of the model without them.
+        call: example inputs.
+        outputs: as in `shrink`.
+    """
+    if not gone.blocks or gone.masks is None:
+        return cutting
+    masked = gone.full(model, cutting.masked)
+    closing = cutting.closing
+    if closing is not None:
+        change = _changed(model, (_masked(model, gone.masks), copy.deepcopy(masked)), call, outputs)
+        closing = replace(closing, entries=closing.entries + gone.besides, change=change)
+    return replace(cutting, plan=replace(cutting.plan, removed=gone.blocks), masked=masked, closing=closing)
+
+
 def _constants(masked: nn.Module, call: Call, outputs: Outputs | None, inexact: Sequence[str]) -> Constants | None:
     """What a forward in float64 on unknown inputs finds; None where the model does not run in float64."""
     try:
@@ -141,14 +162,18 @@ def _closing(
         for name, mask in whole.items()
         if name in sizes
     )
-    found = []
-    for each in (masks, whole):
-        twin = _masked(model, each).eval()
-        with undisturbed(model), torch.no_grad():
-            out = twin(*call.inputs, **call.kwargs)
-        found.append(tensors_of(out if outputs is None else outputs(out)))
-    change = max((difference(a, b) for a, b in zip(*found, strict=True)), default=0.0)
+    change = _changed(model, (_masked(model, masks), _masked(model, whole)), call, outputs)
     return Closing(int(wish.sum()), besides, change)
+
+
+def _changed(model: nn.Module, twins: Sequence[nn.Module], call: Call, outputs: Outputs | None) -> float:
+    """The largest difference of the outputs of two copies on the example."""
+    found = []
+    for twin in twins:
+        with undisturbed(model), torch.no_grad():
+            out = twin.eval()(*call.inputs, **call.kwargs)
+        found.append(tensors_of(out if outputs is None else outputs(out)))
+    return max((difference(a, b) for a, b in zip(*found, strict=True)), default=0.0)
 
 
 def masks_by(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,20 +13,20 @@ from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.costing import Call, call_of, count
-from secateur.coupling import Coupling, Outputs, settle, trace
+from secateur.coupling import Outputs, settle, trace
 from secateur.holding import held, hold
 from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
-from secateur.shrinking._choose import check_budgets
+from secateur.shrinking._asked import Asked
 from secateur.shrinking._constants import fold_
-from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
+from secateur.shrinking._cutting import Cutting, whole
 from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
-from secateur.shrinking._proof import Comparison, compare
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._timing import timing
 from secateur.shrinking.cuts import Plan, cut_
-from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
+from secateur.shrinking.proof import Comparison, compare
+from secateur.shrinking.units import Select, UnitScore, l1
 
 __all__ = ["shrink"]
 
@@ -64,9 +63,9 @@ def shrink(
 
     Args:
         model: the model. It stays as it is, unless an `optimizer` is given.
-        what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units;
-            the density of whole units that stays, in (0, 1]; or several densities, `{"params": 0.5, "macs": 0.4}`,
-            all of which hold.
+        what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units, or
+            whole residual blocks, such as `methods.depth(0.5)`; the density of whole units that stays, in (0, 1]; or
+            several densities, `{"params": 0.5, "macs": 0.4}`, all of which hold.
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
         of: of what the density is a fraction: "units" (of each group as much), or "params", "macs", "bytes", "memory"
             (the peak of a forward, as `cost` computes it) or "ms" (measured here, in turns with the model of full
@@ -111,71 +110,16 @@ def shrink(
     catch_up(model)
     call = call_of(example_inputs)
     _check(model, what, optimizer, modes)
-    asked = _Asked(what, of, score, only, multiples, minimum, batches, loss)
+    asked = Asked(what, of, score, only, multiples, minimum, batches, loss)
     asked.check()
     free = released(model)
-    coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
+    slim, gone, asked = asked.without_blocks(free, call, close=close)
+    coupling = trace(slim, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
     fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
-    cutting = asked.cutting(free, coupling, call, outputs, inexact, close=close, fold=fold)
+    cutting = asked.cutting(slim, coupling, call, outputs, inexact, close=close, fold=fold)
+    cutting = whole(free, gone, cutting, call, outputs)
     certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer, timed=timed)
     return _handed_back(model, free, cutting, certificate, optimizer)
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What is to go, as it was asked for."""
-
-    what: Masks | Method | float | Mapping[str, float]
-    of: str
-    score: UnitScore
-    only: Select
-    multiples: int
-    minimum: int
-    batches: Iterable[Batch] | None
-    loss: Loss | None
-
-    def check(self) -> None:
-        """Refuse arguments that would be ignored, and budgets that are none."""
-        what = self.what
-        if not isinstance(what, Method) and (self.batches is not None or self.loss is not None):
-            raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
-        if isinstance(what, Masks) and self.only is not None:
-            raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
-        if not isinstance(what, Masks | Method):
-            if isinstance(what, Mapping) and self.of != "units":
-                raise SecateurError(
-                    f"`of` is for one density as `what`, and these say of what they are, got of={self.of!r}."
-                )
-            check_budgets(what, self.of)
-        elif self.of != "units" or self.score is not l1 or (self.multiples, self.minimum) != (1, 1):
-            raise SecateurError(
-                f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={self.of!r}: masks and "
-                "methods choose units themselves."
-            )
-
-    def cutting(
-        self,
-        model: nn.Module,
-        coupling: Coupling,
-        call: Call,
-        outputs: Outputs | None,
-        inexact: Sequence[str],
-        *,
-        close: bool,
-        fold: bool,
-    ) -> Cutting:
-        """Choose what goes."""
-        masks = self.what
-        if not isinstance(masks, Masks | Method):
-            limits = Limits.of(model, coupling, self.only, self.multiples, self.minimum)
-            return of_density(model, check_budgets(masks, self.of), self.score, coupling, call, limits)
-        said, worth = "the masks left nothing of it", None
-        if isinstance(masks, Method):
-            said, only = f"{masks.name} left nothing of it", of_weights(model, self.only)
-            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only)
-        return of_masks(
-            model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said, worth=worth
-        )
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
@@ -229,6 +173,7 @@ def _proved(
         tuple(sorted(waived)),
         tuple(not_claimed),
         timing(model, small, call, before, after) if timed else None,
+        tuple(map(str, made.removed)),
     )
 
 
