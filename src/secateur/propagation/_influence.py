@@ -44,7 +44,7 @@ class _Influence(Running):
         whole = reduced(dict(self.running), all_sum)
         blocks = {name: lies_in(name, self._blocks or ()) for name in self.params}
         shares = {block: sum(each == block for each in blocks.values()) for block in blocks.values()}
-        found = {name: (sums[:1] / sums[1]) / shares[blocks[name]] for name, sums in whole.items()}
+        found = {name: sums[:1] / sums[1].clamp_min(1) / shares[blocks[name]] for name, sums in whole.items()}
         return {name: found.get(name, torch.zeros(1, dtype=torch.float64)) for name in self.params}
 
 
@@ -61,8 +61,9 @@ def _watch(block: ResidualBlock, sums: dict[str, Tensor]) -> Any:
         convolves = any(isinstance(each, nn.modules.conv._ConvNd) for each in module.modules())
         dim = 1 if convolves else -1
         x, y = x.detach().double(), y.detach().double()
-        turned = 1 - nn.functional.cosine_similarity(x, y, dim=dim)
-        both = torch.stack([turned.sum(), turned.new_tensor(float(turned.numel()))])
+        lengths = (x.square().sum(dim) * y.square().sum(dim)).sqrt()
+        turned = (1 - (x * y).sum(dim) / lengths).masked_fill(lengths == 0, 0.0)
+        both = torch.stack([turned.sum(), (lengths != 0).sum().to(turned)])
         if not bool(both.isfinite().all()):
             raise SecateurError(f"block_influence: {block.path} gives out NaN or infinities.")
         sums[block.path] = sums[block.path] + both if block.path in sums else both
@@ -74,9 +75,9 @@ def block_influence() -> Measure:
     """Block influence: BI = 1 − E[x · y / (‖x‖ ‖y‖)], x what goes into a residual block and y what comes out of it.
 
     The mean is over all samples and positions; a vector is what stands at one position: along dimension 1 where a block
-    has convolutions, else along the last. In [0, 2], float64; 0 where the block changes nothing but lengths. Each
-    tensor of a block has an equal share, so that their sum is the block's; what is in no block has 0. Eval mode; labels
-    are not needed.
+    has convolutions, else along the last; one of zeros has no direction, and is left out. In [0, 2], float64; 0 where
+    the block changes nothing but lengths. Each tensor of a block has an equal share, so that their sum is the block's;
+    what is in no block has 0. Eval mode; labels are not needed.
 
     Source: Men et al., "ShortGPT: Layers in large language models are more redundant than you expect", arXiv
     2403.03853, eq. 1.

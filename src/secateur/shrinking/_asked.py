@@ -49,11 +49,19 @@ class Asked:
                     f"`of` is for one density as `what`, and these say of what they are, got of={self.of!r}."
                 )
             check_budgets(what, self.of)
-        elif self.of != "units" or self.score is not l1 or (self.multiples, self.minimum) != (1, 1):
+        elif self.of != "units" or self.score is not l1:
             raise SecateurError(
-                f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={self.of!r}: masks and "
-                "methods choose units themselves."
+                f"`of` and `score` are for a density as `what`, got of={self.of!r}: masks and methods choose units "
+                "themselves."
             )
+        elif (self.multiples, self.minimum) != (1, 1) and not self._counts():
+            raise SecateurError(
+                f"`multiples` and `minimum` are for a density or a method that ranks units as `what`, got "
+                f"multiples={self.multiples}, minimum={self.minimum}: masks and whole blocks say themselves what goes."
+            )
+
+    def _counts(self) -> bool:
+        return isinstance(self.what, Method) and not isinstance(self.what.structure, ResidualBlocks)
 
     def without_blocks(self, model: nn.Module, call: Call, *, close: bool) -> tuple[nn.Module, Gone, Asked]:
         """Return the model without the residual blocks that go, which these are, and what is asked of the rest."""
@@ -86,7 +94,8 @@ class Asked:
         said, worth = self.said, None
         if isinstance(masks, Method):
             said, only = f"{masks.name} left nothing of it", of_weights(model, self.only)
-            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only)
+            limits = Limits.of(model, coupling, None, self.multiples, self.minimum)
+            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only, limits)
         return of_masks(
             model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said, worth=worth
         )

@@ -14,7 +14,7 @@ from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import Channels, channels
 from secateur.costing import Call
-from secateur.coupling import Coupling, Outputs, complete, settle, tensors_of, undisturbed
+from secateur.coupling import Coupling, Group, Ids, Outputs, complete, settle, tensors_of, undisturbed
 from secateur.masks import Masks, Only
 from secateur.measures import Batch, Loss
 from secateur.pruning import prune
@@ -183,8 +183,11 @@ def masks_by(
     batches: Iterable[Batch] | None,
     loss: Loss | None,
     only: Only,
+    limits: Limits,
 ) -> tuple[Masks, np.ndarray]:
     """Let a method choose among whole units, on a copy of the model; return its masks, and what it scored each class.
+
+    As many of each group stay as the `limits` allow: the nearest number to what the method chose.
 
     Raises:
         SecateurError: its structure is not filters; it acts in training only; it lacks its batches.
@@ -200,7 +203,7 @@ def masks_by(
     assert isinstance(units, Channels)
     if units.coupling is None:
         units = replace(units, coupling=coupling)
-    watched = _Watched(**{each.name: getattr(units, each.name) for each in fields(units)}, worth=worth)
+    watched = _Watched(**{each.name: getattr(units, each.name) for each in fields(units)}, worth=worth, limits=limits)
     return prune(copy.deepcopy(model), replace(method, structure=watched), batches, loss=loss, only=only), worth
 
 
@@ -209,6 +212,7 @@ class _Watched(Channels):
     """Channels that remember what units were scored, one number per class."""
 
     worth: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    limits: Limits = field(default_factory=Limits, compare=False)
 
     def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pool scores, and remember them where the classes are those of the trace."""
@@ -221,3 +225,18 @@ class _Watched(Channels):
     def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What is alive is no score."""
         return {name: bits > 0 for name, bits in super().pool(alive).items()}
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep as many of each pool as the limits allow, and share that."""
+        pools, pooled = self._pools(scores), super().pool(scores)
+        return super().share({name: self._allowed(name, pools, keep[name], pooled[name]) for name in pools}, scores)
+
+    def _allowed(self, name: str, pools: Mapping[str, Ids], keep: Tensor, worth: Tensor) -> Tensor:
+        total, chosen = len(keep), int(keep.sum())
+        wanted = self.limits.keep(self._known, Group(name, pools[name]), chosen, total)
+        if wanted == chosen:
+            return keep
+        order = sorted(range(total), key=lambda k: (not bool(keep[k]), -float(worth[k]), k))
+        bits = torch.zeros_like(keep)
+        bits[order[:wanted]] = True
+        return bits

@@ -12,23 +12,17 @@ from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
-from secateur.costing import Call, call_of, count
-from secateur.coupling import Outputs, settle, trace
-from secateur.holding import held, hold
+from secateur.costing import call_of
+from secateur.coupling import Outputs
 from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
 from secateur.shrinking._asked import Asked
-from secateur.shrinking._constants import fold_
-from secateur.shrinking._cutting import Cutting, whole
-from secateur.shrinking._manifest import manifest_of
-from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
-from secateur.shrinking._result import Certificate, Shrunk
-from secateur.shrinking._timing import timing
-from secateur.shrinking.cuts import Plan, cut_
-from secateur.shrinking.proof import Comparison, compare
+from secateur.shrinking._draft import Draft, Terms
+from secateur.shrinking._optimizer import check_optimizer
+from secateur.shrinking._result import Shrunk
 from secateur.shrinking.units import Select, UnitScore, l1
 
-__all__ = ["shrink"]
+__all__ = ["draft", "shrink"]
 
 _MODES = ("eval", "train")
 
@@ -74,6 +68,7 @@ def shrink(
         only: whose units may go: names or globs of modules or parameters, types of modules, several of these, or a
             function of a name and a parameter. A unit that others write as well stays, unless they are selected too.
         multiples: of each group a multiple of this stays, or all of it: widths of 8 or 16 are faster on most devices.
+            Of what a method chose, the nearest: its next best stay, or its worst go.
         minimum: at least so many units of each group stay.
         batches, loss: what the method looks at, as in `prune`.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
@@ -104,22 +99,28 @@ def shrink(
     >>> shrink(net, {"params": 0.6, "macs": 0.5}, torch.zeros(2, 4)).certificate.after.macs
     48
     """
+    asked = Asked(what, of, score, only, multiples, minimum, batches, loss)
+    about = Terms(outputs, tuple(inexact), close, fold, tuple(modes), draws, optimizer, timed)
+    return draft(model, asked, example_inputs, about).proved()
+
+
+def draft(model: nn.Module, asked: Asked, example_inputs: Any, about: Terms) -> Draft:
+    """Check what was asked for, and plan the cut: a smaller model of which nothing is proved yet.
+
+    Args:
+        model: the model.
+        asked: what is to go.
+        example_inputs: what the model is called with.
+        about: everything else.
+    """
     require_model(model, "shrink(model, what, example_inputs)")
     refuse_sparsified(model, "`shrink`")
     model = unwrap(model)
     catch_up(model)
     call = call_of(example_inputs)
-    _check(model, what, optimizer, modes)
-    asked = Asked(what, of, score, only, multiples, minimum, batches, loss)
+    _check(model, asked.what, about.optimizer, about.modes)
     asked.check()
-    free = released(model)
-    slim, gone, asked = asked.without_blocks(free, call, close=close)
-    coupling = trace(slim, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
-    fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
-    cutting = asked.cutting(slim, coupling, call, outputs, inexact, close=close, fold=fold)
-    cutting = whole(free, gone, cutting, call, outputs)
-    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer, timed=timed)
-    return _handed_back(model, free, cutting, certificate, optimizer)
+    return Draft.of(model, asked, call, about)
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
@@ -138,90 +139,3 @@ def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: S
         )
     if optimizer is not None:
         check_optimizer(optimizer, model)
-
-
-def _proved(
-    model: nn.Module,
-    cutting: Cutting,
-    call: Call,
-    outputs: Outputs | None,
-    modes: Sequence[str],
-    draws: int,
-    optimizer: Optimizer | None,
-    *,
-    timed: bool,
-) -> Certificate:
-    made = cutting.plan
-    folded = len(cutting.folds)
-    asked = [mode for mode in modes if mode == "eval" or not folded]
-    comparisons = compare(cutting.masked, cutting.build, made, call, outputs, asked, draws)
-    waived = {kind for kind, ids in made.coupling.waived if made.gone[ids].any()}
-    if not waived:
-        _require(comparisons, made)
-    not_claimed = [f"{folded} constants of eval mode stand in biases: train mode"] if folded else []
-    not_claimed += _of_training(made, optimizer)
-    small = cutting.build(cutting.masked)
-    before, after = count(model, call), count(small, call)
-    return Certificate(
-        tuple(comparisons),
-        before,
-        after,
-        cutting.closing,
-        folded,
-        tuple(dict.fromkeys(each.why for each in made.frozen)),
-        tuple(f"{op}: {where}" for op, where in made.coupling.unknown.items()),
-        tuple(sorted(waived)),
-        tuple(not_claimed),
-        timing(model, small, call, before, after) if timed else None,
-        tuple(map(str, made.removed)),
-    )
-
-
-def _handed_back(
-    model: nn.Module, free: nn.Module, cutting: Cutting, certificate: Certificate, optimizer: Optimizer | None
-) -> Shrunk:
-    """Cut for good: a copy, or with an optimizer the model itself; what was held is held again."""
-    made, small = cutting.plan, cutting.build(cutting.masked)
-    manifest = manifest_of(free, small, made, cutting.reasons)
-    left = None if cutting.masks is None else left_of(cutting.masks, made)
-    before = [each.masks for each in held(model)]
-    if optimizer is not None:
-        small = _in_place(model, cutting, optimizer)
-    for masks in before:
-        if (still := left_of(masks, made)) is not None:
-            hold(small, still)
-    return Shrunk(small, certificate, manifest, left)
-
-
-def _of_training(made: Plan, optimizer: Optimizer | None) -> list[str]:
-    if optimizer is None:
-        return []
-    found = [text for text in (drifts(optimizer),) if text]
-    if made.coupling.rescaled and any(made.gone[ids].any() for _, ids in made.coupling.rescaled):
-        found.append("weights of root mean square norms were scaled: the optimizer's next step of these")
-    return found
-
-
-def _require(comparisons: Sequence[Comparison], made: Plan) -> None:
-    wrong = next((each for each in comparisons if not each.holds), None)
-    if wrong is None:
-        return
-    unknown = "".join(f" No rule is known for {op} ({where})." for op, where in made.coupling.unknown.items())
-    raise SecateurError(
-        f"`shrink`: the smaller model does not compute what the masked one does: {wrong}. Nothing was changed."
-        f"{unknown} modes=('eval',) leaves train mode out of the proof; docs/shrink.md says how a rule is written."
-    )
-
-
-def _in_place(model: nn.Module, cutting: Cutting, optimizer: Optimizer) -> nn.Module:
-    """Do to the model what was proved of its copy."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for each in held(model):
-        each.release()
-    if cutting.masks is not None:
-        cutting.masks.apply_(model)
-    replaced = cut_(model, cutting.plan)
-    fold_(model, cutting.plan, cutting.folds)
-    settle(model)
-    continue_(optimizer, cutting.plan, replaced, names)
-    return model

@@ -16,6 +16,7 @@ from secateur._base.arguments import SPARSE, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import LeakError, SecateurError
 from secateur._base.files import sealed_tensors, write_whole
+from secateur.coupling import lies_in
 from secateur.holding import held
 from secateur.masks import Masks, require_masks, unwrap
 from secateur.shrinking.files._content import BITS, FORMAT, VERSION
@@ -78,6 +79,11 @@ def save(model: nn.Module | Small, masks: Masks | None, path: str | Path) -> Non
     model = unwrap(model)
     catch_up(model)
     kind, masks = _kind(model, masks)
+    if manifest is not None and (odd := next((n for n in model.state_dict() if lies_in(n, manifest.removed)), None)):
+        raise SecateurError(
+            f"`model`: {odd!r} is of a block that its manifest says is gone: the layers were renumbered. "
+            "model.save_pretrained(folder) saves a model of transformers; secateur.shrink keeps the numbers."
+        )
     tensors, tied = _distinct(model)
     content: dict[str, Tensor] = {}
     packed = _packed(model, masks, tensors, tied)

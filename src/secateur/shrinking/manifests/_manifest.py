@@ -103,6 +103,8 @@ class Manifest(Cut):
             )
         full = copy.deepcopy(model)
         theirs, own = small.state_dict(), dict(full.named_parameters(remove_duplicate=False))
+        if odd := next((name for name in theirs if lies_in(name, self.removed)), None):
+            raise SecateurError(f"`small` has {odd!r}, of a block that is gone: its layers were renumbered.")
         with torch.no_grad():
             for name, tensor in full.state_dict().items():
                 if lies_in(name, self.removed):  # without weights a block is its shortcut
