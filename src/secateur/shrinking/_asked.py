@@ -11,11 +11,13 @@ from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.structure import ResidualBlocks
 from secateur.costing import Call
-from secateur.coupling import Coupling, Outputs
+from secateur.coupling import Coupling, Outputs, complete
 from secateur.masks import Masks
 from secateur.measures import Batch, Loss
+from secateur.pruning import reusable
 from secateur.shrinking._choose import check_budgets
-from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
+from secateur.shrinking._close import dead_in, masks_of
+from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks, repaired
 from secateur.shrinking.depth import Gone, blocks_by, gone_blocks
 from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
 
@@ -95,7 +97,11 @@ class Asked:
         if isinstance(masks, Method):
             said, only = f"{masks.name} left nothing of it", of_weights(model, self.only)
             limits = Limits.of(model, coupling, None, self.multiples, self.minimum)
-            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only, limits)
+            seen, repair = reusable(self.batches), masks.repair
+            masks, worth = masks_by(model, replace(masks, repair=None), coupling, seen, self.loss, only, limits)
+            if repair is not None:
+                masks = masks_of(model, coupling, complete(coupling, dead_in(masks, coupling)), masks)
+                model = repaired(model, masks, repair, seen, self.loss)
         return of_masks(
             model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said, worth=worth
         )

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.axes import Method
+from secateur.axes import Method, Moment, Repair, all_alive
 from secateur.axes.structure import Channels, channels
 from secateur.costing import Call
 from secateur.coupling import Coupling, Group, Ids, Outputs, complete, settle, tensors_of, undisturbed
-from secateur.masks import Masks, Only
-from secateur.measures import Batch, Loss
+from secateur.masks import Masks, Only, layouts, prunable
+from secateur.measures import Batch, Loss, gather
 from secateur.pruning import prune
 from secateur.shrinking._choose import choose
 from secateur.shrinking._close import Closing, dead_in, masks_of
@@ -28,7 +28,7 @@ from secateur.shrinking.depth import Gone
 from secateur.shrinking.proof import difference
 from secateur.shrinking.units import Limits, UnitScore
 
-__all__ = ["Cutting", "masks_by", "of_density", "of_masks", "whole"]
+__all__ = ["Cutting", "masks_by", "of_density", "of_masks", "repaired", "whole"]
 
 _FOLDED = "it always gives out the same number, which stands in the bias of what read it"
 _DEAD = "nothing needs it"
@@ -205,6 +205,30 @@ def masks_by(
         units = replace(units, coupling=coupling)
     watched = _Watched(**{each.name: getattr(units, each.name) for each in fields(units)}, worth=worth, limits=limits)
     return prune(copy.deepcopy(model), replace(method, structure=watched), batches, loss=loss, only=only), worth
+
+
+def repaired(
+    model: nn.Module, masks: Masks, repair: Repair, batches: Iterable[Batch] | None, loss: Loss | None
+) -> nn.Module:
+    """Return a copy in which what stays makes up for whole units that go, as `reconstruct` does it for weights.
+
+    Args:
+        model: dense.
+        masks: closed to whole units: biases and shifts of these are zero as well.
+        repair: of the method.
+        batches, loss: what the method looked at.
+    """
+    twin, weights = copy.deepcopy(model), prunable(model)
+    params = {name: twin.get_parameter(name) for name in masks if name in weights}
+    evidence = gather(twin, batches, repair.measures, params=params, loss=loss) if repair.measures else {}
+    alive, turned = all_alive(params), layouts(twin, params)
+    with torch.no_grad():
+        masks.apply_(twin)
+        of_weights = Masks({name: masks[name] for name in params}, copy=False)
+        moment = Moment(0, masks.density, params, alive, evidence, layouts=turned, batches=batches, loss=loss)
+        repair(twin, of_weights, moment)
+        masks.apply_(twin)
+    return twin
 
 
 @dataclass(frozen=True)

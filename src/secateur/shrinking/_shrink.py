@@ -70,7 +70,8 @@ def shrink(
         multiples: of each group a multiple of this stays, or all of it: widths of 8 or 16 are faster on most devices.
             Of what a method chose, the nearest: its next best stay, or its worst go.
         minimum: at least so many units of each group stay.
-        batches, loss: what the method looks at, as in `prune`.
+        batches, loss: what the method looks at, as in `prune`. If it has a `repair`, what stays makes up for the units
+            that go before they go, and the proof is that of the repaired model.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
         outputs: picks from what the model returns the part that must keep its shape, and is compared.
         inexact: what may go although it changes the function, "layer_norm" or "attention_scale"; the certificate says
@@ -139,3 +140,8 @@ def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: S
         )
     if optimizer is not None:
         check_optimizer(optimizer, model)
+        if isinstance(what, Method) and what.repair is not None:
+            raise SecateurError(
+                f"`what`: {what.name} repairs what stays, and an optimizer goes on from the weights that there are: "
+                "leave out its repair, or shrink without `optimizer`."
+            )
