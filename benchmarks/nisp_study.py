@@ -1,25 +1,30 @@
 """Half of the units of every layer go from a trained network: NISP beside the baselines of its paper.
 
     python benchmarks/nisp_study.py --model lenet-5-caffe --data mnist --seeds 5
-    python benchmarks/nisp_study.py --model resnet-20 --data cifar-10-jpeg75 --seeds 1 --epochs 10 --rate 0.1
+    python benchmarks/nisp_study.py --model resnet-20 --data cifar-10-jpeg75 --seeds 1 --epochs 4 --rate 0.1 --bfloat16
 
 Each seed trains one network. Every method cuts that one (`shrink`, so that what trains on is really smaller), is
 measured, trained on for as many epochs, and measured again. NISP propagates the importance of the responses
 before the last layer; "layer by layer" ranks each layer's own responses by the same selection; "L1" is the norm of
 filters; "from scratch" draws fresh weights for NISP's small network, and has the epochs of both.
-CIFAR-10 here may be a JPEG copy: compare within the table only.
+CIFAR-10 here may be a JPEG copy: compare within the table only. With `--folder` the dense network and each finished
+row are kept there, and a run that was stopped goes on; `--bfloat16` trains under autocast, channels last.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,18 +70,29 @@ def fresh(name: str, seed: int) -> nn.Module:
     return models.build(name, generator=torch.Generator().manual_seed(seed))
 
 
-def train(model: nn.Module, dataset: Dataset, epochs: float, rate: float, seed: int) -> nn.Module:
+@dataclass(frozen=True)
+class Recipe:
     """SGD with momentum 0.9, decay 5e-4, and a rate that falls to zero as a half cosine."""
-    steps = data.steps_in(len(dataset.train), BATCH, epochs=epochs)
-    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    model.train()
-    for x, y in data.batches(dataset.train, BATCH, seed=seed, stop=steps, augment=dataset.augment):
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        falling.step()
-    return model
+
+    epochs: float
+    rate: float
+    half: bool
+
+    def train(self, model: nn.Module, dataset: Dataset, seed: int, times: int = 1) -> nn.Module:
+        steps = data.steps_in(len(dataset.train), BATCH, epochs=times * self.epochs)
+        optimizer = torch.optim.SGD(model.parameters(), self.rate, momentum=0.9, weight_decay=5e-4)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        model.train()
+        if self.half:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for x, y in data.batches(dataset.train, BATCH, seed=seed, stop=steps, augment=dataset.augment):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+                out = model(x)
+            F.cross_entropy(out.float(), y).backward()
+            optimizer.step()
+            falling.step()
+        return model
 
 
 @torch.no_grad()
@@ -133,23 +149,53 @@ CUTS: dict[str, Cut] = {
 }
 
 
-def study(name: str, dataset: Dataset, seed: int, epochs: float, rate: float) -> dict[str, tuple[float, float, int]]:
+Rows = dict[str, tuple[float, float, int]]
+
+
+def study(name: str, dataset: Dataset, seed: int, recipe: Recipe, folder: Path | None) -> Rows:
     """Errors before and after training on, and parameters, of each method; of the whole network under "dense"."""
-    dense = train(fresh(name, seed), dataset, epochs, rate, seed)
-    size = sum(p.numel() for p in dense.parameters())
-    found = {"dense": (error(dense, dataset), error(dense, dataset), size)}
+    kept = _Kept(folder, f"{name}-{dataset.name}-{recipe.epochs:g}-{recipe.rate:g}-{recipe.half}-{seed}")
+    dense = kept.weights(fresh(name, seed), lambda model: recipe.train(model, dataset, seed))
+    missed = error(dense, dataset)
+    found = kept.rows
+    kept.add("dense", (missed, missed, sum(p.numel() for p in dense.parameters())))
     x, y = data.batch_at(dataset.train, SEEN, seed=seed, step=0)
-    small: nn.Module = dense
     for method, cut in CUTS.items():
-        small = cut(dense, x, y, seed)
-        before = error(small, dataset)
-        if method == "NISP":
-            scratch = redrawn(small, seed)
-        train(small, dataset, epochs, rate, seed + 1)
-        found[method] = before, error(small, dataset), sum(p.numel() for p in small.parameters())
-    train(scratch, dataset, 2 * epochs, rate, seed)
-    found["from scratch"] = float("nan"), error(scratch, dataset), found["NISP"][2]
+        if method not in found:
+            small = cut(dense, x, y, seed)
+            size, before = sum(p.numel() for p in small.parameters()), error(small, dataset)
+            kept.add(method, (before, error(recipe.train(small, dataset, seed + 1), dataset), size))
+    if "from scratch" not in found:
+        scratch = redrawn(CUTS["NISP"](dense, x, y, seed), seed)
+        recipe.train(scratch, dataset, seed, times=2)
+        kept.add("from scratch", (math.nan, error(scratch, dataset), found["NISP"][2]))
     return found
+
+
+class _Kept:
+    """The dense weights and the finished rows of one seed, in files where there is a folder."""
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        self._weights, self._rows = (
+            (folder / f"{name}.{kind}") if folder else None for kind in ("safetensors", "json")
+        )
+        done = self._rows is not None and self._rows.exists()
+        self.rows: Rows = json.loads(self._rows.read_text(encoding="utf-8")) if done and self._rows else {}
+
+    def weights(self, model: nn.Module, train: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        if self._weights is not None and self._weights.exists():
+            model.load_state_dict(load_file(self._weights))
+            return model
+        train(model)
+        if self._weights is not None:
+            self._weights.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, self._weights)
+        return model
+
+    def add(self, method: str, row: tuple[float, float, int]) -> None:
+        self.rows[method] = row
+        if self._rows is not None:
+            self._rows.write_text(json.dumps(self.rows), encoding="utf-8")
 
 
 def redrawn(model: nn.Module, seed: int) -> nn.Module:
@@ -169,17 +215,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--examples", type=int, help="of the training set; all by default")
+    parser.add_argument("--bfloat16", action="store_true", help="train under autocast")
+    parser.add_argument("--folder", type=Path, help="where what is finished is kept")
     options = parser.parse_args()
+    recipe = Recipe(options.epochs, options.rate, options.bfloat16)
     warnings.simplefilter("ignore")
     dataset = data.load(options.data)
     if options.examples:
         dataset = data.first(dataset, options.examples)
     results = []
     for seed in range(options.seeds):
-        results.append(study(options.model, dataset, seed, options.epochs, options.rate))
+        results.append(study(options.model, dataset, seed, recipe, options.folder))
         lines = (f"{name} {before:.2f} -> {after:.2f}" for name, (before, after, _) in results[-1].items())
         print(f"seed {seed}: {', '.join(lines)}", flush=True)
-    print(f"\n{options.model} on {options.data}, {options.epochs:g} epochs, {options.seeds} seeds, {processor()}\n")
+    print(f"\n{options.model} on {options.data}, {recipe}, {options.seeds} seeds, {processor()}\n")
     print("| method | parameters | error before, % | after, % | lost, points |\n|---|--:|--:|--:|--:|")
     for method in results[0]:
         before, after, lost = (

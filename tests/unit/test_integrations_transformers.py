@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import SecateurError, coupling
+from secateur import SecateurError, coupling, shrinking
 from secateur.axes.structure import attention_heads
 from secateur.integrations.transformers import shrink
-from secateur.methods import l1_filters
+from secateur.methods import depth, l1_filters
 
 hf = pytest.importorskip("transformers", reason="extra `hf`")
 
@@ -76,6 +77,52 @@ def test_kinds_say_what_may_go() -> None:
     assert (small.config.intermediate_size, small.config.hidden_size) == (64, 48)
     units = shrink(model, l1_filters(0.25), inputs, kinds=("units",), modes=("eval",)).model
     assert (units.config.intermediate_size, units.config.num_attention_heads) == (16, 4)
+
+
+LAYERS = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {**TEXT, "num_key_value_heads": 2, "num_hidden_layers": 3}),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", {**GPT2, "n_layer": 3}),
+    "gemma": (
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        {**TEXT, "num_key_value_heads": 2, "head_dim": 12, "num_hidden_layers": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_layers_go_and_the_config_counts_them(case: str, tmp_path: Path) -> None:
+    model, inputs = made(*LAYERS[case])
+    with torch.no_grad():  # the first layer does least, so that others have to move up
+        layers = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == 3)
+        for name, parameter in layers[0].named_parameters():
+            parameter.fill_(-0.95) if "post" in name and case == "gemma" else parameter.mul_(0.1)
+    shrunk = shrink(model, depth(0.67), inputs, batches=[inputs], modes=("eval",))
+    (gone,) = shrunk.manifest.removed
+    assert gone.path.endswith(".0")
+    assert {shrunk.model.config.num_hidden_layers, model.config.num_hidden_layers} == {2, 3}
+    shrunk.model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    by_hand = shrinking.shrink(model, depth(0.67), inputs, batches=[inputs], modes=("eval",)).model
+    with torch.no_grad():
+        torch.testing.assert_close(again(**inputs)[0], by_hand(**inputs)[0], rtol=0, atol=1e-6)
+        cached = {"input_ids": inputs["input_ids"]}  # each layer has its own place in the cache
+        torch.testing.assert_close(again(**cached)[0], by_hand(**inputs)[0], rtol=0, atol=1e-6)
+    assert sum(p.numel() for p in again.parameters()) == shrunk.certificate.after.params
+    with pytest.raises(SecateurError, match="the layers were renumbered"):
+        shrunk.save(tmp_path / "small")
+
+
+def test_a_config_is_asked_before_anything_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    proofs = []
+    module = importlib.import_module("secateur.shrinking._draft")
+    compare = module.compare
+    monkeypatch.setattr(module, "compare", lambda *args: proofs.append(1) or compare(*args))
+    model, inputs = made("BertModel", "BertConfig", TEXT)
+    with pytest.warns(UserWarning, match="heads stayed"):
+        shrink(model, 0.5, inputs, modes=("eval",))
+    assert len(proofs) == 1
 
 
 def test_heads_are_a_structure_of_their_own() -> None:

@@ -8,7 +8,7 @@ their outputs first (`masks.layouts` says which do not by themselves).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,9 @@ from torch import Tensor
 from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.types import Bool, Float, Shaped
 from secateur.axes import splits
-from secateur.coupling import Coupling, Group, Ids, spread, worth_of
+from secateur.coupling import Coupling, Group, Ids, ResidualBlock, spread, worth_of
 
 Split = Callable[[Tensor], Tensor]
-_ALSO = ", group "
 Reduce = Callable[[Tensor], Tensor]
 
 
@@ -139,7 +138,8 @@ class Channels(Structure):
 
     def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sum the scores of all filters that make a unit; what cannot go is in no pool."""
-        worth = worth_of(self._known, [(ids, scores[name].double().cpu().numpy()) for name, ids in self._made(scores)])
+        made = splits.rows_made(self._known, scores)
+        worth = worth_of(self._known, [(ids, scores[name].double().cpu().numpy()) for name, ids in made])
         return {name: torch.from_numpy(worth[units]) for name, units in self._pools(scores).items()}
 
     def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -148,7 +148,7 @@ class Channels(Structure):
 
     def shapes(self, pooled: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mapping[str, torch.Size]:
         """Return the shape of the tensor that each pool is named after."""
-        return {name: shapes[name.partition(_ALSO)[0]] for name in pooled}
+        return {name: shapes[name.partition(splits.ALSO)[0]] for name in pooled}
 
     def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keep the filters of all units that stay; a unit that goes takes all along that goes with it."""
@@ -157,7 +157,7 @@ class Channels(Structure):
             seeds[units] = ~keep[name].cpu().numpy()
         stays = ~spread(self._known, seeds)
         bits = {name: torch.ones(len(each), dtype=torch.bool, device=each.device) for name, each in scores.items()}
-        for name, ids in self._made(scores):
+        for name, ids in splits.rows_made(self._known, scores):
             bits[name] = torch.from_numpy(stays[ids]).to(scores[name].device)
         return bits
 
@@ -169,33 +169,8 @@ class Channels(Structure):
             )
         return self.coupling
 
-    def _made(self, scores: Mapping[str, Tensor]) -> list[tuple[str, Ids]]:
-        """The tensors whose filters make units, with the class of each filter."""
-        found: dict[str, Ids] = {}
-        for entry in self._known.entries:
-            name = next((each for each in entry.names if each in scores), None)
-            if name is not None and not entry.reads and len(entry.ids) == len(scores[name]):
-                found.setdefault(name, entry.ids)
-        return list(found.items())
-
     def _pools(self, scores: Mapping[str, Tensor]) -> dict[str, Ids]:
-        """Units that compete, by the name of the first tensor that makes them; of a product's, its entries' first.
-
-        Groups do not compete with one another: of heads and the places in them, each keeps its share.
-        """
-        pools: dict[str, Ids] = {}
-        made = self._made(scores)
-        for group in self._known.groups:
-            if self.which is not None and not self.which(group):
-                continue
-            reach = spread(self._known, self._known.mark([group.units]))
-            name = next((each for each, ids in made if reach[ids].any()), None)
-            if name is not None:
-                also = sum(known.partition(_ALSO)[0] == name for known in pools)
-                pools[f"{name}{_ALSO}{also + 1}" if also else name] = group.units
-        if not pools:
-            raise UnfitModelError(f"the model has no units of these weights for {self.name} to choose among.")
-        return pools
+        return splits.unit_pools(self._known, self.which, scores, self.name)
 
 
 def channels(
@@ -204,15 +179,13 @@ def channels(
     """Whole units that `coupling.trace` found: all filters that write a channel stay or go as one.
 
     A unit's score is the reduction of its filter's scores, `o ... -> o (...)`, summed over all tensors that make
-    it. What cannot go (the outputs of the model) does not compete. The masks that come out cut whole
-    units, ready for `shrink`.
+    it. What cannot go (the outputs of the model) does not compete. The masks cut whole units, ready for `shrink`.
 
     Args:
         coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.
         reduce: of one filter's scores.
         which: which groups of units compete, as a function of `coupling.Group`: its `name`, its `units`, its `kind`
-            ("units", "heads", "heads of groups",
-            "head width", "stream"). What is in none of them stays.
+            ("units", "heads", "heads of groups", "head width", "stream"). What is in none of them stays.
 
     >>> from secateur.coupling import trace
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
@@ -226,12 +199,11 @@ def channels(
 def attention_heads(coupling: Coupling | None = None, *, reduce: Reduce = total) -> Structure:
     """Whole heads of attention, with all that feeds them and reads them; nothing else goes.
 
-    Heads are found in the trace: the dimensions before the two of an attention's weights. With grouped queries whole
-    groups go.
+    Heads are the dimensions before the two of an attention's weights. With grouped queries whole groups go.
 
     Args:
         coupling: of the model that is pruned; without one the structure is for methods that `shrink` runs.
-        reduce: of one filter's scores; a head's score is the sum over its filters.
+        reduce: of one filter's scores; a head's is the sum over its filters.
     """
     return Channels("attention heads", splits.filters, reduce, coupling=coupling, which=_is_of_heads)
 
@@ -277,6 +249,37 @@ def whole(*, reduce: Reduce = total) -> Structure:
     return Structure("whole", splits.whole, reduce)
 
 
+@dataclass(frozen=True)
+class ResidualBlocks(Structure):
+    """Whole residual blocks: see `residual_blocks`. Which ones is None until `shrink` knows them."""
+
+    blocks: tuple[ResidualBlock, ...] | None = None
+
+    def pool(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum the scores of all tensors of a block; what is in no block is in no pool."""
+        return splits.pooled_blocks(self.blocks, scores)
+
+    def pool_alive(self, alive: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A block is alive where any of its tensors is."""
+        return {name: bits > 0 for name, bits in self.pool(alive).items()}
+
+    def share(self, keep: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Keep or drop all tensors of a block; what is in no block stays."""
+        return splits.shared_blocks(self.blocks, keep, scores)
+
+
+def residual_blocks(blocks: Sequence[ResidualBlock] | None = None, *, reduce: Reduce = total) -> Structure:
+    """Whole residual blocks, x + branch(x): all weights of a branch stay or go as one, `... -> 1 (...)` of each.
+
+    A block's score is the sum over its tensors. `shrink` takes what goes out of the model.
+
+    Args:
+        blocks: as `coupling.residual_blocks` finds them; without, the structure is for methods that `shrink` runs.
+        reduce: of one tensor's scores.
+    """
+    return ResidualBlocks("residual blocks", splits.whole, reduce, blocks=None if blocks is None else tuple(blocks))
+
+
 def heads(count: int, *, reduce: Reduce = total) -> Structure:
     """`count` equal groups of consecutive outputs, as attention heads are: `(h d) ... -> h (d ...)`."""
     if count < 1:
@@ -289,6 +292,6 @@ def blocks(rows: int, columns: int, *, reduce: Reduce = total) -> Structure:
 
     Where the sizes do not divide, the last tiles are smaller: they are padded with score 0.
     """
-    if rows < 1 or columns < 1:
+    if min(rows, columns) < 1:
         raise SecateurError(f"`rows` and `columns` must be at least 1, got {rows} and {columns}.")
     return Structure(f"blocks({rows}, {columns})", splits.Blocks(rows, columns), reduce)

@@ -11,6 +11,7 @@ from secateur.coupling._trace import Outputs, follow, steps_of, tensors_of, trac
 from secateur.coupling._tracer import Compute, Step
 from secateur.coupling._worth import worth_of
 from secateur.coupling.attention import OwnHeads, OwnPositions, OwnWindows, hold_own_widths, settle
+from secateur.coupling.blocks import ResidualBlock, Shortcut, dead_blocks, lies_in, remove_, residual_blocks
 from secateur.coupling.labels import Frozen, Ids, Product, Row
 from secateur.coupling.numbers import Attribute
 from secateur.coupling.rules import Entry, Op, Rms
@@ -30,14 +31,20 @@ __all__ = [
     "OwnWindows",
     "Product",
     "Refused",
+    "ResidualBlock",
     "Rms",
     "Row",
+    "Shortcut",
     "Step",
     "complete",
+    "dead_blocks",
     "follow",
     "hold_own_widths",
+    "lies_in",
     "on_meta",
     "removable",
+    "remove_",
+    "residual_blocks",
     "settle",
     "solve_sizes",
     "spread",

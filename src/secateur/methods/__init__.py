@@ -15,6 +15,7 @@ from secateur.methods._chita import chita
 from secateur.methods._class_blind import class_blind
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
+from secateur.methods._depth import depth
 from secateur.methods._dns import dns
 from secateur.methods._dsr import dsr
 from secateur.methods._edge_popup import edge_popup
@@ -82,7 +83,7 @@ from secateur.methods._wood_fisher import wood_fisher
 # fmt: off
 __all__ = [
     "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
-    "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
+    "density_diversity", "depth", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
     "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn",
     "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
     "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m", "narang", "nisp",

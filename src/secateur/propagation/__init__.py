@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from secateur.propagation._infinite import infinite_selection
+from secateur.propagation._influence import block_influence
 from secateur.propagation._norms import greedy_norms
 from secateur.propagation._response import importance
 
-__all__ = ["greedy_norms", "importance", "infinite_selection"]
+__all__ = ["block_influence", "greedy_norms", "importance", "infinite_selection"]

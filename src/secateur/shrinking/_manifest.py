@@ -47,4 +47,5 @@ def manifest_of(model: nn.Module, small: nn.Module, plan: Plan, reasons: Reasons
         epsilons,
         places,
         words,
+        plan.removed,
     )

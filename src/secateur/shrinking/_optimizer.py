@@ -10,6 +10,7 @@ from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from secateur._base.errors import SecateurError
+from secateur.coupling import lies_in
 from secateur.holding import BY_ENTRY, held
 from secateur.masks import Masks
 from secateur.shrinking.cuts import Plan, kept_indices, sliced
@@ -63,8 +64,11 @@ def continue_(
         names: old parameter → its name.
     """
     kept = {name: dims for each, dims in kept_indices(plan).items() for name in each}
+    lost = {parameter for parameter, name in names.items() if lies_in(name, plan.removed) is not None}
     for group in optimizer.param_groups:
-        group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"]]
+        group["params"] = [replaced.get(parameter, parameter) for parameter in group["params"] if parameter not in lost]
+    for parameter in lost:
+        optimizer.state.pop(parameter, None)
     for old, new in replaced.items():
         if old not in optimizer.state:
             continue
@@ -96,6 +100,7 @@ def released(model: nn.Module) -> nn.Module:
 def left_of(masks: Masks, made: Plan) -> Masks | None:
     """Return the masks among what stays, scattered zeros; None where there are none."""
     kept = {name: dims for names, dims in kept_indices(made).items() for name in names}
-    found = {name: sliced(mask, kept[name]) if name in kept else mask for name, mask in masks.items()}
+    stays = {name: mask for name, mask in masks.items() if lies_in(name, made.removed) is None}
+    found = {name: sliced(mask, kept[name]) if name in kept else mask for name, mask in stays.items()}
     found = {name: mask for name, mask in found.items() if not bool(mask.all())}
     return Masks(found) if found else None

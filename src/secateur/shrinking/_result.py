@@ -15,11 +15,11 @@ from secateur._base.errors import SecateurError
 from secateur.costing import Cost
 from secateur.masks import Masks
 from secateur.shrinking._close import Closing
-from secateur.shrinking._proof import Comparison
 from secateur.shrinking._timing import Timing
 from secateur.shrinking.cuts import resize_
 from secateur.shrinking.files import save
 from secateur.shrinking.manifests import Manifest
+from secateur.shrinking.proof import Comparison
 
 __all__ = ["Certificate", "Shrunk"]
 
@@ -41,6 +41,7 @@ class Certificate:
         inexact: what was cut although it changes the function, as asked for: `comparisons` say by how much.
         not_claimed: modes in which the two are not proved equal, each with the reason.
         timing: how long a forward takes before and after, in turns, where `timed` asked for it; else None.
+        blocks: residual blocks that went as a whole, each with the reason.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -53,6 +54,7 @@ class Certificate:
     inexact: tuple[str, ...]
     not_claimed: tuple[str, ...]
     timing: Timing | None = None
+    blocks: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -70,6 +72,7 @@ class Certificate:
         said = f"changed by {', '.join(self.inexact)}" if self.inexact else "equal"
         lines += [f"{said}: {each}" for each in self.comparisons]
         lines += [f"not claimed: {each}" for each in self.not_claimed]
+        lines += [f"without {each}" for each in self.blocks]
         lines += [f"{self.folded} constants folded into biases"] if self.folded else []
         lines += [f"stays: {each}" for each in self.refused]
         lines += [f"no rule for {each}" for each in self.unknown]

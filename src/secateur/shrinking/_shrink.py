@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,23 +12,17 @@ from secateur._base.arguments import named, refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
-from secateur.costing import Call, call_of, count
-from secateur.coupling import Coupling, Outputs, settle, trace
-from secateur.holding import held, hold
+from secateur.costing import call_of
+from secateur.coupling import Outputs
 from secateur.masks import Masks, unwrap
 from secateur.measures import Batch, Loss
-from secateur.shrinking._choose import check_budgets
-from secateur.shrinking._constants import fold_
-from secateur.shrinking._cutting import Cutting, masks_by, of_density, of_masks
-from secateur.shrinking._manifest import manifest_of
-from secateur.shrinking._optimizer import check_optimizer, continue_, drifts, left_of, released
-from secateur.shrinking._proof import Comparison, compare
-from secateur.shrinking._result import Certificate, Shrunk
-from secateur.shrinking._timing import timing
-from secateur.shrinking.cuts import Plan, cut_
-from secateur.shrinking.units import Limits, Select, UnitScore, l1, of_weights
+from secateur.shrinking._asked import Asked
+from secateur.shrinking._draft import Draft, Terms
+from secateur.shrinking._optimizer import check_optimizer
+from secateur.shrinking._result import Shrunk
+from secateur.shrinking.units import Select, UnitScore, l1
 
-__all__ = ["shrink"]
+__all__ = ["draft", "shrink"]
 
 _MODES = ("eval", "train")
 
@@ -64,9 +57,9 @@ def shrink(
 
     Args:
         model: the model. It stays as it is, unless an `optimizer` is given.
-        what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units;
-            the density of whole units that stays, in (0, 1]; or several densities, `{"params": 0.5, "macs": 0.4}`,
-            all of which hold.
+        what: masks; a method that ranks filters, such as `methods.nisp(0.5)`, which then chooses among whole units, or
+            whole residual blocks, such as `methods.depth(0.5)`; the density of whole units that stays, in (0, 1]; or
+            several densities, `{"params": 0.5, "macs": 0.4}`, all of which hold.
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
         of: of what the density is a fraction: "units" (of each group as much), or "params", "macs", "bytes", "memory"
             (the peak of a forward, as `cost` computes it) or "ms" (measured here, in turns with the model of full
@@ -75,8 +68,10 @@ def shrink(
         only: whose units may go: names or globs of modules or parameters, types of modules, several of these, or a
             function of a name and a parameter. A unit that others write as well stays, unless they are selected too.
         multiples: of each group a multiple of this stays, or all of it: widths of 8 or 16 are faster on most devices.
+            Of what a method chose, the nearest: its next best stay, or its worst go.
         minimum: at least so many units of each group stay.
-        batches, loss: what the method looks at, as in `prune`.
+        batches, loss: what the method looks at, as in `prune`. If it has a `repair`, what stays makes up for the units
+            that go before they go, and the proof is that of the repaired model.
         optimizer: shrinks the model and this optimizer in place, in the middle of a run.
         outputs: picks from what the model returns the part that must keep its shape, and is compared.
         inexact: what may go although it changes the function, "layer_norm" or "attention_scale"; the certificate says
@@ -105,77 +100,28 @@ def shrink(
     >>> shrink(net, {"params": 0.6, "macs": 0.5}, torch.zeros(2, 4)).certificate.after.macs
     48
     """
+    asked = Asked(what, of, score, only, multiples, minimum, batches, loss)
+    about = Terms(outputs, tuple(inexact), close, fold, tuple(modes), draws, optimizer, timed)
+    return draft(model, asked, example_inputs, about).proved()
+
+
+def draft(model: nn.Module, asked: Asked, example_inputs: Any, about: Terms) -> Draft:
+    """Check what was asked for, and plan the cut: a smaller model of which nothing is proved yet.
+
+    Args:
+        model: the model.
+        asked: what is to go.
+        example_inputs: what the model is called with.
+        about: everything else.
+    """
     require_model(model, "shrink(model, what, example_inputs)")
     refuse_sparsified(model, "`shrink`")
     model = unwrap(model)
     catch_up(model)
     call = call_of(example_inputs)
-    _check(model, what, optimizer, modes)
-    asked = _Asked(what, of, score, only, multiples, minimum, batches, loss)
+    _check(model, asked.what, about.optimizer, about.modes)
     asked.check()
-    free = released(model)
-    coupling = trace(free, *call.inputs, kwargs=call.kwargs, outputs=outputs, inexact=inexact)
-    fold = fold and optimizer is None  # a constant of eval mode is none while the model trains
-    cutting = asked.cutting(free, coupling, call, outputs, inexact, close=close, fold=fold)
-    certificate = _proved(free, cutting, call, outputs, modes, draws, optimizer, timed=timed)
-    return _handed_back(model, free, cutting, certificate, optimizer)
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What is to go, as it was asked for."""
-
-    what: Masks | Method | float | Mapping[str, float]
-    of: str
-    score: UnitScore
-    only: Select
-    multiples: int
-    minimum: int
-    batches: Iterable[Batch] | None
-    loss: Loss | None
-
-    def check(self) -> None:
-        """Refuse arguments that would be ignored, and budgets that are none."""
-        what = self.what
-        if not isinstance(what, Method) and (self.batches is not None or self.loss is not None):
-            raise SecateurError("`batches` and `loss` are for a method as `what`, which would look at them.")
-        if isinstance(what, Masks) and self.only is not None:
-            raise SecateurError("`only` is for a density or a method as `what`: masks say themselves what goes.")
-        if not isinstance(what, Masks | Method):
-            if isinstance(what, Mapping) and self.of != "units":
-                raise SecateurError(
-                    f"`of` is for one density as `what`, and these say of what they are, got of={self.of!r}."
-                )
-            check_budgets(what, self.of)
-        elif self.of != "units" or self.score is not l1 or (self.multiples, self.minimum) != (1, 1):
-            raise SecateurError(
-                f"`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of={self.of!r}: masks and "
-                "methods choose units themselves."
-            )
-
-    def cutting(
-        self,
-        model: nn.Module,
-        coupling: Coupling,
-        call: Call,
-        outputs: Outputs | None,
-        inexact: Sequence[str],
-        *,
-        close: bool,
-        fold: bool,
-    ) -> Cutting:
-        """Choose what goes."""
-        masks = self.what
-        if not isinstance(masks, Masks | Method):
-            limits = Limits.of(model, coupling, self.only, self.multiples, self.minimum)
-            return of_density(model, check_budgets(masks, self.of), self.score, coupling, call, limits)
-        said, worth = "the masks left nothing of it", None
-        if isinstance(masks, Method):
-            said, only = f"{masks.name} left nothing of it", of_weights(model, self.only)
-            masks, worth = masks_by(model, masks, coupling, self.batches, self.loss, only)
-        return of_masks(
-            model, masks, coupling, call, outputs, inexact=inexact, close=close, fold=fold, said=said, worth=worth
-        )
+    return Draft.of(model, asked, call, about)
 
 
 def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: Sequence[str]) -> None:
@@ -194,89 +140,8 @@ def _check(model: nn.Module, what: object, optimizer: Optimizer | None, modes: S
         )
     if optimizer is not None:
         check_optimizer(optimizer, model)
-
-
-def _proved(
-    model: nn.Module,
-    cutting: Cutting,
-    call: Call,
-    outputs: Outputs | None,
-    modes: Sequence[str],
-    draws: int,
-    optimizer: Optimizer | None,
-    *,
-    timed: bool,
-) -> Certificate:
-    made = cutting.plan
-    folded = len(cutting.folds)
-    asked = [mode for mode in modes if mode == "eval" or not folded]
-    comparisons = compare(cutting.masked, cutting.build, made, call, outputs, asked, draws)
-    waived = {kind for kind, ids in made.coupling.waived if made.gone[ids].any()}
-    if not waived:
-        _require(comparisons, made)
-    not_claimed = [f"{folded} constants of eval mode stand in biases: train mode"] if folded else []
-    not_claimed += _of_training(made, optimizer)
-    small = cutting.build(cutting.masked)
-    before, after = count(model, call), count(small, call)
-    return Certificate(
-        tuple(comparisons),
-        before,
-        after,
-        cutting.closing,
-        folded,
-        tuple(dict.fromkeys(each.why for each in made.frozen)),
-        tuple(f"{op}: {where}" for op, where in made.coupling.unknown.items()),
-        tuple(sorted(waived)),
-        tuple(not_claimed),
-        timing(model, small, call, before, after) if timed else None,
-    )
-
-
-def _handed_back(
-    model: nn.Module, free: nn.Module, cutting: Cutting, certificate: Certificate, optimizer: Optimizer | None
-) -> Shrunk:
-    """Cut for good: a copy, or with an optimizer the model itself; what was held is held again."""
-    made, small = cutting.plan, cutting.build(cutting.masked)
-    manifest = manifest_of(free, small, made, cutting.reasons)
-    left = None if cutting.masks is None else left_of(cutting.masks, made)
-    before = [each.masks for each in held(model)]
-    if optimizer is not None:
-        small = _in_place(model, cutting, optimizer)
-    for masks in before:
-        if (still := left_of(masks, made)) is not None:
-            hold(small, still)
-    return Shrunk(small, certificate, manifest, left)
-
-
-def _of_training(made: Plan, optimizer: Optimizer | None) -> list[str]:
-    if optimizer is None:
-        return []
-    found = [text for text in (drifts(optimizer),) if text]
-    if made.coupling.rescaled and any(made.gone[ids].any() for _, ids in made.coupling.rescaled):
-        found.append("weights of root mean square norms were scaled: the optimizer's next step of these")
-    return found
-
-
-def _require(comparisons: Sequence[Comparison], made: Plan) -> None:
-    wrong = next((each for each in comparisons if not each.holds), None)
-    if wrong is None:
-        return
-    unknown = "".join(f" No rule is known for {op} ({where})." for op, where in made.coupling.unknown.items())
-    raise SecateurError(
-        f"`shrink`: the smaller model does not compute what the masked one does: {wrong}. Nothing was changed."
-        f"{unknown} modes=('eval',) leaves train mode out of the proof; docs/shrink.md says how a rule is written."
-    )
-
-
-def _in_place(model: nn.Module, cutting: Cutting, optimizer: Optimizer) -> nn.Module:
-    """Do to the model what was proved of its copy."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for each in held(model):
-        each.release()
-    if cutting.masks is not None:
-        cutting.masks.apply_(model)
-    replaced = cut_(model, cutting.plan)
-    fold_(model, cutting.plan, cutting.folds)
-    settle(model)
-    continue_(optimizer, cutting.plan, replaced, names)
-    return model
+        if isinstance(what, Method) and what.repair is not None:
+            raise SecateurError(
+                f"`what`: {what.name} repairs what stays, and an optimizer goes on from the weights that there are: "
+                "leave out its repair, or shrink without `optimizer`."
+            )

@@ -110,10 +110,31 @@ def test_arguments_that_would_be_ignored_are_refused() -> None:
         (
             methods.l1_filters(0.5),
             {"of": "macs"},
-            "`of`, `score`, `multiples` and `minimum` are for a density as `what`, got of='macs'",
+            "`of` and `score` are for a density as `what`, got of='macs'",
         ),
-        (masks, {"of": "params"}, "`of`, `score`, `multiples` and `minimum` are for a density"),
+        (masks, {"of": "params"}, "`of` and `score` are for a density"),
         (0.5, {"batches": [BATCH]}, "`batches` and `loss` are for a method"),
     ):
         with pytest.raises(SecateurError, match=said):
             shrink(net, what, BATCH[0], **options)
+
+
+@pytest.mark.parametrize("method", [methods.l1_filters(0.6), methods.nisp(0.6)], ids=lambda method: method.name)
+def test_multiples_and_a_minimum_round_what_a_method_chose(method: Method) -> None:
+    """Of 8, 12 and 10 units 0.6 are 5, 7 and 6: in multiples of 4 that is 4, 8 and 8; at least 7 are 7, 7 and 7."""
+    net = _net()
+    plain = shrink(net, method, BATCH[0], batches=[BATCH], draws=0, modes=("eval",))
+    fours = shrink(net, method, BATCH[0], batches=[BATCH], draws=0, modes=("eval",), multiples=4)
+    seven = shrink(net, method, BATCH[0], batches=[BATCH], draws=0, modes=("eval",), minimum=7)
+    widths = [[len(each.kept) for each in shrunk.manifest.groups] for shrunk in (plain, fours, seven)]
+    assert widths == [[5, 7, 6], [4, 8, 8], [7, 7, 7]]
+    for more, fewer in zip(plain.manifest.groups, fours.manifest.groups, strict=True):
+        small, large = sorted((set(more.kept), set(fewer.kept)), key=len)
+        assert small <= large  # the next best join, or the worst go
+
+
+def test_multiples_are_not_for_masks() -> None:
+    net = _net()
+    masks = prune(copy.deepcopy(net), methods.l1_filters(0.5))
+    with pytest.raises(SecateurError, match="`multiples` and `minimum` are for a density or a method that ranks units"):
+        shrink(net, masks, BATCH[0], multiples=8)

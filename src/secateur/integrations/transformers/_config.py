@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from secateur.costing import call_of
 from secateur.coupling import undisturbed
-from secateur.shrinking import Shrunk
+from secateur.shrinking import Manifest
 
-__all__ = ["fitted"]
+__all__ = ["changed", "differs", "fitted", "shapes_of"]
 
 _MOST_TRIED = 256
 _MOST_VALUES = 3  # of one number
@@ -30,33 +30,34 @@ _STD = 0.5  # of weights under which a wrong scale or a wrong position cannot hi
 Shapes = dict[str, tuple[int, ...]]
 
 
-def fitted(model: nn.Module, shrunk: Shrunk, example_inputs: Any) -> str:
-    """Set the smaller model's config so that it makes this model; return what stands in the way, or "".
+def fitted(
+    model: nn.Module, small: nn.Module, manifest: Manifest, example_inputs: Any
+) -> tuple[dict[str, Any] | None, str]:
+    """Return what of the config has to change so that it makes the smaller model, or None and what stands in the way.
 
     Args:
         model: of full size.
-        shrunk: the smaller one; its model's config is changed in place.
+        small: the smaller one.
+        manifest: of the cut.
         example_inputs: on which the two have to agree.
     """
-    small = shrunk.model
     before, after = _shapes(model), _shapes(small)
-    epsilon = _epsilon(model, shrunk)
+    epsilon = _epsilon(model, small, manifest)
     if epsilon is None:
-        return "it has one ε for norms that have different ones now"
+        return None, "it has one ε for norms that have different ones now"
     found = "no numbers in it give the widths"
     for changes in islice(_trials(_candidates(model, before, after)), _MOST_TRIED):
-        if _shapes_of(type(model), _changed(model.config, changes)) != after:
+        if shapes_of(type(model), changed(model.config, changes)) != after:
             continue
-        changes = _needed(model, changes, after)
-        found = _differs(type(model), _changed(model.config, changes | epsilon), small, example_inputs)
+        changes = _needed(model, changes, after) | epsilon
+        found = differs(type(model), changed(model.config, changes), small, example_inputs)
         if not found:
-            for name, value in (changes | epsilon).items():
-                setattr(small.config, name, value)
-            return ""
-    return found
+            return changes, ""
+    return None, found
 
 
-def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a config with other values."""
     trial = copy.deepcopy(config)
     for name, value in changes.items():
         setattr(trial, name, value)
@@ -69,7 +70,7 @@ def _needed(model: nn.Module, changes: dict[str, Any], after: Shapes) -> dict[st
     changes = {name: value for name, value in changes.items() if value != old[name]}
     for name in list(changes):
         rest = {other: value for other, value in changes.items() if other != name}
-        if _shapes_of(type(model), _changed(model.config, rest)) == after:
+        if shapes_of(type(model), changed(model.config, rest)) == after:
             changes = rest
     return changes
 
@@ -78,7 +79,8 @@ def _shapes(model: nn.Module) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _shapes_of(kind: type[nn.Module], config: Any) -> Shapes | None:
+def shapes_of(kind: type[nn.Module], config: Any) -> Shapes | None:
+    """Return the shapes of all tensors of a model that a config makes; None where it makes none."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return _shapes(kind(config))
@@ -122,21 +124,35 @@ def _trials(candidates: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(candidates, values, strict=True))
 
 
-def _epsilon(model: nn.Module, shrunk: Shrunk) -> dict[str, float] | None:
+def _epsilon(model: nn.Module, small: nn.Module, manifest: Manifest) -> dict[str, float] | None:
     """The ε of root mean square norms, where a cut changed it: one number for all; None where they do not agree."""
-    epsilons = shrunk.manifest.epsilons
+    epsilons = manifest.epsilons
     changed = set(epsilons.values())
     if not changed:
         return {}
     names = {path.rpartition(".")[2] for path in epsilons}
     ((old, new),) = changed if len(changed) == 1 else ((None, 0.0),)
-    if old is None or any(getattr(m, name, None) == old for m in shrunk.model.modules() for name in names):
+    if old is None or any(getattr(m, name, None) == old for m in small.modules() for name in names):
         return None
     return {name: new for name, value in _numbers(model).items() if type(value) is float and value == old}
 
 
-def _differs(kind: type[nn.Module], config: Any, small: nn.Module, example_inputs: Any) -> str:
-    """Make the model anew from the config and compare, with its weights and with large ones; return what differs."""
+def differs(
+    kind: type[nn.Module],
+    config: Any,
+    small: nn.Module,
+    example_inputs: Any,
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """Make the model anew from the config and compare, with its weights and with large ones; return what differs.
+
+    Args:
+        kind: class of the model.
+        config: to be tried.
+        small: the smaller model.
+        example_inputs: on which the two have to agree.
+        names: new name → name in `small`, where these are not the same.
+    """
     twin = copy.deepcopy(small).double()
     with undisturbed(small):
         fresh = kind(copy.deepcopy(config)).to(next(small.parameters()).device).double()
@@ -145,8 +161,9 @@ def _differs(kind: type[nn.Module], config: Any, small: nn.Module, example_input
     large = {name: _large(tensor, drawn) for name, tensor in state.items()}
     for each in (state, large):
         outs = []
-        for model in (twin, fresh):
-            model.load_state_dict(each)
+        renamed = each if names is None else {new: each[old] for new, old in names.items()}
+        for model, own in ((twin, each), (fresh, renamed)):
+            model.load_state_dict(own)
             outs.append(_outputs(model, example_inputs))
         for one, other in zip(*outs, strict=True):
             apart = float((one - other).abs().max() / one.abs().max().clamp_min(1e-30)) if one.numel() else 0.0

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from secateur import shrinking
 from secateur._base.arguments import named
 from secateur._base.errors import SecateurError
 from secateur.axes import Method
 from secateur.axes.scope import layerwise
-from secateur.axes.structure import channels
+from secateur.axes.structure import ResidualBlocks, channels
 from secateur.coupling import Group, Outputs
 from secateur.integrations.transformers._config import fitted
+from secateur.integrations.transformers._depth import shallower
 from secateur.measures import Batch, Loss
 from secateur.methods import l1_filters
-from secateur.shrinking import Shrunk
+from secateur.shrinking import Asked, Shrunk, Terms, draft, l1
 
 __all__ = ["shrink"]
 
@@ -47,8 +47,9 @@ def shrink(
 
     Args:
         model: a model with a `config`, as transformers has them. It stays as it is.
-        what: the density of each kind that stays, ranked by L1 norms, or a method that ranks filters, such as
-            `methods.nisp(0.5)`.
+        what: the density of each kind that stays, ranked by L1 norms; a method that ranks filters, such as
+            `methods.nisp(0.5)`; or one that ranks layers, `methods.depth(0.75)`: then whole layers go, those that stay
+            move up, and the config says how many there are.
         example_inputs: what the model is called with, as in `secateur.shrink`.
         kinds: what may go: "units" (of perceptrons), "heads", "stream" (the width, where root mean squares norm it).
         batches, loss: what the method looks at.
@@ -71,18 +72,34 @@ def shrink(
     if not kinds or not set(kinds) <= set(_KINDS):
         raise SecateurError(f"`kinds` must be some of {', '.join(_KINDS)}, got {tuple(kinds)}.")
     seen = list(batches) if batches is not None else None
+    about = Terms(outputs=outputs, modes=tuple(modes), timed=timed)
+    if isinstance(what, Method) and isinstance(what.structure, ResidualBlocks):
+        return _of_layers(model, _asked(what, seen, loss), example_inputs, about)
     problem = ""
     for tried in _fewer(tuple(kinds)):
-        method = _of_kinds(what, tried)
-        shrunk = shrinking.shrink(
-            model, method, example_inputs, batches=seen, loss=loss, outputs=outputs, modes=modes, timed=timed
-        )
-        problem = fitted(model, shrunk, example_inputs)
-        if not problem:
+        made = draft(model, _asked(_of_kinds(what, tried), seen, loss), example_inputs, about)
+        changes, problem = fitted(model, made.small, made.manifest, example_inputs)
+        if changes is not None:
+            shrunk = made.proved()
+            for name, value in changes.items():
+                setattr(shrunk.model.config, name, value)
             if tried != tuple(kinds):
                 warnings.warn(_stay(model, kinds, tried), UserWarning, stacklevel=2)
             return shrunk
     raise SecateurError(f"`model`: no {type(model.config).__name__} makes the smaller model: {problem}. {_ELSE}")
+
+
+def _asked(what: Method, batches: list[Batch] | None, loss: Loss | None) -> Asked:
+    return Asked(what, "units", l1, None, 1, 1, batches, loss)
+
+
+def _of_layers(model: nn.Module, asked: Asked, example_inputs: Any, about: Terms) -> Shrunk:
+    """Whole layers go, and the others move up: what comes back is made by the config."""
+    made = draft(model, asked, example_inputs, about)
+    fresh, problem = shallower(model, made.small, made.manifest, example_inputs)
+    if fresh is None:
+        raise SecateurError(f"`model`: no {type(model.config).__name__} makes the smaller model: {problem}. {_ELSE}")
+    return replace(made.proved(), model=fresh)
 
 
 _ELSE = "secateur.shrink makes it smaller without a config that says so, and secateur.load opens that."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.coupling import Attribute, Coupling, Frozen, Ids, Rms, hold_own_widths
+from secateur.coupling import Attribute, Coupling, Frozen, Ids, ResidualBlock, Rms, hold_own_widths, remove_
 
 __all__ = ["Plan", "cut", "cut_", "describe_", "holder_of", "kept_indices", "ratios", "sliced"]
 
@@ -24,12 +24,14 @@ class Plan:
         gone: the classes that go, one bool per class.
         numbers: new values of integers in the user's code.
         frozen: what was found on the way to be no cut, with the reason.
+        removed: residual blocks that go as a whole; the coupling is of the model without them.
     """
 
     coupling: Coupling
     gone: np.ndarray
     numbers: Mapping[Attribute, int] = field(default_factory=dict)
     frozen: tuple[Frozen, ...] = ()
+    removed: tuple[ResidualBlock, ...] = ()
 
     def count(self, ids: Ids) -> int:
         """Return how many of these stay."""
@@ -70,6 +72,7 @@ def cut_(model: nn.Module, plan: Plan) -> dict[nn.Parameter, nn.Parameter]:
 
     Attention holds its own widths then; `settle` gives back what lost nothing.
     """
+    remove_(model, plan.removed)
     hold_own_widths(model)
     replaced: dict[nn.Parameter, nn.Parameter] = {}
     with torch.no_grad():

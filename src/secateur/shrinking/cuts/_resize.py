@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.coupling import hold_own_widths, settle
+from secateur.coupling import hold_own_widths, remove_, settle
 from secateur.shrinking.cuts._cut import describe_, sliced
 from secateur.shrinking.manifests import Manifest
 
@@ -38,6 +38,7 @@ def resize_(model: nn.Module, manifest: Manifest, added: Mapping[str, tuple[int,
     except SecateurError:
         settle(model)
         raise
+    remove_(model, manifest.removed)
     known: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, dims in manifest.kept.items():
@@ -82,13 +83,19 @@ def _require_same(
         for dim, index in dims.items():
             if dim >= len(shape) or max(index, default=0) >= shape[dim]:
                 raise SecateurError(f"`model`: {name!r} of shape {shape} lacks indices that the cut kept.{_NO}")
+    modules = dict(model.named_modules())
+    for block in manifest.removed:
+        if block.path not in modules or f"{block.path}.{block.function}" not in {*modules, f"{block.path}."}:
+            raise SecateurError(
+                f"`model` has no block {block.path!r} as that which the cut removed.{nearest(block.path, modules)}{_NO}"
+            )
     for path, (old, _) in (*manifest.numbers.items(), *manifest.epsilons.items()):
         found = _value(model, path)
         if found != old:
             raise SecateurError(f"`model`: {path} must be {old}, as in the model that was cut, got {found!r}.{_NO}")
     for name in added:
         path, _, last = name.rpartition(".")
-        module = dict(model.named_modules()).get(path)
+        module = modules.get(path)
         if module is None or not hasattr(module, "weight") or getattr(module, last, None) is not None:
             raise SecateurError(f"`model` has no layer without {name!r}, where the cut folded constants into one.{_NO}")
 

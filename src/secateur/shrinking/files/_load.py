@@ -14,6 +14,7 @@ from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, nearest
 from secateur._base.text import shown
+from secateur.coupling import lies_in
 from secateur.holding import held, hold
 from secateur.masks import Masks, unwrap
 from secateur.shrinking.cuts import resize_
@@ -107,13 +108,14 @@ def fill_(model: nn.Module, content: Content) -> None:
     if held(model):
         raise SecateurError(f"`model` must be a fresh one, got one on which masks are held: release them first.{_NO}")
     state, manifest = content.state, content.manifest
+    removed = () if manifest is None else manifest.removed
     for name, buffer in model.named_buffers():
-        if buffer.is_meta and name not in state:
+        if buffer.is_meta and name not in state and lies_in(name, removed) is None:
             raise SecateurError(
                 f"`model`: its buffer {name!r} is on meta, and no file holds it: make the model on the CPU.{_NO}"
             )
     added = () if manifest is None else manifest.added
-    own = model.state_dict(keep_vars=True)
+    own = {n: tensor for n, tensor in model.state_dict(keep_vars=True).items() if lies_in(n, removed) is None}
     for name, tensor in own.items():
         if name not in state:
             raise SecateurError(

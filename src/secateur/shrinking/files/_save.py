@@ -18,6 +18,7 @@ from secateur._base.arguments import SPARSE, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import LeakError, SecateurError
 from secateur._base.files import sealed_tensors, write_whole
+from secateur.coupling import lies_in
 from secateur.holding import held
 from secateur.masks import Masks, require_masks, unwrap
 from secateur.shrinking.files._content import BITS, FORMAT, VERSION
@@ -84,6 +85,11 @@ def described(model: nn.Module | Small, masks: Masks | None, call: str) -> Descr
     model = unwrap(model)
     catch_up(model)
     kind, masks = _kind(model, masks, call)
+    if manifest is not None and (odd := next((n for n in model.state_dict() if lies_in(n, manifest.removed)), None)):
+        raise SecateurError(
+            f"`model`: {odd!r} is of a block that its manifest says is gone: the layers were renumbered. "
+            "model.save_pretrained(folder) saves a model of transformers; secateur.shrink keeps the numbers."
+        )
     tensors, tied = _distinct(model)
     return Described(model, kind, tensors, tied, _packed(model, masks, tensors, tied), manifest)
 

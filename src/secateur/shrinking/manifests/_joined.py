@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from secateur._base.errors import SecateurError
+from secateur.coupling import ResidualBlock, lies_in
 from secateur.shrinking.manifests._record import Cut, UnitRecord
 
 __all__ = ["joined"]
@@ -17,6 +18,7 @@ _Kept = Mapping[int, tuple[int, ...]]
 def joined(first: Cut, second: Cut) -> dict[str, Any]:
     """Return the fields of the cut from the first model to the last; indices and units are those of the first."""
     _require_meeting(first, second)
+    first = _outside(first, second.removed)
     names = [*first.kept, *(name for name in second.kept if name not in first.kept)]
     return {
         "shapes": {name: first.shapes[name] if name in first.shapes else second.shapes[name] for name in names},
@@ -28,7 +30,20 @@ def joined(first: Cut, second: Cut) -> dict[str, Any]:
         "epsilons": _ends(first.epsilons, second.epsilons),
         "places": first.places,
         "reasons": first.reasons,
+        "removed": (*first.removed, *second.removed),
     }
+
+
+def _outside(cut: Cut, removed: tuple[ResidualBlock, ...]) -> Cut:
+    """The cut without what it says of blocks that went later."""
+    if not removed:
+        return cut
+    tables = ("shapes", "kept", "numbers", "rescaled", "epsilons", "places")
+    left = {
+        table: {name: value for name, value in getattr(cut, table).items() if lies_in(name, removed) is None}
+        for table in tables
+    }
+    return replace(cut, **left, added=tuple(name for name in cut.added if lies_in(name, removed) is None))
 
 
 def _require_meeting(first: Cut, second: Cut) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
+from secateur.coupling import ResidualBlock
 from secateur.shrinking.manifests._manifest import Manifest
 from secateur.shrinking.manifests._record import Span, UnitRecord
 
 __all__ = ["from_json", "to_json"]
 
 _MOST = 1 << 31  # an index, or a size
+_LONGEST = 64  # a tuple that a module gives out
 
 
 def to_json(manifest: Manifest) -> dict[str, Any]:
@@ -25,6 +28,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "epsilons": {name: list(pair) for name, pair in manifest.epsilons.items()},
         "added": list(manifest.added),
         "reasons": list(manifest.reasons),
+        "removed": [list(astuple(block)) for block in manifest.removed],
         "groups": [
             {
                 "group": record.group,
@@ -73,6 +77,7 @@ def from_json(content: Any, *, most: int = 1 << 26) -> Manifest:
             },
         ),
         reasons=reasons,
+        removed=tuple(_block(each) for each in _list(_dict(content).get("removed", []))),
     )
 
 
@@ -161,6 +166,15 @@ def _read_span(value: Any, groups: int, reasons: int, most: int) -> Span:
     if numbers[2] < 0 and numbers[5] < 0:
         raise ValueError(f"{value!r} has neither a group nor a reason")
     return Span(*numbers)
+
+
+def _block(value: Any) -> ResidualBlock:
+    if len(_list(value)) != 6:
+        raise ValueError(f"{value!r} is no residual block")
+    path, argument, after, place, length, why = value
+    if type(place) is not int or not -1 <= place < max(1, _whole(length)) or length > _LONGEST:
+        raise ValueError(f"{value!r} is no residual block: the place of its result")
+    return ResidualBlock(_text(path), _text(argument), _text(after), place, length, _text(why))
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError, nearest
+from secateur.coupling import lies_in
 from secateur.shrinking.manifests._joined import joined
 from secateur.shrinking.manifests._record import Cut
 
@@ -32,6 +33,8 @@ class Manifest(Cut):
         Raises:
             SecateurError: nothing is known of that name, or there is no such index.
         """
+        if block := lies_in(name, self.removed):
+            return f"{name} {index} went\n  with the residual block {block}"
         tensor, dim = self._place(name, dim)
         spans = self.places[tensor][dim]
         size = max((span.begin + span.size for span in spans), default=0)
@@ -99,9 +102,15 @@ class Manifest(Cut):
                 "Give its layer a bias, or shrink with fold=False."
             )
         full = copy.deepcopy(model)
-        theirs = small.state_dict()
+        theirs, own = small.state_dict(), dict(full.named_parameters(remove_duplicate=False))
+        if odd := next((name for name in theirs if lies_in(name, self.removed)), None):
+            raise SecateurError(f"`small` has {odd!r}, of a block that is gone: its layers were renumbered.")
         with torch.no_grad():
             for name, tensor in full.state_dict().items():
+                if lies_in(name, self.removed):  # without weights a block is its shortcut
+                    if name in own:
+                        tensor.zero_()
+                    continue
                 if name not in theirs:
                     raise SecateurError(f"`small` has no {name!r}: it is not what this manifest speaks of.")
                 self._write(name, tensor, theirs[name])

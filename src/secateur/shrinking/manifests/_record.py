@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from secateur.coupling import ResidualBlock, lies_in
+
 __all__ = ["Cut", "Span", "UnitRecord"]
 
 
@@ -90,6 +92,7 @@ class Cut:
         epsilons: of root mean square norms, old (None where torch takes that of the type) and new, by path.
         places: to which unit of which group each index of each dimension belongs, by name and dimension.
         reasons: for what cannot be chosen, in words, as `places` count them.
+        removed: residual blocks that went as a whole, with all of their tensors.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -101,9 +104,12 @@ class Cut:
     epsilons: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     places: Mapping[str, Mapping[int, tuple[Span, ...]]] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    removed: tuple[ResidualBlock, ...] = ()
 
     def new_index(self, name: str, old: int, *, dim: int = 0) -> int | None:
         """Return where an index of a tensor's dimension is now; None where it went."""
+        if lies_in(name, self.removed) is not None:
+            return None
         kept = self.kept.get(name, {}).get(dim)
         return old if kept is None else kept.index(old) if old in kept else None
 

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_map
 
 from secateur._base.errors import SecateurError
 from secateur.costing import Call
-from secateur.coupling import Outputs, tensors_of, undisturbed
-from secateur.shrinking._modes import Precision, without_dropout
+from secateur.coupling import Outputs, lies_in, tensors_of, undisturbed
 from secateur.shrinking.cuts import Plan, kept_indices, ratios, sliced
+from secateur.shrinking.proof._modes import Precision, without_dropout
 
 __all__ = ["Comparison", "compare", "difference", "inputs_like"]
 
@@ -188,7 +188,7 @@ def difference(one: Tensor, other: Tensor, floor: float = _TINY) -> float:
 def _gradients(pair: list[nn.Module], plan: Plan) -> float | None:
     """The masked model's gradients at what is kept, beside the small model's."""
     big, small = (dict(model.named_parameters()) for model in pair)
-    graded = {name: p.grad for name, p in big.items() if p.grad is not None}
+    graded = {n: p.grad for n, p in big.items() if p.grad is not None and lies_in(n, plan.removed) is None}
     if not graded:
         return None
     kept = {name: dims for names, dims in kept_indices(plan).items() for name in names}
