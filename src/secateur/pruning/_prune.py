@@ -15,6 +15,7 @@ from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
+from secateur.pruning._budget import first_of, reach, refuse_unbudgeted
 from secateur.pruning._choose import choose, placed, report_empty
 from secateur.pruning._refusals import (
     refuse_offline,
@@ -25,6 +26,7 @@ from secateur.pruning._refusals import (
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
 from secateur.selection import kept_count
+from secateur.signals import Paths
 
 
 @torch.inference_mode(mode=False)  # the masks and the weights outlive a caller's inference_mode
@@ -39,6 +41,7 @@ def prune(
     blocks: Blocks | None = None,
     generator: torch.Generator | None = None,
     allow_empty: bool = True,
+    effective: bool = False,
 ) -> Masks:
     """Prune `model` by `method`: measure, score, choose, write the zeros. Returns the masks.
 
@@ -61,6 +64,8 @@ def prune(
         generator: source of randomness for methods that draw.
         allow_empty: False refuses, before anything is written, a result in which some layer has no weight left;
             True only warns (`EmptyLayerWarning`).
+        effective: the density is that of weights on a path from inputs to outputs (`signals.effective`): at its last
+            milestone the method keeps as many as that takes, within one weight. `batches` say the inputs' shape.
 
     Raises:
         SecateurError: bad input, named; a method that only acts while a network trains; more weights asked for than
@@ -74,7 +79,11 @@ def prune(
     refuse_other_arguments(model, method, "prune(model, method)")
     network = unwrap(model)
     refuse_offline(method)
+    if effective:
+        refuse_unbudgeted(method)
     if blocks is not None:
+        if effective:
+            raise SecateurError("`effective=True` looks for paths through the whole network, not block by block.")
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
     params = prunable(network, only, biases=method.structure.biases)
@@ -84,12 +93,13 @@ def prune(
         report_left_out(network, params)
     bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
+    paths = Paths(network, first_of(batches)) if effective else None
     with _untouched_on_error(network, method):
         chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
             moment = Moment(step, density, params, bits, {}, generator, turned, batches=batches, loss=loss)
             last = step == len(method.schedule.densities) - 1
-            chosen = _after(network, method, moment, batches, loss, last=last)
+            chosen = _after(network, method, moment, batches, loss, last=last, paths=paths if last else None)
             bits = dict(chosen)
         report_empty(chosen, allow_empty=allow_empty)
         chosen.apply_(network)
@@ -140,6 +150,7 @@ def _after(
     loss: Loss | None,
     *,
     last: bool,
+    paths: Paths | None = None,
 ) -> Masks:
     """The masks after one moment, for which the network is measured as pruned so far; survivors repaired if asked."""
     repairs = last or _repairs_always(method)
@@ -151,10 +162,22 @@ def _after(
             network, batches, measures, params=moment.params, loss=loss, generator=moment.generator, dense=dense
         )
     moment = replace(moment, evidence=evidence)
-    masks = Masks(choose(method, moment, last=last), copy=False)
+    masks = Masks(choose(method, moment, last=last), copy=False) if paths is None else _reached(method, moment, paths)
     if repairs and method.repair is not None:
         method.repair(network, masks, moment)
     return masks
+
+
+def _reached(method: Method, moment: Moment, paths: Paths) -> Masks:
+    """The masks whose effective density is that of the moment: its evidence is kept, and ranked again and again."""
+    assert moment.density is not None
+
+    def chosen(density: float) -> Masks:
+        evidence = {name: dict(found) for name, found in moment.evidence.items()}
+        return Masks(choose(method, replace(moment, density=density, evidence=evidence), last=False), copy=False)
+
+    revives = method.regrow is not None and method.regrow.revives
+    return reach(chosen, paths, moment.density, alive=Masks(moment.alive), revives=revives)
 
 
 def _one_block(

@@ -160,7 +160,8 @@ def masks_and_network(
     batches = list(data.batches(dataset.train, size, seed=experiment.seed, stop=experiment.score_batches))
     drawn = generator(experiment.seed, "method")
     only = _only(experiment, network)
-    masks = prune(network, method_of(experiment), batches, only=only, generator=drawn).to("cpu")
+    budget = experiment.effective
+    masks = prune(network, method_of(experiment), batches, only=only, generator=drawn, effective=budget).to("cpu")
     if experiment.sanity is Sanity.SHUFFLE:
         return shuffle(masks, generator=generator(experiment.seed, "shuffle")), network
     return masks, network
