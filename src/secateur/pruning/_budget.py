@@ -76,9 +76,8 @@ def reach(chosen: Chosen, paths: Paths, density: float, *, alive: Masks, revives
 
 def _filled(chosen: Chosen, paths: Paths, wanted: int, masks: Masks, counts: Iterable[int]) -> Masks:
     """Take further weights in the order in which they come, those alone that do not open too much."""
-    found, tried = paths(masks).kept, 0
-    for more in _one_by_one(chosen, masks, counts):
-        tried += 1
+    found = paths(masks).kept
+    for tried, more in enumerate(_one_by_one(chosen, masks, counts), 1):
         grown = masks | more
         if (count := paths(grown).kept) <= wanted:
             masks, found = grown, count

@@ -101,10 +101,11 @@ def effective(model: nn.Module, masks: Masks, batch: Batch) -> Masks:
 
     Source: Vysogorets & Kempe, "Connectivity matters", arXiv 2107.02306, §3.
     Deviates: activation functions stay as they are (the authors remove them), but modules that are not 0 at 0, as
-    Sigmoid, at inputs between 1 and 2; the authors multiply the magnitudes of weights, which underflow in deep networks.
+    Sigmoid, at inputs between 1 and 2; the authors multiply magnitudes of weights, which underflow in deep networks.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> masks = Masks({"0.weight": torch.tensor([[True, True], [True, False]]), "2.weight": torch.tensor([[True, False]])})
+    >>> first, second = torch.tensor([[True, True], [True, False]]), torch.tensor([[True, False]])
+    >>> masks = Masks({"0.weight": first, "2.weight": second})
     >>> masks.kept, effective(net, masks, torch.ones(1, 2)).kept  # the second hidden unit leads nowhere
     (4, 3)
     """

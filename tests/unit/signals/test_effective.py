@@ -131,7 +131,7 @@ def test_a_budget_of_everything_is_everything() -> None:
 def test_budgets_that_cannot_be_are_refused_and_nothing_changes() -> None:
     model, few = net(20, 40, 5), drawn(net(20, 40, 5), 0.05, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(SecateurError, match="`effective=True` .* needs `batches`"):
+    with pytest.raises(SecateurError, match=r"`effective=True` .* needs `batches`"):
         prune(model, methods.magnitude(0.1), effective=True)
     with pytest.raises(UnfitModelError, match="budget of single weights"):
         prune(model, methods.l1_filters(0.5), [BATCH], effective=True)
@@ -150,7 +150,10 @@ def test_what_opens_too_much_is_passed_over() -> None:
         model[1].weight.copy_(torch.tensor([[9.0] + [0.5] * 7]).T)
         model[2].weight.copy_(torch.tensor([[0.1] + [0.05 * k for k in range(1, 8)]]))
     plain = method(
-        "plain", lambda weight: weight.abs(), structure=structure.weights(), scope=scope.everywhere(),
+        "plain",
+        lambda weight: weight.abs(),
+        structure=structure.weights(),
+        scope=scope.everywhere(),
         schedule=schedule.once(12 / 24),
     )
     masks = prune(model, plain, [torch.ones(1, 8)], effective=True)
