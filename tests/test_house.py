@@ -23,7 +23,7 @@ FLOORS: list[tuple[str, str]] = [
     ),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
-        "gates penalties repairs pruning",
+        "gates penalties repairs pruning tickets",
     ),
     (
         "published methods; whole units cut out; channels in another order; layers in another basis",

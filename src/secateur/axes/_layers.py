@@ -15,6 +15,7 @@ from secateur.axes._quota import (
     erk_densities,
     igq_densities,
     largest_remainder,
+    slower_last_densities,
     smart_ratio_densities,
     uniform_plus_densities,
 )
@@ -85,6 +86,25 @@ class _SmartRatio:
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
         return smart_ratio_densities(shapes, density, last=self.last)
+
+
+def slower_last(*, rounds: int) -> Scope:
+    """The same density in every layer, but the last is cut at half the rate of each of so many rounds; total exactly κ.
+
+    With f the share that a round leaves of the others, they have f^R and the last has ((1 + f)/2)^R, R = `rounds`, so
+    that Σ d_l N_l = κ: the layer-wise pruning of small networks in the lottery ticket paper (arXiv 1803.03635, §2).
+    """
+    if rounds < 1:
+        raise SecateurError(f"`rounds` must be at least 1, got {rounds}.")
+    return Scope(f"slower_last(rounds={rounds})", _Quota(_SlowerLast(rounds)))
+
+
+@dataclass(frozen=True)
+class _SlowerLast:
+    rounds: int
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        return slower_last_densities(shapes, density, rounds=self.rounds)
 
 
 def erdos_renyi(epsilon: float = 20.0) -> Scope:

@@ -15,7 +15,6 @@ from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
 from secateur.measures import Batch, Loss, Measure, Params, gather, swapped
-from secateur.pruning._budget import first_of, reach, refuse_unbudgeted
 from secateur.pruning._choose import choose, placed, report_empty
 from secateur.pruning._refusals import (
     refuse_offline,
@@ -25,6 +24,7 @@ from secateur.pruning._refusals import (
     report_left_out,
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
+from secateur.pruning.budgets import first_of, reach, refuse_unbudgeted
 from secateur.selection import kept_count
 from secateur.signals import Paths
 
@@ -80,10 +80,8 @@ def prune(
     network = unwrap(model)
     refuse_offline(method)
     if effective:
-        refuse_unbudgeted(method)
+        refuse_unbudgeted(method, by_blocks=blocks is not None)
     if blocks is not None:
-        if effective:
-            raise SecateurError("`effective=True` looks for paths through the whole network, not block by block.")
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
     params = prunable(network, only, biases=method.structure.biases)

@@ -30,8 +30,10 @@ def first_of(batches: Iterable[Batch] | None) -> Batch:
     return found
 
 
-def refuse_unbudgeted(method: Method) -> None:
-    """Refuse a method whose density is not a number of single weights."""
+def refuse_unbudgeted(method: Method, *, by_blocks: bool) -> None:
+    """Refuse a method whose density is not a number of single weights, and a network in parts."""
+    if by_blocks:
+        raise SecateurError("`effective=True` looks for paths through the whole network, not block by block.")
     if not method.structure.name.startswith("weights") or method.density is None or method.scope.budgeted:
         raise UnfitModelError(
             f"`effective=True` is a budget of single weights, and {method.name} prunes {method.structure.name} with "
