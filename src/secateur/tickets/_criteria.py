@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from secateur.masks import Masks
 
@@ -174,7 +175,7 @@ def frozen(model: nn.Module, masks: Masks, values: Mapping[str, Tensor]) -> Iter
                     parameter.copy_(torch.where(cut, value, parameter))
 
     write()
-    handle = torch.optim.optimizer.register_optimizer_step_post_hook(write)
+    handle = register_optimizer_step_post_hook(write)
     try:
         yield
     finally:
