@@ -18,12 +18,12 @@ FLOORS: list[tuple[str, str]] = [
     ("values, and the one place where anything is chosen; codes", "masks selection coding"),
     ("evidence; zeros that stay; what goes together", "measures holding coupling"),
     (
-        "what makes a method, and the method; importance from responses; curvature; what a model costs",
-        "axes propagation curvature costing",
+        "what makes a method, and the method; importance from responses; curvature; what a model costs; signals",
+        "axes propagation curvature costing signals",
     ),
     (
         "what stands on a weight, what it costs, what survivors do; what runs a method",
-        "gates penalties repairs pruning",
+        "gates penalties repairs pruning tickets",
     ),
     (
         "published methods; whole units cut out; channels in another order; layers in another basis",

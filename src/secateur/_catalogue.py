@@ -54,6 +54,7 @@ TAGS = {
     "trained": "scores a trained network",
     "structured": "cuts units larger than a weight",
     "program": "owns a loop: a function that is given the training, and ends in Masks",
+    "complete": "a program that leaves the network trained",
 }
 
 
@@ -113,7 +114,9 @@ def _entry(call: str, factory: Callable[..., Method]) -> Entry:
 @cache
 def _program(call: str, function: Callable[..., Any]) -> Entry:
     counted = "density" in inspect.signature(function).parameters
-    return _row(call, function, "training", "weights", {"program", "counted" if counted else "emerging"})
+    tags = {"program", "counted" if counted else "emerging"}
+    tags |= {"complete"} if _first(r"^Ends: (trained)\.$", inspect.getdoc(function) or "") else set()
+    return _row(call, function, "training", "weights", tags)
 
 
 def _row(call: str, factory: Callable[..., Any], needs: str, cuts: str, tags: set[str]) -> Entry:

@@ -15,6 +15,8 @@ from secateur.axes._quota import (
     erk_densities,
     igq_densities,
     largest_remainder,
+    slower_last_densities,
+    smart_ratio_densities,
     uniform_plus_densities,
 )
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, density_of, kappa
@@ -65,6 +67,44 @@ class _UniformPlus:
 
     def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
         return uniform_plus_densities(shapes, density, last=self.last)
+
+
+def smart_ratio(*, last: float = 0.3) -> Scope:
+    """Quotas that fall with depth, d_l ∝ (L − l + 1)² + (L − l + 1), the last linear layer at `last`; total exactly κ.
+
+    A density that the last layer alone exceeds is refused before anything is pruned. Source: Su et al., arXiv
+    2009.11094, §4.
+    """
+    check_density(last, name="last")
+    choose = _Quota(_SmartRatio(last))
+    return Scope("smart_ratio" if last == 0.3 else f"smart_ratio(last={last:g})", choose, check=choose.densities)
+
+
+@dataclass(frozen=True)
+class _SmartRatio:
+    last: float
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        return smart_ratio_densities(shapes, density, last=self.last)
+
+
+def slower_last(*, rounds: int) -> Scope:
+    """The same density in every layer, but the last is cut at half the rate of each of so many rounds; total exactly κ.
+
+    With f the share that a round leaves of the others, they have f^R and the last has ((1 + f)/2)^R, R = `rounds`, so
+    that Σ d_l N_l = κ: the layer-wise pruning of small networks in the lottery ticket paper (arXiv 1803.03635, §2).
+    """
+    if rounds < 1:
+        raise SecateurError(f"`rounds` must be at least 1, got {rounds}.")
+    return Scope(f"slower_last(rounds={rounds})", _Quota(_SlowerLast(rounds)))
+
+
+@dataclass(frozen=True)
+class _SlowerLast:
+    rounds: int
+
+    def __call__(self, shapes: Shapes, density: float) -> dict[str, float]:
+        return slower_last_densities(shapes, density, rounds=self.rounds)
 
 
 def erdos_renyi(epsilon: float = 20.0) -> Scope:

@@ -123,6 +123,64 @@ def erdos_renyi_densities(shapes: Shapes, epsilon: float) -> dict[str, float]:
     }
 
 
+def smart_ratio_densities(shapes: Shapes, density: float, *, last: float = 0.3) -> dict[str, float]:
+    """d_l = c·((L − l + 1)² + (L − l + 1)) of the L layers in the model's order, the last at `last` if it is a matrix.
+
+    c is such that Σ d_l N_l = ρN; where d_l would exceed 1 the layer is dense and c is solved again for the others.
+    Where all others are dense, the last layer takes what is left. A network of one layer has the density.
+
+    >>> shapes = {"fc1": torch.Size([300, 784]), "fc2": torch.Size([100, 300]), "fc3": torch.Size([10, 100])}
+    >>> {name: round(d, 5) for name, d in smart_ratio_densities(shapes, 0.1).items()}
+    {'fc1': 0.10604, 'fc2': 0.05302, 'fc3': 0.3}
+    """
+    size, depth = {name: shape.numel() for name, shape in shapes.items()}, len(shapes)
+    final = next(reversed(size))
+    if depth < 2:
+        return {final: density}
+    raw = {name: float((depth - k) ** 2 + (depth - k)) for k, name in enumerate(size)}
+    found = {final: last} if len(shapes[final]) == 2 else {}
+    wanted = density * sum(size.values())
+    if sum(part * size[name] for name, part in found.items()) > wanted:
+        least = last * size[final] / sum(size.values())
+        raise SecateurError(
+            f"smart_ratio keeps {last:.0%} of {final!r}, which is {least:.3g} of all weights: more than "
+            f"`density`={density:g}. Ask for a higher density, or for a lower `last`."
+        )
+    while rest := [name for name in raw if name not in found]:
+        room = wanted - sum(part * size[name] for name, part in found.items())
+        factor = room / sum(raw[name] * size[name] for name in rest)
+        full = [name for name in rest if factor * raw[name] > 1]
+        found |= {name: 1.0 for name in full} if full else {name: factor * raw[name] for name in rest}
+    missing = wanted - sum(part * size[name] for name, part in found.items())
+    return {name: found[name] + (max(0.0, missing) / size[final] if name == final else 0.0) for name in size}
+
+
+def slower_last_densities(shapes: Shapes, density: float, *, rounds: int) -> dict[str, float]:
+    """f^R for all layers but the last, ((1 + f)/2)^R for the last, with f by bisection so that Σ d_l N_l = ρN.
+
+    >>> shapes = {"fc1": torch.Size([300, 784]), "fc2": torch.Size([100, 300]), "fc3": torch.Size([10, 100])}
+    >>> found = slower_last_densities(shapes, 0.8 * 0.99624 + 0.9 * 0.00376, rounds=1)
+    >>> {name: round(d, 3) for name, d in found.items()}
+    {'fc1': 0.8, 'fc2': 0.8, 'fc3': 0.9}
+    """
+    size = {name: shape.numel() for name, shape in shapes.items()}
+    final = next(reversed(size))
+
+    def found(share: float) -> dict[str, float]:
+        return {name: ((1 + share) / 2 if name == final else share) ** rounds for name in size}
+
+    def kept(share: float) -> float:
+        return sum(part * size[name] for name, part in found(share).items())
+
+    low, high = -1.0, 1.0  # below 0, only the last layer has anything
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if kept(max(middle, 0.0)) > density * sum(size.values()) else (middle, high)
+    if high > 0:
+        return found(high)
+    return {name: density * sum(size.values()) / size[final] if name == final else 0.0 for name in size}
+
+
 def apportioned(total: int, weights: Mapping[str, float], room: Mapping[str, int]) -> dict[str, int]:
     """Share `total` out in proportion to `weights`, none above its `room`; what overflows goes to the others.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur._base.types import Float
-from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, uniform_plus
+from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, slower_last, smart_ratio, uniform_plus
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
@@ -37,6 +37,8 @@ __all__ = [
     "per_row",
     "ranked_with",
     "rms",
+    "slower_last",
+    "smart_ratio",
     "sparing",
     "std",
     "threshold",

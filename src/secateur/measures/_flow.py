@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.measures._batch import call, logits_of
-from secateur.measures._measure import Measure, Needs
+from secateur.measures._measure import Collector, Measure, Needs
 from secateur.measures._preserve import recast_buffers, swapped
-from secateur.measures._probe import Evidence, Probe
+from secateur.measures._probe import Evidence, Params, Probe
 from secateur.measures._running import Running
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -21,14 +22,18 @@ _NOISE = 1e-12  # of the whole flow: float64 rounds at 1e-16, so a layer with le
 
 
 class _Flow(Running):
-    """One forward and backward of R = 1ᵀ f_|W|(1) in float64; only the shape of the first batch is used."""
+    """One forward and backward of R = aᵀ f_|W|(x) in float64; only the shape of the first batch is used."""
+
+    def __init__(self, params: Params, varied: bool = False) -> None:
+        super().__init__(params)
+        self._varied = varied
 
     def update(self, probe: Probe) -> None:
         if self.updates:
             return
-        model = probe.model
+        model, vary = probe.model, _Varied() if self._varied else _same
         with swapped(dict(model.named_parameters()), _positive(model)), _linear(model), torch.enable_grad():
-            outcome = _sum_of_outputs(call(model, ones_like_inputs(probe.inputs)))
+            outcome = vary(_outputs(call(model, _each(ones_like_inputs(probe.inputs), vary)))).sum()
             _check(outcome)
             found = _without_noise(probe, probe.differentiate(outcome), float(outcome.detach()))
         self.fold(found, own=False)
@@ -116,12 +121,36 @@ def ones_like_inputs(inputs: Any) -> Any:
     raise SecateurError(f"Synaptic flow needs tensor inputs to copy the shape of, got {type(inputs).__name__}.")
 
 
-def _sum_of_outputs(output: Any) -> Tensor:
+def _outputs(output: Any) -> Tensor:
     if isinstance(output, Tensor):
-        return output.sum()
+        return output
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        return output[0].sum()
-    return logits_of(output).sum()
+        return output[0]
+    return logits_of(output)
+
+
+class _Varied:
+    """Multiplies by numbers between 1 and 2, always the same ones: positive, and no two alike."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor * (1 + torch.rand(tensor.shape, generator=self._generator, dtype=tensor.dtype)).to(tensor.device)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _each(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {key: _each(value, change) for key, value in inputs.items()}
+    return [_each(value, change) for value in inputs]
 
 
 def _check(outcome: Tensor) -> None:
@@ -133,13 +162,25 @@ def _check(outcome: Tensor) -> None:
         )
 
 
-def flow() -> Measure:
+@dataclass(frozen=True)
+class _Begin:
+    varied: bool
+
+    def __call__(self, params: Params) -> Collector:
+        return _Flow(params, self.varied)
+
+
+def flow(*, varied: bool = False) -> Measure:
     """∂R/∂w with R = 1ᵀ (∏_l |W^[l]|) 1, the output of the network of absolute weights for an input of ones.
 
     Computed in float64 in eval mode, with biases 0 and normalisation layers as plain scalings, on one sample of the
     batch's shape; no data value is used. Times `weight` it is the SynFlow score. Source: arXiv 2006.05467, eq. 2.
 
+    Args:
+        varied: inputs and outputs are weighted by fixed numbers between 1 and 2. A softmax of equal inputs passes no
+            gradient on to what made them; one of different inputs does. It is how paths are looked for, not a score.
+
     Deviates: the authors' code keeps |bias| in the forward pass; the equation has none, and with biases the
     conservation law (equal total score in every layer) would not hold.
     """
-    return Measure("flow", _Flow, needs=Needs.SHAPES, train=False, reduction=None)
+    return Measure("flow", _Begin(varied), needs=Needs.SHAPES, train=False, reduction=None)

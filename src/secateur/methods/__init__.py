@@ -13,6 +13,7 @@ from secateur.methods._c_obs import c_obs
 from secateur.methods._channel_lasso import channel_lasso
 from secateur.methods._chita import chita
 from secateur.methods._class_blind import class_blind
+from secateur.methods._cnip import cnip
 from secateur.methods._deep_r import deep_r
 from secateur.methods._density_diversity import density_diversity
 from secateur.methods._depth import depth
@@ -32,6 +33,7 @@ from secateur.methods._group_fisher import group_fisher
 from secateur.methods._heads import heads
 from secateur.methods._igq import igq
 from secateur.methods._inbound import inbound
+from secateur.methods._isometry import isometry
 from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
 from secateur.methods._karnin import karnin
@@ -51,17 +53,23 @@ from secateur.methods._movement import movement, soft_movement
 from secateur.methods._n_of_m import n_of_m
 from secateur.methods._narang import narang
 from secateur.methods._nisp import nisp
+from secateur.methods._ntk_sap import ntk_sap
+from secateur.methods._ntt import ntt
 from secateur.methods._obc import obc
 from secateur.methods._obd import obd
 from secateur.methods._obs import obs
 from secateur.methods._osscar import osscar
+from secateur.methods._phew import phew
+from secateur.methods._prospr import prospr
 from secateur.methods._random import random
 from secateur.methods._reduce_and_reuse import reduce_and_reuse
 from secateur.methods._rigl import rigl
+from secateur.methods._sbp_sr import sbp_sr
 from secateur.methods._set import set_
 from secateur.methods._skeletonization import skeletonization
 from secateur.methods._slimming import slimming
 from secateur.methods._slot_machines import slot_machines
+from secateur.methods._smart_ratio import smart_ratio
 from secateur.methods._snfs import snfs
 from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
@@ -82,15 +90,16 @@ from secateur.methods._wood_fisher import wood_fisher
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
-    "density_diversity", "depth", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
-    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn",
-    "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
-    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m", "narang", "nisp",
-    "obc", "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
-    "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing",
-    "sparsegpt", "ssl", "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet",
-    "variational_dropout", "wanda", "weight_elimination", "wood_fisher",
+    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "cnip", "deep_r",
+    "density_diversity", "depth", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force",
+    "forgetting", "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound",
+    "isometry", "ista_bn", "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs",
+    "lamp", "lc", "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m",
+    "narang", "nisp", "ntk_sap", "ntt", "obc", "obd", "obs", "osscar", "phew", "prospr", "random",
+    "reduce_and_reuse", "rigl", "sbp_sr", "set_", "skeletonization", "slimming", "slot_machines", "smart_ratio",
+    "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl",
+    "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet", "variational_dropout", "wanda",
+    "weight_elimination", "wood_fisher",
 ]
 # fmt: on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from torch import Tensor, nn
@@ -11,11 +11,8 @@ from secateur._base.errors import SecateurError
 from secateur.axes import Scope
 from secateur.holding import hold
 from secateur.masks import Masks, Only
-from secateur.methods import magnitude
-from secateur.pruning import prune
-from secateur.selection import check_density
-
-Train = Callable[[nn.Module], None]
+from secateur.programs.rounds import check, rounds_of, scope_of
+from secateur.tickets import Train, own_parameters, snapshot
 
 
 def imp(
@@ -25,6 +22,7 @@ def imp(
     density: float,
     rounds: int = 5,
     rewind: Mapping[str, Tensor] | None = None,
+    layerwise: bool = False,
     scope: Scope | None = None,
     only: Only = None,
 ) -> Masks:
@@ -37,33 +35,29 @@ def imp(
         model: the network at its starting values.
         train: your training, from the weights that the model has; what was cut is held at zero meanwhile.
         density: ρ, the fraction that stays after the last round.
-        rounds: R; the paper cuts 20 % a round, which is R = ln ρ / ln 0.8.
+        rounds: R; the paper cuts 20 % a round, which is R = ln ρ / ln 0.8. One round is the one-shot variant.
         rewind: the values to go back to, a `state_dict` (late rewinding: of a few steps into training); None: those
             that the model has now. Buffers (BN statistics) go back as well.
+        layerwise: cut each layer at the same rate, and the last at half of it, as the paper does in small networks.
         scope: who competes; everywhere by default.
         only: which tensors, see `prunable`.
 
     Family: lottery tickets.
     Source: Frankle & Carbin, arXiv 1803.03635, §2; late rewinding: arXiv 1903.01611.
-    Deviates: exact counts (both official repositories cut one more than they name); one rate for all layers (the paper
-    cuts the output layer of small networks at half the rate).
+    Deviates: exact counts (both official repositories cut one more than they name); all layers together unless asked.
     """
-    check_density(density)
-    if rounds < 1:
-        raise SecateurError(f"`rounds` must be at least 1, got {rounds}.")
+    check(density, rounds)
+    scope_of(1, scope, layerwise=layerwise)
     _check_rewind(model, rewind)
-    source = model.state_dict() if rewind is None else rewind
-    start = {name: tensor.clone() for name, tensor in source.items()}
-    masks: Masks | None = None
-    for r in range(1, rounds + 1):
-        with hold(model, masks) if masks is not None else nullcontext():
+    start = snapshot(model) if rewind is None else {name: tensor.clone() for name, tensor in rewind.items()}
+
+    def between(masks: Masks | None) -> None:
+        with hold(model, masks) if masks is not None else nullcontext(), own_parameters(model):
             train(model)
-        target = density if r == rounds else density ** (r / rounds)
-        masks = prune(model, magnitude(target, scope=scope), only=only, masks=masks)
-        model.load_state_dict(start)
-        masks.apply_(model)
-    assert masks is not None
-    return masks
+
+    return rounds_of(
+        model, between, density=density, rounds=rounds, start=start, among=scope, layerwise=layerwise, only=only
+    )
 
 
 def _check_rewind(model: nn.Module, rewind: Mapping[str, Tensor] | None) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.shards import is_sharded
 from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
@@ -25,8 +25,10 @@ from secateur.pruning._refusals import (
     report_left_out,
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
+from secateur.pruning.budgets import first_of, reach, refuse_unbudgeted
 from secateur.pruning.sharded import prune_sharded, write_zeros
 from secateur.selection import kept_count
+from secateur.signals import Paths
 
 
 @torch.inference_mode(mode=False)  # the masks and the weights outlive a caller's inference_mode
@@ -41,6 +43,7 @@ def prune(
     blocks: Blocks | None = None,
     generator: torch.Generator | None = None,
     allow_empty: bool = True,
+    effective: bool = False,
 ) -> Masks:
     """Prune `model` by `method`: measure, score, choose, write the zeros. Returns the masks.
 
@@ -67,6 +70,8 @@ def prune(
         generator: source of randomness for methods that draw.
         allow_empty: False refuses, before anything is written, a result in which some layer has no weight left;
             True only warns (`EmptyLayerWarning`).
+        effective: the density is that of weights on a path from inputs to outputs (`signals.effective`): at its last
+            milestone the method keeps as many as that takes, within one weight. `batches` say the inputs' shape.
 
     Raises:
         SecateurError: bad input, named; a method that only acts while a network trains; more weights asked for than
@@ -80,6 +85,8 @@ def prune(
     refuse_other_arguments(model, method, "prune(model, method)")
     network = unwrap(model)
     refuse_offline(method)
+    if effective:
+        refuse_unbudgeted(method, by_blocks=blocks is not None)
     if blocks is not None:
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
@@ -89,6 +96,8 @@ def prune(
     if only is None:
         report_left_out(network, params)
     if any(is_sharded(parameter) for parameter in params.values()):
+        if effective:
+            raise UnfitModelError("`effective` follows paths through whole weights: prune before you cut them up.")
         chosen, local = prune_sharded(
             network, method, reusable(batches), params, loss=loss, masks=masks, generator=generator
         )
@@ -97,12 +106,13 @@ def prune(
         return chosen
     bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
+    paths = Paths(network, first_of(batches)) if effective else None
     with _untouched_on_error(network, method):
         chosen = Masks(bits, copy=False)
         for step, density in enumerate(method.schedule.densities):
             moment = Moment(step, density, params, bits, {}, generator, turned, batches=batches, loss=loss)
             last = step == len(method.schedule.densities) - 1
-            chosen = _after(network, method, moment, batches, loss, last=last)
+            chosen = _after(network, method, moment, batches, loss, last=last, paths=paths if last else None)
             bits = dict(chosen)
         report_empty(chosen, allow_empty=allow_empty)
         chosen.apply_(network)
@@ -153,6 +163,7 @@ def _after(
     loss: Loss | None,
     *,
     last: bool,
+    paths: Paths | None = None,
 ) -> Masks:
     """The masks after one moment, for which the network is measured as pruned so far; survivors repaired if asked."""
     repairs = last or _repairs_always(method)
@@ -164,10 +175,22 @@ def _after(
             network, batches, measures, params=moment.params, loss=loss, generator=moment.generator, dense=dense
         )
     moment = replace(moment, evidence=evidence)
-    masks = Masks(choose(method, moment, last=last), copy=False)
+    masks = Masks(choose(method, moment, last=last), copy=False) if paths is None else _reached(method, moment, paths)
     if repairs and method.repair is not None:
         method.repair(network, masks, moment)
     return masks
+
+
+def _reached(method: Method, moment: Moment, paths: Paths) -> Masks:
+    """The masks whose effective density is that of the moment: its evidence is kept, and ranked again and again."""
+    assert moment.density is not None
+
+    def chosen(density: float) -> Masks:
+        evidence = {name: dict(found) for name, found in moment.evidence.items()}
+        return Masks(choose(method, replace(moment, density=density, evidence=evidence), last=False), copy=False)
+
+    revives = method.regrow is not None and method.regrow.revives
+    return reach(chosen, paths, moment.density, alive=Masks(moment.alive), revives=revives)
 
 
 def _one_block(

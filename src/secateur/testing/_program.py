@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.masks import Masks, prunable
-from secateur.selection import kept_count
-from secateur.testing._cases import calm, case
+from secateur.testing._cases import STEPS, calm, case, counts
+from secateur.tickets import Stage
 
 Program = Callable[..., Masks]
 
@@ -21,24 +21,32 @@ def check_program(program: Program, *, density: float, model: str) -> None:
     inputs, targets = given.batch
     called = []
 
-    def train(network: nn.Module) -> None:
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-        for _ in range(3):
+    def train(network: nn.Module, stage: Stage | None = None) -> dict[str, Tensor]:
+        named, optimizer = dict(network.named_parameters()), torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+        for name, value in ({} if stage is None or stage.state is None else stage.state).items():
+            optimizer.state[named[name]]["momentum_buffer"] = value.clone()
+        among = slice(None) if stage is None or stage.among is None else stage.among
+        for _ in range(3 if stage is None else stage.stop - stage.start):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(inputs), targets).backward()
+            nn.functional.cross_entropy(network(inputs[among]), targets[among]).backward()
             optimizer.step()
-        called.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
+        called.append(stage)
+        return {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in named.items() if p.grad is not None}
 
     keys, hooks = list(given.model.state_dict()), _hooks(given.model)
-    options = {"density": density} if "density" in inspect.signature(program).parameters else {}
+    asked = inspect.signature(program).parameters
+    able = {"density": density, "steps": STEPS, "epoch": 2, "examples": given.batch, "batches": [given.batch]}
+    options = {name: value for name, value in able.items() if name in asked}
     with calm(), torch.random.fork_rng():
         torch.manual_seed(0)
         masks = program(given.model, train=train, **options)
     assert called, f"{model}: the program never trained"
     assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
     assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
-    if options:
-        assert masks.kept == kept_count(density, masks.numel), f"{model}: {masks.kept} of {masks.numel} weights kept"
+    if "density" in asked:
+        assert masks.kept in counts(density, prunable(given.model).values()), (
+            f"{model}: {masks.kept} of {masks.numel} weights kept"
+        )
     for name, mask in masks.items():
         assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
 

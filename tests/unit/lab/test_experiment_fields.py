@@ -25,6 +25,7 @@ from secateur.lab.experiment import (
 )
 from secateur.lab.running import MASKS, PRUNE, masks_for, run
 from secateur.masks import Masks
+from secateur.signals import effective
 
 BASE = Experiment("lenet-300-100", "digits", "snip", 0.05, Recipe(12, Constant(0.1), batch=50, evaluate_every=4))
 CPU = torch.device("cpu")
@@ -175,3 +176,16 @@ def test_only_the_labels_differ_between_true_and_random(tmp_path: Path) -> None:
     by_hand = run(BASE, root=tmp_path / "b", dataset=relabelled)
     one, other = ((found.directory / "weights.safetensors").read_bytes() for found in (result, by_hand))
     assert one == other
+
+
+def test_an_effective_budget_is_one_of_weights_on_paths(tmp_path: Path, digits: data.Dataset) -> None:
+    wanted = replace(BASE, density=0.01, effective=True)
+    assert wanted.hash != replace(BASE, density=0.01).hash
+    result = run(wanted, root=tmp_path, dataset=digits)
+    masks = Masks.load(result.directory / MASKS)
+    found = effective(untrained(wanted), masks, digits.test.x[:1]).kept
+    assert abs(found - 0.01 * masks.numel) <= 1.5 and masks.kept > found
+    with pytest.raises(SecateurError, match="`effective` is for methods that choose once"):
+        run(replace(wanted, method="rigl"), root=tmp_path, dataset=digits)
+    with pytest.raises(SecateurError, match="`effective` is a method's budget"):
+        replace(BASE, method="dense", density=1.0, effective=True)

@@ -99,6 +99,9 @@ def _what(group: Any) -> None:
         type=values.block,
         help="keep or cut blocks of R outputs and C inputs as one, as 4x1 (snip, magnitude)",
     )
+    group.add_argument(
+        "--effective", action="store_true", help="the density is that of weights on a path from inputs to outputs"
+    )
     group.add_argument("--seed", metavar="N", type=values.natural, default=0, help="decides every random choice")
     group.add_argument(
         "--option",

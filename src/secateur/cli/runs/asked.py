@@ -167,6 +167,7 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
         block=args.block if args.block and pruning else (1, 1),
         bf16=args.bf16,
         pretrain=_pretrain(args, recipe) if pruning else None,
+        effective=args.effective and bool(pruning),
     )
     return replace(experiment, **PAPER_PROTOCOL) if args.protocol == "paper" else experiment
 

@@ -94,6 +94,7 @@ def _refuse_scoring(experiment: Experiment, why: str, *, program: bool) -> None:
         "sanity": bool(experiment.sanity) if program else experiment.sanity is Sanity.SHUFFLE,
         "biases": program and experiment.biases,
         "block": program and experiment.blocked,
+        "effective": experiment.effective,
     }
     for field, wanted in given.items():
         if wanted:

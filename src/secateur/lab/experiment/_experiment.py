@@ -80,6 +80,7 @@ class Experiment:
             loss stay in float32, and so does scoring: what is pruned does not depend on it.
         pretrain: train the dense network by this recipe before it is pruned; None prunes the untrained one.
             `suited` gives it to methods that are for trained networks.
+        effective: the density is that of weights on a path from inputs to outputs (`secateur.prune`).
 
     Raises:
         SecateurError: for a density outside (0, 1], a dense run that is not dense, a negative seed, batch or
@@ -109,6 +110,7 @@ class Experiment:
     bf16: bool = False
     pretrain: Recipe | None = None
     layers: tuple[float, ...] = ()
+    effective: bool = False
 
     def __post_init__(self) -> None:
         check_density(self.density)
@@ -126,6 +128,8 @@ class Experiment:
             raise SecateurError(f"`block` is a method's, and dense has none, got {self.block}.")
         if self.sanity and self.method == DENSE:
             raise SecateurError(f"`sanity` checks a method's choice, and dense makes none, got {str(self.sanity)!r}.")
+        if self.effective and self.method == DENSE:
+            raise SecateurError("`effective` is a method's budget, and dense prunes nothing: leave it False.")
         if self.pretrain is not None and self.method == DENSE:
             raise SecateurError("`pretrain` is for what is pruned later, and dense is not: leave it None.")
         if self.blocked and self.biases:

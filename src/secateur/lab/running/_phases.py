@@ -5,6 +5,7 @@
                                   experiments that start from it
     Train, pruning meanwhile      those that act on the optimizer's step
     Program → Train               those that own a loop of trainings, each of which is an artefact too
+    Program                       those of them that end trained
 
 Which of them a run consists of follows from what the catalogue says of its method.
 """
@@ -12,7 +13,6 @@ Which of them a run consists of follows from what the catalogue says of its meth
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import time
 from collections.abc import Callable, Mapping
@@ -29,18 +29,17 @@ from secateur.lab.experiment import (
     DENSE,
     Experiment,
     Sanity,
-    dense,
     method_of,
     pretraining,
     program_of,
     tags_of,
     untrained,
 )
-from secateur.lab.repeat import damaged, generator, read_json, read_tensors, write_json, write_tensors
+from secateur.lab.repeat import damaged, generator, read_json, write_json, write_tensors
 from secateur.lab.running._checkpoint import Checkpoint
+from secateur.lab.running._levels import Levels
 from secateur.lab.running._work import (
     CHECKPOINT,
-    LEVEL,
     MASKS,
     PRUNE,
     RESULT,
@@ -49,7 +48,6 @@ from secateur.lab.running._work import (
     Progress,
     State,
     Work,
-    fit_weights,
     load_weights,
     trained,
 )
@@ -66,7 +64,7 @@ def phases_of(experiment: Experiment) -> tuple[Phase, ...]:
     if experiment.method == DENSE:
         return (train_kept,)
     if "program" in tags:
-        return (*before, prune_by_program, train_kept)
+        return (*before, train_by_program) if "complete" in tags else (*before, prune_by_program, train_kept)
     if "online" in tags:
         return (*before, train_pruning)
     return (*before, prune_once, train_kept)
@@ -111,12 +109,24 @@ def prune_by_program(work: Work, state: State) -> State:
     if found is None:
         start = time.perf_counter()
         program = program_of(work.experiment)
-        levels = _Levels(work)
+        levels = Levels(work)
         masks = program(model, train=levels, **_given(work, program)).to("cpu")
         found = masks, time.perf_counter() - start
         _store(work, *found, model.state_dict(), levels=levels.count)
     load_weights(model, work.directory / START)
     return _pruned(state, model, *found)
+
+
+def train_by_program(work: Work, state: State) -> State:
+    """Let a program train and prune to the end: what it leaves is the run's network."""
+    work.tell(Progress(work.experiment, "prune", 0, work.experiment.recipe.steps))
+    model, start = state.model or untrained(work.experiment).to(work.device), time.perf_counter()
+    program, levels = program_of(work.experiment), Levels(work)
+    masks = program(model, train=levels, **_given(work, program)).to("cpu")
+    assert levels.last is not None and levels.last.trail is not None  # such a program ends with a training
+    after = _pruned(state, model, masks, time.perf_counter() - start - levels.last.trail.seconds)
+    _store(work, masks, after.seconds["prune"], None)
+    return replace(after, trail=levels.last.trail, choice=levels.last.choice)
 
 
 def train_kept(work: Work, state: State) -> State:
@@ -161,59 +171,25 @@ def masks_and_network(
     batches = list(data.batches(dataset.train, size, seed=experiment.seed, stop=experiment.score_batches))
     drawn = generator(experiment.seed, "method")
     only = _only(experiment, network)
-    masks = prune(network, method_of(experiment), batches, only=only, generator=drawn).to("cpu")
+    budget = experiment.effective
+    masks = prune(network, method_of(experiment), batches, only=only, generator=drawn, effective=budget).to("cpu")
     if experiment.sanity is Sanity.SHUFFLE:
         return shuffle(masks, generator=generator(experiment.seed, "shuffle")), network
     return masks, network
 
 
-class _Levels:
-    """Trains a network for a program: the present weights, held by the program, for the experiment's recipe.
-
-    The program is called anew when its run goes on. It does the same again, and its trainings, which are known by the
-    weights that they start from, are read instead of repeated.
-    """
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.count = 0
-
-    def __call__(self, model: nn.Module) -> None:
-        """Train `model` in place."""
-        work, begun = self.work, _fingerprint_of(model.state_dict())
-        self.count += 1
-        path = work.directory / f"{LEVEL}{self.count}.safetensors"
-        checkpoint = Checkpoint(path.with_suffix(".checkpoint"), f"{work.experiment.name}/{self.count}/{begun}")
-        if not path.exists() and not self._as_dense(model, begun):
-            trained(work, State(model), checkpoint, stage=f"level {self.count}")
-            write_tensors(path, model.state_dict(), {"from": begun})
-        elif path.exists():
-            tensors, about = read_tensors(path)
-            if about.get("from") != begun:
-                raise damaged(path, f"it was trained from other weights than level {self.count} starts from")
-            fit_weights(model, tensors, path)
-        checkpoint.path.unlink(missing_ok=True)
-
-    def _as_dense(self, model: nn.Module, begun: str) -> bool:
-        """Take the weights of the dense run where that is finished and starts from the same ones."""
-        twin = dense(self.work.experiment, seed=self.work.experiment.seed)
-        directory = self.work.directory.parent / twin.name
-        if not (directory / RESULT).exists() or begun != _fingerprint_of(untrained(twin).state_dict()):
-            return False
-        load_weights(model, directory / WEIGHTS)
-        return True
-
-
 def _given(work: Work, program: Callable[..., Masks]) -> dict[str, Any]:
-    """Return what a program asks for by the names of its parameters besides `train`: batches, a generator."""
-    experiment = work.experiment
+    """Return what a program asks for by the names of its parameters besides `train`, and of its clock."""
+    experiment, examples = work.experiment, work.dataset.train
     size = experiment.score_batch or experiment.recipe.batch
     able = {
         "batches": lambda: list(data.batches(work.dataset.train, size, seed=experiment.seed, stop=1)),
         "generator": lambda: generator(experiment.seed, "method"),
+        "examples": lambda: (examples.x, examples.y),
+        "epoch": lambda: min(experiment.recipe.steps, data.steps_in(len(examples), experiment.recipe.batch, epochs=1)),
     }
-    wanted = inspect.signature(program).parameters
-    return {name: make() for name, make in able.items() if name in wanted}
+    wanted, given = inspect.signature(program).parameters, dict(experiment.options)
+    return {name: make() for name, make in able.items() if name in wanted and name not in given}
 
 
 def _only(experiment: Experiment, network: nn.Module) -> list[str] | None:
@@ -255,11 +231,3 @@ def _stored(work: Work) -> tuple[Masks, float] | None:
 
 def _fingerprint(masks: Masks) -> str:
     return f"{hash(masks):016x}"
-
-
-def _fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, tensor in weights.items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]

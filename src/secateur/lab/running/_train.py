@@ -40,6 +40,7 @@ class Trail:
     """What has happened so far in a training run; a checkpoint holds it beside the weights."""
 
     step: int = 0
+    first: int = 0  # the step at which this training began
     seconds: float = 0.0  # in training steps, over all the processes that took part
     evaluating: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Trail:
         """Return everything but the tensor."""
         return {
             "step": self.step,
+            "first": self.first,
             "seconds": self.seconds,
             "evaluating": self.evaluating,
             "curve": self.curve,
@@ -69,7 +71,7 @@ class Trail:
         step, seconds = int(data["step"]), (float(data["seconds"]), float(data["evaluating"]))
         if step < 0 or loss_sum.shape != () or loss_sum.dtype != torch.float64:
             raise ValueError(f"step {step} and a sum of losses of shape {tuple(loss_sum.shape)}, {loss_sum.dtype}")
-        return cls(step, *seconds, curve, evaluations, loss_sum)
+        return cls(step, int(data.get("first", 0)), *seconds, curve, evaluations, loss_sum)
 
 
 def _evaluation(step: int, validation_error: float | None, test_error: float) -> Evaluation:
@@ -191,7 +193,7 @@ def judge(stepper: Stepper, splits: Splits, trail: Trail) -> None:
 
 
 def _log(trail: Trail) -> None:
-    last = trail.curve[-1][0] if trail.curve else 0
+    last = trail.curve[-1][0] if trail.curve else trail.first
     mean = trail.loss_sum.item() / (trail.step - last)
     if not math.isfinite(mean):
         raise DivergedError(f"training diverged: the loss is {mean} after step {trail.step}. Lower the learning rate.")

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from secateur.lab import data
-from secateur.lab.data import Dataset
-from secateur.lab.experiment import DENSE, Engine, Experiment, trained_on
+from secateur.lab.data import Dataset, Examples
+from secateur.lab.experiment import DENSE, Constant, Engine, Experiment, Recipe, shortened, trained_on
 from secateur.lab.repeat import damaged, derive, read_tensors
 from secateur.lab.running._checkpoint import Checkpoint
 from secateur.lab.running._engine import Begin, Choice, Stepper, choose, start
 from secateur.lab.running._train import Splits, Trail, evaluation_interval, judge, train
 from secateur.masks import Masks
+from secateur.tickets import Stage
 
 EXPERIMENT = "experiment.json"
 PRUNE = "prune.json"
 MASKS = "masks.safetensors"
 LEVEL = "level-"  # what the names of a program's trainings begin with
+STAGE = "stage-"  # and of parts of dense trainings, in the directory of the dense run
 START = "start.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -82,6 +84,7 @@ class State:
         choice: who computed the last training steps, and why.
         trail: of the last training.
         exploration: R_s, the share of the weights that training with a `Pruner` has tried; None without one.
+        memory: what the optimizer remembers after the last training.
     """
 
     model: nn.Module | None = None
@@ -91,6 +94,7 @@ class State:
     choice: Choice | None = None
     trail: Trail | None = None
     exploration: float | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def trained(
@@ -100,8 +104,9 @@ def trained(
     *,
     stage: str = "train",
     begin: Begin | None = None,
+    part: Stage | None = None,
 ) -> State:
-    """Train the state's network by the experiment's recipe, from the start or from the checkpoint.
+    """Train the state's network by the experiment's recipe, or a part of it, from the start or from the checkpoint.
 
     Args:
         work: the run.
@@ -110,12 +115,15 @@ def trained(
         stage: what the news call it.
         begin: begins to prune the network while it is trained; its masks and what it leaves of the weights are the
             state's afterwards.
+        part: which steps of which schedule, on which examples; None: all.
     """
     experiment, model = work.experiment, state.model
     assert model is not None
-    recipe, dataset, saved = experiment.recipe, trained_on(experiment, work.dataset), checkpoint.load()
+    recipe, dataset = recipe_of(experiment.recipe, part), examples_of(trained_on(experiment, work.dataset), part)
+    saved = checkpoint.load()
     if saved is not None and saved.trail.step >= recipe.steps:  # none is written after the last step
         raise damaged(checkpoint.path, f"it stands at step {saved.trail.step} of {recipe.steps}")
+    first = 0 if part is None else part.start
     # A run goes on with the engine it began with: engines differ in their last bits.
     choice = saved.choice if saved else _choice(experiment, state, begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
@@ -124,13 +132,15 @@ def trained(
         opened.callback(stepper.close)
         if saved is not None:
             checkpoint.put_back(saved, model, stepper)
+        elif part is not None and part.state:
+            stepper.restore(part.state)
         trail = train(
             model,
             stepper,
             recipe,
-            _batches(experiment, dataset, seeded=begin is not None),
+            _batches(experiment, recipe, dataset, seeded=begin is not None),
             splits,
-            trail=saved.trail if saved else None,
+            trail=saved.trail if saved else Trail(first, first),
             evaluate_every=evaluation_interval(recipe, len(dataset.train)),
             save_every=work.save_every,
             save=lambda trail: checkpoint.save(model, stepper, trail),
@@ -142,7 +152,26 @@ def trained(
             exploration = stepper.pruner.exploration
             masks = stepper.pruner.finish().to("cpu")
             judge(stepper, splits, trail)  # anew: what is finished may have changed the weights
-    return State(model, masks, state.fingerprint, state.seconds, choice, trail, exploration)
+        memory = {name: value.clone() for name, value in stepper.state().items()}
+    return State(model, masks, state.fingerprint, state.seconds, choice, trail, exploration, memory)
+
+
+def recipe_of(whole: Recipe, part: Stage | None) -> Recipe:
+    """The recipe of a part of a training: its schedule stretched, ending where the part does, or at one rate."""
+    if part is None:
+        return whole
+    scaled = whole if part.of == whole.steps else shortened(whole, part.of)
+    if part.rate is not None:
+        scaled = replace(scaled, rate=Constant(scaled.rate(part.rate)))
+    return replace(scaled, steps=part.stop, evaluate_every=whole.evaluate_every)
+
+
+def examples_of(dataset: Dataset, part: Stage | None) -> Dataset:
+    """The data set with the training examples of a part alone."""
+    if part is None or part.among is None:
+        return dataset
+    index = part.among.to(dataset.train.x.device)
+    return replace(dataset, train=Examples(dataset.train.x[index], dataset.train.y[index]))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -176,8 +205,9 @@ def _choice(experiment: Experiment, state: State, begin: Begin | None) -> Choice
     return choose(experiment.engine, state.model, state.masks, recipe.optimizer, bf16=experiment.bf16)
 
 
-def _batches(experiment: Experiment, dataset: Dataset, *, seeded: bool) -> Callable[[int], tuple[Tensor, Tensor]]:
-    recipe = experiment.recipe
+def _batches(
+    experiment: Experiment, recipe: Recipe, dataset: Dataset, *, seeded: bool
+) -> Callable[[int], tuple[Tensor, Tensor]]:
     augment = dataset.augment if recipe.augment else None
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
