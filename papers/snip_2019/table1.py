@@ -1,12 +1,13 @@
-"""Table 1, the rows of SNIP: LeNets on MNIST."""
+"""Table 1: LeNets on MNIST, by SNIP and by the methods that the paper puts beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+from papers.snip_2019 import others
 from papers.snip_2019.setting import LENET_5, LENET_300, LITERAL, TITLES, as_published, best, lenet, shifted
 
-from secateur.lab.paper import Artefact, Cell, lines
+from secateur.lab.paper import Artefact, Cell, Record, lines
 
 ABOUT = """
 The paper's Table 1 reports SNIP's error on MNIST beside methods that prune after training. Each number is measured
@@ -43,4 +44,11 @@ def cells() -> Iterator[Cell]:
         yield Cell(row, "shifted", shifted(literal), error)
 
 
-ARTEFACT = Artefact("table1", "Table 1: LeNets on MNIST", ABOUT, tuple(cells()), lines, seeds=5)
+def layout(shown: Sequence[Cell], records: Mapping[str, Record]) -> str:
+    """Lay out SNIP's numbers one by one, then the paper's table of the other methods."""
+    own = [cell for cell in shown if cell.column != others.COLUMN]
+    rest = [cell for cell in shown if cell.column == others.COLUMN]
+    return "\n\n".join([lines(own, records), others.ABOUT.strip(), others.layout(rest, records)])
+
+
+ARTEFACT = Artefact("table1", "Table 1: LeNets on MNIST", ABOUT, (*cells(), *others.cells()), layout, seeds=5)

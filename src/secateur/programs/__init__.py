@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.programs._imp import imp
+from secateur.programs._iterative_lwc import iterative_lwc
 
-__all__ = ["imp"]
+__all__ = ["imp", "iterative_lwc"]
 
 for _name in __all__:
     globals()[_name] = speaking(globals()[_name])

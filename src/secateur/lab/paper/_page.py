@@ -10,7 +10,16 @@ from secateur.lab.paper._artefact import Artefact, Paper
 from secateur.lab.paper._cell import Cell
 from secateur.lab.paper._cost import cost_table, cost_totals, current_costs, read_costs
 from secateur.lab.paper._layout import markdown, number, plural, spread
-from secateur.lab.paper._record import Record, Records, Verdict, current_records, each, read_records, verdict
+from secateur.lab.paper._record import (
+    Record,
+    Records,
+    Verdict,
+    current_records,
+    each,
+    read_records,
+    too_many,
+    verdict,
+)
 from secateur.lab.repeat import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
@@ -59,7 +68,10 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
             continue
         told, why = [_sentence(failure) for failure in record.failures], cell.why
         if verdict(cell, record) is Verdict.MISSED:
-            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{_shortened(cell, record)}.")
+            kept = f", with {record.kept:,} weights where it keeps {cell.most_kept:,}" if too_many(cell, record) else ""
+            told.insert(
+                0, f"{spread(record)} where the paper has {number(cell.paper)}{kept}{_shortened(cell, record)}."
+            )
             why = _cause(cell, record)
         if told:
             found.append(" ".join([f"{cell.row}, {cell.column}:", *told, why]).strip())
@@ -133,6 +145,12 @@ def _shortened(cell: Cell, record: Record) -> str:
     """Say of runs that were not of the paper's length that they were not."""
     full = cell.experiment.recipe.steps
     return "" if record.steps == full else f", after {record.steps:,} of {full:,} steps"
+
+
+def _missed(cell: Cell, record: Record) -> str:
+    """Say both numbers, and of how many weights where that is what is missed."""
+    kept = f", with {record.kept:,} weights where it keeps {cell.most_kept:,}" if too_many(cell, record) else ""
+    return f"{spread(record)} where the paper has {number(cell.paper)}{kept}{_shortened(cell, record)}."
 
 
 def _length(cell: Cell, record: Record) -> str:

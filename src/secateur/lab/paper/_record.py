@@ -130,7 +130,7 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
 
     The tolerance is `cell.points` or two of our standard deviations, whichever is larger. Compared is what is printed,
     the second decimal of a per cent: neither a sum's last bit nor the third decimal decides. Where the paper shows a
-    failure, failing agrees with it, and nothing else does.
+    failure, failing agrees with it, and nothing else does. Where more weights stay than the paper keeps, it is a miss.
     """
     if record is None:
         return Verdict.UNMEASURED
@@ -138,12 +138,19 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
         return Verdict.FAILED
     if cell.paper is None:
         return Verdict.NOTHING
+    if too_many(cell, record):
+        return Verdict.MISSED
     ours, allowed = round(record.mean, 2), cell.paper + max(cell.points, 2 * (record.std or 0.0))
     if cell.fails_from is not None:
         return Verdict.AGREES if ours >= cell.fails_from else Verdict.MISSED
     if ours <= cell.paper:
         return Verdict.REACHED
     return Verdict.AGREES if ours <= round(allowed, 2) else Verdict.MISSED
+
+
+def too_many(cell: Cell, record: Record) -> bool:
+    """Tell whether more weights stay than the paper's error belongs to."""
+    return cell.most_kept is not None and record.kept > cell.most_kept
 
 
 def condense(wanted: Sequence[Experiment], results: Sequence[Result], failures: Sequence[str], command: str) -> Record:
