@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
-from papers.snip_2019.setting import ADAM_AFTER, LENET_5, LENET_300, TITLES, TRAINED
+from papers.snip_2019.setting import ADAM_AFTER, GENTLE_AFTER, LENET_5, LENET_300, TITLES, TRAINED_5, TRAINED_300
 
 from secateur.lab.experiment import Experiment, Option, Recipe
 from secateur.lab.paper import Cell, Record, markdown, number, spread, verdict
@@ -36,7 +36,7 @@ class Row:
             All of these methods are for trained networks, and have hyper-parameters besides.
         options: of our method, by network.
         counted: our method takes a density; otherwise it decides itself how much stays.
-        recipe: how it is trained after the dense training.
+        recipe: how it is trained after the dense training; None: as that was.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Row:
     columns: tuple[str, str, str]
     options: Mapping[str, Mapping[str, Option]]
     counted: bool = True
-    recipe: Mapping[str, Recipe] = TRAINED
+    recipe: Recipe | None = None
 
 
 def _both(**options: Option) -> dict[str, dict[str, Option]]:
@@ -69,8 +69,9 @@ ROWS = (
         "dns",
         _printed(98.2, 2.0, 99.1, 0.9),
         ("many", "no", "yes"),
-        {LENET_300: {"quality": 3.0}, LENET_5: {"quality": 4.0}},
+        _both(quality=4.0),
         counted=False,
+        recipe=GENTLE_AFTER,
     ),
     Row("LC", "lc", _printed(99.0, 3.2, 99.0, 1.1), ("many", "yes", "no"), _both(begin=0, every=300)),
     Row(
@@ -113,8 +114,8 @@ def cells() -> Iterator[Cell]:
 def experiment(row: Row, model: str) -> Experiment:
     """Return the run of a row: the dense network is trained first, once for all rows, with nothing held out."""
     density = round(1 - row.printed[model][0] / 100, 4) if row.counted else 1.0
-    first = TRAINED[model]
-    plain = Experiment(model, "mnist", row.method, density, row.recipe[model], validation=0.0, pretrain=first)
+    first = TRAINED_300 if model == LENET_300 else TRAINED_5
+    plain = Experiment(model, "mnist", row.method, density, row.recipe or first, validation=0.0, pretrain=first)
     return plain.with_options(row.options[model])
 
 

@@ -53,6 +53,7 @@ from secateur.methods._obc import obc
 from secateur.methods._obd import obd
 from secateur.methods._obs import obs
 from secateur.methods._osscar import osscar
+from secateur.methods._probabilistic import probabilistic
 from secateur.methods._random import random
 from secateur.methods._reduce_and_reuse import reduce_and_reuse
 from secateur.methods._rigl import rigl
@@ -80,15 +81,15 @@ from secateur.methods._wood_fisher import wood_fisher
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
-    "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
-    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn",
-    "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
-    "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc",
-    "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
-    "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing",
-    "sparsegpt", "ssl", "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet",
-    "variational_dropout", "wanda", "weight_elimination", "wood_fisher",
+    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r", "density_diversity",
+    "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting", "fpgm", "granet", "grasp",
+    "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "ista_bn", "iter_snip", "itop", "karnin",
+    "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons", "lwc", "magnitude",
+    "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc", "obd", "obs", "osscar", "probabilistic",
+    "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming", "slot_machines", "snfs", "snip",
+    "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl", "structured_snip",
+    "supermask", "synflow", "taylor", "taylor_weights", "thinet", "variational_dropout", "wanda",
+    "weight_elimination", "wood_fisher",
 ]
 # fmt: on
 

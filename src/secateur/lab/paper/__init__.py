@@ -16,7 +16,7 @@ from secateur.lab.paper._cost import (
     whole_costs,
     write_costs,
 )
-from secateur.lab.paper._drawing import canvas, kept_inputs, save_figure, show_image
+from secateur.lab.paper._drawing import canvas, draw_sensitivity, kept_inputs, save_figure, show_image
 from secateur.lab.paper._layout import cross, grid, lines, markdown, number, plural, short, spread
 from secateur.lab.paper._page import misses, note_pictures, outcomes, write_page
 from secateur.lab.paper._record import (
@@ -66,6 +66,7 @@ __all__ = [
     "current_costs",
     "current_records",
     "diverged",
+    "draw_sensitivity",
     "finished",
     "folders",
     "grid",
