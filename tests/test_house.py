@@ -15,7 +15,7 @@ from house import PACKAGE, ROOT, files, imports, modules, name_of, papers
 # Names are what follows `secateur.`; a folder stands for everything inside it.
 FLOORS: list[tuple[str, str]] = [
     ("what everything stands on; ways timed in turns", "_base _native turns"),
-    ("values, and the one place where anything is chosen", "masks selection"),
+    ("values, and the one place where anything is chosen; codes", "masks selection coding"),
     ("evidence; zeros that stay; what goes together", "measures holding coupling"),
     (
         "what makes a method, and the method; importance from responses; curvature; what a model costs",
@@ -29,7 +29,7 @@ FLOORS: list[tuple[str, str]] = [
         "published methods; whole units cut out; channels in another order; layers in another basis; training again",
         "methods shrinking arranging rotation retraining scanning",
     ),
-    ("methods that own a loop", "programs"),
+    ("methods that own a loop; archives of models", "programs archive"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
     ("the library's own first user; where it meets others; what a person is told", "lab integrations reporting"),
     ("the command line", "cli __main__"),
