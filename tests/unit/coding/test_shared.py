@@ -42,14 +42,13 @@ def test_few_values_zeros_stay_zero_and_each_survivor_has_the_nearest(init: Init
 @pytest.mark.parametrize("init", inits(), ids=["linear", "density", "random"])
 def test_the_squared_error_never_rises_and_each_value_is_the_mean_of_its_own(init: Init) -> None:
     weight, mask = torch.randn(2000, dtype=torch.float64, generator=GENERATOR), torch.ones(2000, dtype=torch.bool)
-    state = torch.Generator().manual_seed(7)
-    begin = init if init in (linear, density) else None
-    errors = [
-        error(weight, mask, 4, begin or random(torch.Generator().manual_seed(7)), rounds)
-        for rounds in (1, 2, 4, 8, 300)
-    ]
-    assert all(later <= sooner * (1 + 1e-12) for sooner, later in zip(errors, errors[1:], strict=False)), errors
-    shared = shared_values(weight, mask, 4, begin or random(state))
+
+    def fresh() -> Init:
+        return init if init in (linear, density) else random(torch.Generator().manual_seed(7))
+
+    errors = [error(weight, mask, 4, fresh(), rounds) for rounds in (1, 2, 4, 8, 300)]
+    assert all(later <= sooner * (1 + 1e-12) for sooner, later in pairwise(errors)), errors
+    shared = shared_values(weight, mask, 4, fresh())
     means = torch.stack([weight[shared.indices == k].mean() for k in range(len(shared.codebook))])
     torch.testing.assert_close(means, shared.codebook)
 
