@@ -90,7 +90,7 @@ def sensitivity(
     Raises:
         SecateurError: a density outside (0, 1], none at all, or an evaluation that is no finite number.
 
-    Source: Han, Pool, Tran & Dally, arXiv 1506.02626, §4.2 and Figure 6.
+    Source: Han, Pool, Tran & Dally, arXiv 1506.02626, §5 and Figure 6.
 
     >>> net = nn.Linear(4, 1, bias=False)
     >>> _ = net.weight.data.copy_(torch.tensor([[1.0, -2.0, 3.0, -4.0]]))

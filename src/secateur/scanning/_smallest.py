@@ -68,7 +68,7 @@ def smallest(
     Raises:
         SecateurError: a negative `within`, or a scan of another model.
 
-    Source: Han, Pool, Tran & Dally, arXiv 1506.02626, §4.2: thresholds are found from each layer's sensitivity.
+    Source: Han, Pool, Tran & Dally, arXiv 1506.02626, §5: thresholds are found from each layer's sensitivity.
 
     >>> net = nn.Linear(4, 1, bias=False)
     >>> _ = net.weight.data.copy_(torch.tensor([[1.0, -2.0, 3.0, -4.0]]))
