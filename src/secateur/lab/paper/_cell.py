@@ -88,12 +88,15 @@ class Length:
 
 def lasting(experiment: Experiment, *, steps: int, examples: int, bf16: bool) -> Experiment:
     """Return the experiment as it is run: with so many steps, its schedule scaled along, on so many examples of each
-    set (0: all), in bfloat16 or not. A dense training that comes first is shortened in the same proportion.
+    set (0: all), in bfloat16 or not. What comes first is shortened in the same proportion.
     """
     recipe, first = experiment.recipe, experiment.pretrain
+    if isinstance(first, Experiment):
+        before = max(1, round(first.recipe.steps * steps / recipe.steps))
+        first = lasting(first, steps=before, examples=examples, bf16=bf16)
+    elif steps != recipe.steps and first is not None:
+        first = shortened(first, max(1, round(first.steps * steps / recipe.steps)))
     if steps != recipe.steps:
-        if first is not None:
-            first = shortened(first, max(1, round(first.steps * steps / recipe.steps)))
         recipe = shortened(recipe, steps)
     return replace(experiment, recipe=recipe, pretrain=first, examples=examples, bf16=bf16)
 
