@@ -26,8 +26,8 @@ FLOORS: list[tuple[str, str]] = [
         "gates penalties repairs pruning tickets",
     ),
     (
-        "published methods; whole units cut out; channels in another order; layers in another basis",
-        "methods shrinking arranging rotation",
+        "published methods; whole units cut out; channels in another order; layers in another basis; training again",
+        "methods shrinking arranging rotation retraining scanning",
     ),
     ("methods that own a loop; archives of models", "programs archive"),
     ("the list of both, and the conformance suite", "_catalogue testing"),

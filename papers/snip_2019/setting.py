@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from secateur.lab.data import whereabouts
-from secateur.lab.experiment import PAPER_PROTOCOL, Experiment, Ramp, Recipe, Sgd, recipe
+from secateur.lab.experiment import PAPER_PROTOCOL, Adam, Experiment, Ramp, Recipe, Sgd, recipe
 
 LENET_300, LENET_5, LENET_5_RELU = "lenet-300-100", "lenet-5-caffe", "lenet-5-caffe-relu"
 TITLES = {LENET_300: "LeNet-300-100", LENET_5: "LeNet-5-Caffe", LENET_5_RELU: "LeNet-5-Caffe with ReLU"}
@@ -40,6 +40,16 @@ SHIFTED_300 = replace(BEST_300, augment=True, optimizer=Sgd(weight_decay=1e-4))
 SHIFTED_5 = Recipe(
     steps=100_000, rate=Ramp(0.045, 100_000, warmup=1_000), optimizer=Sgd(weight_decay=1e-4), augment=True
 )
+
+#: Ours, for the rows of Table 1 that prune trained networks: 20 epochs of all 60,000 images, before and after.
+TRAINED_300 = Recipe(steps=12_000, rate=Ramp(0.1, 12_000, warmup=300), evaluate_every=2_000)
+TRAINED_5 = replace(TRAINED_300, rate=Ramp(0.03, 12_000, warmup=300))
+
+#: The same length at a fifth of the rate, for DNS: its thresholds stay where the trained weights put them.
+GENTLE_AFTER = replace(TRAINED_300, rate=Ramp(0.02, 12_000, warmup=300))
+
+#: The same length for the two Bayesian methods, which their authors train with Adam and without decay.
+ADAM_AFTER = replace(TRAINED_300, rate=Ramp(1e-3, 12_000, warmup=300), optimizer=Adam())
 
 
 def lenet(model: str, method: str, density: float, training: Recipe | None = None) -> Experiment:

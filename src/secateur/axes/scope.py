@@ -23,6 +23,7 @@ from secateur.selection import at_least, best_prefix, check_density, kept_count,
 __all__ = [
     "Scope",
     "above",
+    "by_name",
     "convolutions",
     "erdos_renyi",
     "erk",
@@ -36,6 +37,7 @@ __all__ = [
     "n_of_m",
     "per_row",
     "ranked_with",
+    "relative",
     "rms",
     "slower_last",
     "smart_ratio",
@@ -96,6 +98,27 @@ def ranked_with(transform: Callable[[Tensor], Tensor]) -> Scope:
     return Scope(f"ranked_with({_name(transform)})", _everywhere, rank=transform)
 
 
+def relative(*, of: Callable[[Tensor], Tensor] | None = None) -> Scope:
+    """One ranking over all layers, each layer's scores divided by a statistic of them: `above` with a density.
+
+    With the score |w| that is Han's rule |w| ≥ q·σ_l (arXiv 1506.02626, §3) with one q for all layers, so chosen that
+    κ stay.
+
+    Args:
+        of: the scores of one layer that are above zero, `[unit]` → a number: `rms` by default, `std` or your own.
+    """
+    return Scope(f"relative({'' if of is None else f'of={_name(of)}'})", _everywhere, rank=_Relative(of or rms))
+
+
+@dataclass(frozen=True)
+class _Relative:
+    of: Callable[[Tensor], Tensor]
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        alive = scores[scores > 0]  # what is pruned has a score of zero, and is no part of the statistic
+        return scores / self.of(alive).to(scores) if alive.numel() else scores
+
+
 # --- one pool per layer -------------------------------------------------------------------------------------------
 
 
@@ -128,17 +151,21 @@ class _Given:
     densities: tuple[tuple[str, float], ...]
 
     def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
-        wanted = dict.fromkeys(scores, 1.0) | _by_name(self.densities, scores, "given")
+        wanted = dict.fromkeys(scores, 1.0) | by_name(dict(self.densities), scores, "given")
         return best_of_each(
             scores,
             {name: kept_count(wanted[name], tensor.numel()) if wanted[name] else 0 for name, tensor in scores.items()},
         )
 
 
-def _by_name(given: tuple[tuple[str, float], ...], names: Collection[str], caller: str) -> dict[str, float]:
-    """The number of each layer that a name or glob of `given` means."""
+def by_name(given: ByName, names: Collection[str], caller: str) -> dict[str, float]:
+    """The number of each layer that a name or glob of `given` means; what fits no layer is refused by its name.
+
+    >>> by_name({"conv*": 0.7, "conv2": 1.2}, ["conv1", "conv2", "fc"], "quality")
+    {'conv1': 0.7, 'conv2': 1.2}
+    """
     found: dict[str, float] = {}
-    for pattern, value in sorted(given, key=lambda entry: entry[0] not in names):
+    for pattern, value in sorted(given.items(), key=lambda entry: entry[0] not in names):
         hits = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
         if not hits:
             raise SecateurError(
@@ -190,7 +217,7 @@ class _Above:
 
     def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
         if isinstance(self.value, tuple):
-            wanted = _by_name(self.value, scores, "above")
+            wanted = by_name(dict(self.value), scores, "above")
         else:
             wanted = dict.fromkeys(scores, self.value)
         return {name: self._layer(name, tensor, wanted.get(name)) for name, tensor in scores.items()}

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from secateur.measures._activations import Call, LayerCollector, watched
-from secateur.measures._batch import Batch, Loss, cross_entropy, logits_of, loss_of
+from secateur.measures._batch import Batch, Loss, call, cross_entropy, inputs_of, logits_of, loss_of
 from secateur.measures._curvature import hessian_diag, hessian_grad
 from secateur.measures._flow import flow, ones_like_inputs
 from secateur.measures._gather import gather, moved
@@ -83,6 +83,7 @@ __all__ = [
     "all_norm",
     "all_sum",
     "at_least_float32",
+    "call",
     "check_online",
     "cross_entropy",
     "distinct",
@@ -99,6 +100,7 @@ __all__ = [
     "hessian_grad",
     "input_norm",
     "input_variance",
+    "inputs_of",
     "logits_of",
     "loss_of",
     "moved",

@@ -9,6 +9,7 @@ from secateur.axes import speaking
 from secateur.methods._agp import agp
 from secateur.methods._apoz import apoz
 from secateur.methods._auto_prune import auto_prune
+from secateur.methods._binarise import binarise
 from secateur.methods._c_obs import c_obs
 from secateur.methods._channel_lasso import channel_lasso
 from secateur.methods._chita import chita
@@ -30,6 +31,7 @@ from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
 from secateur.methods._group_fisher import group_fisher
+from secateur.methods._hashed import hashed
 from secateur.methods._heads import heads
 from secateur.methods._igq import igq
 from secateur.methods._inbound import inbound
@@ -45,6 +47,7 @@ from secateur.methods._l_obs import l_obs
 from secateur.methods._lamp import lamp
 from secateur.methods._lc import lc
 from secateur.methods._learning_neurons import learning_neurons
+from secateur.methods._low_rank import low_rank
 from secateur.methods._lwc import lwc
 from secateur.methods._magnitude import magnitude
 from secateur.methods._matrix_similarity import matrix_similarity
@@ -60,6 +63,7 @@ from secateur.methods._obd import obd
 from secateur.methods._obs import obs
 from secateur.methods._osscar import osscar
 from secateur.methods._phew import phew
+from secateur.methods._probabilistic import probabilistic
 from secateur.methods._prospr import prospr
 from secateur.methods._random import random
 from secateur.methods._reduce_and_reuse import reduce_and_reuse
@@ -75,6 +79,7 @@ from secateur.methods._snip import snip
 from secateur.methods._snip_it import snip_it
 from secateur.methods._soft_filters import soft_filters
 from secateur.methods._soft_weight_sharing import soft_weight_sharing
+from secateur.methods._sparse_factors import sparse_factors
 from secateur.methods._sparsegpt import sparsegpt
 from secateur.methods._ssl import ssl
 from secateur.methods._structured_snip import structured_snip
@@ -83,6 +88,7 @@ from secateur.methods._synflow import synflow
 from secateur.methods._taylor import taylor
 from secateur.methods._taylor_weights import taylor_weights
 from secateur.methods._thinet import thinet
+from secateur.methods._trained_quantisation import trained_quantisation
 from secateur.methods._variational_dropout import variational_dropout
 from secateur.methods._wanda import wanda
 from secateur.methods._weight_elimination import weight_elimination
@@ -90,16 +96,95 @@ from secateur.methods._wood_fisher import wood_fisher
 
 # fmt: off
 __all__ = [
-    "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "cnip", "deep_r",
-    "density_diversity", "depth", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force",
-    "forgetting", "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound",
-    "isometry", "ista_bn", "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs",
-    "lamp", "lc", "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m",
-    "narang", "nisp", "ntk_sap", "ntt", "obc", "obd", "obs", "osscar", "phew", "prospr", "random",
-    "reduce_and_reuse", "rigl", "sbp_sr", "set_", "skeletonization", "slimming", "slot_machines", "smart_ratio",
-    "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing", "sparsegpt", "ssl",
-    "structured_snip", "supermask", "synflow", "taylor", "taylor_weights", "thinet", "variational_dropout", "wanda",
-    "weight_elimination", "wood_fisher",
+    "agp",
+    "apoz",
+    "auto_prune",
+    "binarise",
+    "c_obs",
+    "channel_lasso",
+    "chita",
+    "class_blind",
+    "cnip",
+    "deep_r",
+    "density_diversity",
+    "depth",
+    "dns",
+    "dsr",
+    "edge_popup",
+    "erk",
+    "espn",
+    "filter_skeleton",
+    "force",
+    "forgetting",
+    "fpgm",
+    "granet",
+    "grasp",
+    "group_brain_damage",
+    "group_fisher",
+    "hashed",
+    "heads",
+    "igq",
+    "inbound",
+    "isometry",
+    "ista_bn",
+    "iter_snip",
+    "itop",
+    "karnin",
+    "kron_obs",
+    "l0",
+    "l1_filters",
+    "l1_penalty",
+    "l_obs",
+    "lamp",
+    "lc",
+    "learning_neurons",
+    "low_rank",
+    "lwc",
+    "magnitude",
+    "matrix_similarity",
+    "mlprune",
+    "movement",
+    "n_of_m",
+    "narang",
+    "nisp",
+    "ntk_sap",
+    "ntt",
+    "obc",
+    "obd",
+    "obs",
+    "osscar",
+    "phew",
+    "probabilistic",
+    "prospr",
+    "random",
+    "reduce_and_reuse",
+    "rigl",
+    "sbp_sr",
+    "set_",
+    "skeletonization",
+    "slimming",
+    "slot_machines",
+    "smart_ratio",
+    "snfs",
+    "snip",
+    "snip_it",
+    "soft_filters",
+    "soft_movement",
+    "soft_weight_sharing",
+    "sparse_factors",
+    "sparsegpt",
+    "ssl",
+    "structured_snip",
+    "supermask",
+    "synflow",
+    "taylor",
+    "taylor_weights",
+    "thinet",
+    "trained_quantisation",
+    "variational_dropout",
+    "wanda",
+    "weight_elimination",
+    "wood_fisher",
 ]
 # fmt: on
 

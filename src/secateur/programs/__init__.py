@@ -28,6 +28,9 @@ __all__ = [
     "scratch_e",
     "weight_rewinding",
 ]
+from secateur.programs._iterative_lwc import iterative_lwc
+
+__all__ = ["imp", "iterative_lwc"]
 
 for _name in __all__:
     globals()[_name] = speaking(globals()[_name])

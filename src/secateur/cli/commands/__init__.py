@@ -14,11 +14,27 @@ from secateur.cli.commands import (
     _referee,
     _report,
     _run,
+    _sensitivity,
     _show,
     _shrink,
 )
 
 #: In the order in which help lists them. A new command is one file and one name here.
-COMMANDS = (_demo, _run, _paper, _referee, _prune, _methods, _show, _report, _shrink, _explain, _cost, _doctor, _bench)
+COMMANDS = (
+    _demo,
+    _run,
+    _paper,
+    _referee,
+    _prune,
+    _methods,
+    _show,
+    _report,
+    _sensitivity,
+    _shrink,
+    _explain,
+    _cost,
+    _doctor,
+    _bench,
+)
 
 __all__ = ["COMMANDS"]

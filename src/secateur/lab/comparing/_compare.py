@@ -66,8 +66,13 @@ def _with(base: Experiment, method: str, seed: int) -> Experiment:
 
 
 def needed_first(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Return the dense runs that some of the experiments start from and that are not among them, each once."""
-    before = dict.fromkeys(one for one in map(pretraining, experiments) if one is not None)
+    """Return the runs that some of the experiments start from and that are not among them, each once and in order."""
+    before: dict[Experiment, None] = {}
+    for one in experiments:
+        chain = []
+        while (earlier := pretraining(one)) is not None:
+            chain.append(one := earlier)
+        before |= dict.fromkeys(reversed(chain))
     return [one for one in before if one not in experiments]
 
 

@@ -28,6 +28,7 @@ def check(experiment: Experiment) -> None:
         hint = nearest(experiment.data, known)
         raise SecateurError(f"`data` must be one of {', '.join(known)}, got {experiment.data!r}.{hint}")
     _check_augmentation(experiment)
+    _check_chain(experiment)
     if experiment.method != DENSE:
         _check_method(experiment)
     elif experiment.options:
@@ -39,13 +40,26 @@ def check(experiment: Experiment) -> None:
 
 def _check_augmentation(experiment: Experiment) -> None:
     sources = data.catalogue()
-    recipes = [experiment.recipe, experiment.pretrain or experiment.recipe]
+    before = experiment.pretrain
+    recipes = [experiment.recipe, before.recipe if isinstance(before, Experiment) else before or experiment.recipe]
     if any(one.augment for one in recipes) and sources[experiment.data].augment is None:
         having = ", ".join(name for name, source in sources.items() if source.augment is not None)
         raise SecateurError(
             f"`augment` must be False for {experiment.data}, for which no augmentation is known; got True. Take the "
             f"recipe with augment=False (--no-augment), or one of {having}."
         )
+
+
+def _check_chain(experiment: Experiment) -> None:
+    """Refuse to go on from a run of another network or on other data."""
+    before = pretraining(experiment)
+    if not isinstance(experiment.pretrain, Experiment) or before is None:
+        return
+    check(before)
+    for field in ("model", "data", "validation", "examples", "initialiser", "random_labels"):
+        own, other = getattr(experiment, field), getattr(before, field)
+        if own != other:
+            raise SecateurError(f"`pretrain` is a run with another {field}, {other!r}, where this one has {own!r}.")
 
 
 def _check_method(experiment: Experiment) -> None:
@@ -179,12 +193,14 @@ def dense(base: Experiment, *, seed: int) -> Experiment:
 
 
 def pretraining(experiment: Experiment) -> Experiment | None:
-    """Return the dense run whose weights are pruned here, None where the untrained network is pruned.
+    """Return the run whose weights are pruned here, None where the untrained network is pruned: dense, or as it says.
 
     It is an experiment like any other: it has its own directory, and all that start from it share it.
     """
     if experiment.pretrain is None:
         return None
+    if isinstance(experiment.pretrain, Experiment):
+        return replace(experiment.pretrain, seed=experiment.seed)
     return replace(dense(experiment, seed=experiment.seed), recipe=experiment.pretrain)
 
 

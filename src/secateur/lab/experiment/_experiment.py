@@ -79,7 +79,8 @@ class Experiment:
             (`torch.autocast`), images in channels_last, for GPUs. Weights, their gradients, the optimizer and the
             loss stay in float32, and so does scoring: what is pruned does not depend on it.
         pretrain: train the dense network by this recipe before it is pruned; None prunes the untrained one.
-            `suited` gives it to methods that are for trained networks.
+            `suited` gives it to methods that are for trained networks. Another experiment: begin with the network that
+            it ends in, whatever it pruned; its seed is this one's.
         effective: the density is that of weights on a path from inputs to outputs (`secateur.prune`).
 
     Raises:
@@ -108,7 +109,7 @@ class Experiment:
     validation: float = 0.1
     examples: int = 0
     bf16: bool = False
-    pretrain: Recipe | None = None
+    pretrain: Recipe | Experiment | None = None
     layers: tuple[float, ...] = ()
     effective: bool = False
 
@@ -185,6 +186,9 @@ class Experiment:
             }
             if "options" in content:
                 content["options"] = [[str(name), value] for name, value in content["options"]]
+            first = content.get("pretrain")
+            if isinstance(first, dict) and first.get("kind") == "experiment":
+                content["pretrain"] = Experiment.from_json(first)
             built = unplain(content, (Experiment, Recipe, Sgd, Adam, Stairs, Constant, Ramp))
         except SecateurError:
             raise

@@ -12,17 +12,19 @@ from secateur._base.errors import SecateurError, nearest
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent with momentum: v ← μ·v + g + λ·w, then w ← w − η·v.
+    """Stochastic gradient descent with momentum: v ← μ·v + g + λ·w + λ₁·sign(w), then w ← w − η·v.
 
     Args:
         momentum: μ.
-        weight_decay: λ, added to the gradient.
+        weight_decay: λ, added to the gradient (L2).
         nesterov: look ahead along v: w ← w − η·(g + λ·w + μ·v).
+        l1: λ₁, times the sign of each parameter, added to the gradient (L1); a weight at zero is not moved by it.
     """
 
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+    l1: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from secateur.lab.paper._cost import (
     whole_costs,
     write_costs,
 )
-from secateur.lab.paper._drawing import canvas, kept_inputs, save_figure, show_image
+from secateur.lab.paper._drawing import canvas, draw_sensitivity, kept_inputs, save_figure, show_image
 from secateur.lab.paper._file import read_records, write_records
 from secateur.lab.paper._layout import cost, cross, grid, lines, markdown, number, plural, short, signed, spread
 from secateur.lab.paper._page import misses, note_pictures, outcomes, write_page
@@ -64,6 +64,7 @@ __all__ = [
     "current_costs",
     "current_records",
     "diverged",
+    "draw_sensitivity",
     "finished",
     "folders",
     "grid",

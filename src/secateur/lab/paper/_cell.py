@@ -33,6 +33,7 @@ class Cell:
         points: how far above the paper's error ours may be, in percentage points; two standard errors are allowed
             beside.
         fails_from: where the paper shows a failure: errors from here on agree with it, smaller ones are misses.
+        most_kept: how many weights may stay for the paper's error to be met; with more it is a miss. None: any number.
         why: the reason for this tolerance, or the cause of a miss.
         quick: steps of a run that only shows that everything works, or all where they are fewer.
         quick_examples: examples of each data set in such a run; 0 means all.
@@ -50,6 +51,7 @@ class Cell:
     counts: bool = True
     points: float = POINTS
     fails_from: float | None = None
+    most_kept: int | None = None
     why: str = ""
     quick: int = 540
     quick_examples: int = 0
@@ -99,11 +101,17 @@ class Length:
 
 def lasting(experiment: Experiment, *, steps: int, examples: int, bf16: bool) -> Experiment:
     """Return the experiment as it is run: with so many steps, its schedule scaled along, on so many examples of each
-    set (0: all), in bfloat16 or not.
+    set (0: all), in bfloat16 or not. What comes first is shortened in the same proportion.
     """
-    same = steps == experiment.recipe.steps
-    recipe = experiment.recipe if same else shortened(experiment.recipe, steps)
-    return replace(experiment, recipe=recipe, examples=examples, bf16=bf16)
+    recipe, first = experiment.recipe, experiment.pretrain
+    if isinstance(first, Experiment):
+        before = max(1, round(first.recipe.steps * steps / recipe.steps))
+        first = lasting(first, steps=before, examples=examples, bf16=bf16)
+    elif steps != recipe.steps and first is not None:
+        first = shortened(first, max(1, round(first.steps * steps / recipe.steps)))
+    if steps != recipe.steps:
+        recipe = shortened(recipe, steps)
+    return replace(experiment, recipe=recipe, pretrain=first, examples=examples, bf16=bf16)
 
 
 def order(cells: Iterable[Cell], length: Length) -> list[Experiment]:

@@ -11,6 +11,7 @@ from secateur._base.errors import SecateurError
 from secateur._base.types import Float, Tensor
 from secateur.lab.repeat import write_bytes
 from secateur.masks import Masks
+from secateur.scanning import Sensitivity
 
 
 def canvas(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
@@ -41,6 +42,21 @@ def show_image(axes: Any, image: Tensor, title: str = "", *, most: float | None 
     if title:
         axes.set_title(title, fontsize="small")
     axes.set_axis_off()
+
+
+def draw_sensitivity(scan: Sensitivity, path: Path, title: str = "one layer cut, nothing retrained") -> None:
+    """Draw the error over the kept fraction, a line for each layer, and write a PNG: Figure 6 of arXiv 1506.02626."""
+    figure, (panel,) = canvas(1, 1, width=6.0, height=4.0)
+    for name, levels in scan.levels.items():
+        panel.plot([level.density for level in levels], [100 * level.error for level in levels], marker=".", label=name)
+    panel.axhline(100 * scan.dense, color="black", linewidth=0.8, linestyle=":", label="as it is")
+    panel.set_xscale("log")
+    panel.invert_xaxis()
+    panel.set_xlabel("fraction of the layer's weights that stays")
+    panel.set_ylabel("error, %")
+    panel.set_title(title, fontsize="medium")
+    panel.legend(fontsize="small")
+    save_figure(figure, path)
 
 
 def kept_inputs(masks: Masks, shape: Sequence[int]) -> Float[Tensor, "rows columns"]:

@@ -12,7 +12,7 @@ from secateur.lab.paper._cost import cost_table, cost_totals, current_costs, rea
 from secateur.lab.paper._file import read_records
 from secateur.lab.paper._layout import markdown, number, plural, spread
 from secateur.lab.paper._record import Record, Records, current_records, each
-from secateur.lab.paper._verdict import Verdict, verdict
+from secateur.lab.paper._verdict import Verdict, too_many, verdict
 from secateur.lab.repeat import damaged, read_json, write_bytes, write_json
 
 PICTURES = "pictures.json"
@@ -68,7 +68,8 @@ def misses(artefact: Artefact, records: Records) -> list[str]:
             continue
         told, why = [_sentence(failure) for failure in record.failures], cell.why
         if verdict(cell, record) is Verdict.MISSED:
-            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}.")
+            kept = f", with {record.kept:,} weights where it keeps {cell.most_kept:,}" if too_many(cell, record) else ""
+            told.insert(0, f"{spread(record)} where the paper has {number(cell.paper)}{kept}.")
             why = cell.why or "Why is not known."
         if told:
             found.append(" ".join([f"{cell.row}, {cell.column}:", *told, why]).strip())

@@ -56,7 +56,8 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
     Ours may be above by `cell.points` and two standard errors of the difference, √(s²/n + s_p²/n_p), where the paper
     prints no deviation s_p that of ours alone. Fewer than three seeds, or runs shorter than the cell's, are not judged;
     a number that the paper prints and that we have of other data only is not measured. Compared is what is printed, the
-    second decimal of a per cent. Where the paper shows a failure, failing agrees with it, and nothing else does.
+    second decimal of a per cent. Where the paper shows a failure, failing agrees with it, and nothing else does. Where
+    more weights stay than the paper keeps, it is a miss.
     """
     if record is None or (cell.paper is not None and not cell.comparable):
         return Verdict.UNMEASURED
@@ -64,6 +65,8 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
         return Verdict.FAILED
     if cell.paper is None:
         return Verdict.NOTHING
+    if too_many(cell, record):
+        return Verdict.MISSED
     if len(record.errors) < JUDGED_FROM or record.steps < cell.experiment.recipe.steps:
         return Verdict.UNJUDGED
     ours = round(record.mean, 2)
@@ -74,6 +77,11 @@ def verdict(cell: Cell, record: Record | None) -> Verdict:
     of_paper = 0.0 if cell.paper_std is None else cell.paper_std / sqrt(cell.paper_seeds)
     allowed = cell.paper + cell.points + 2 * hypot(standard_error(record) or 0.0, of_paper)
     return Verdict.AGREES if ours <= round(allowed, 2) else Verdict.MISSED
+
+
+def too_many(cell: Cell, record: Record) -> bool:
+    """Tell whether more weights stay than the paper's error belongs to."""
+    return cell.most_kept is not None and record.kept > cell.most_kept
 
 
 def standard_error(record: Record) -> float | None:

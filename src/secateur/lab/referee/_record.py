@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur._base.errors import SecateurError
 from secateur._base.files import write_whole
-from secateur.lab.experiment import tags_of
+from secateur.lab.experiment import Experiment, tags_of
 from secateur.lab.referee._plan import Plan
 from secateur.lab.repeat import damaged, read_json
 from secateur.lab.running import MASKS, PRUNE, Result, layer_uses
@@ -138,7 +138,15 @@ def _work(plan: Plan, facts: Mapping[str, Any], directory: Path) -> float:
     if "online" not in tags and run.density < 1:
         own *= float(facts["density"])
     levels = _levels(directory) * run.recipe.steps if "program" in tags else 0
-    return own + levels + (run.pretrain.steps if run.pretrain is not None else 0)
+    return own + levels + _before(run)
+
+
+def _before(run: Experiment) -> int:
+    """Return the steps of all that a run begins with."""
+    first = run.pretrain
+    if isinstance(first, Experiment):
+        return first.recipe.steps + _before(first)
+    return 0 if first is None else first.steps
 
 
 def _levels(directory: Path) -> int:

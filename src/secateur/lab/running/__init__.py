@@ -9,12 +9,12 @@ from secateur.lab.running._engine import (
     SparseStepper,
     Stepper,
     TorchStepper,
-    build_optimizer,
     choose,
     sparse_below,
     start,
 )
 from secateur.lab.running._facts import cpu_name, machine, package_version, sizes
+from secateur.lab.running._optimizer import build_optimizer
 from secateur.lab.running._phases import Phase, masks_for, phases_of
 from secateur.lab.running._result import Result, experiment_in
 from secateur.lab.running._run import run, state_of, why_diverged

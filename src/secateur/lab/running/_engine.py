@@ -11,9 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from secateur._base.errors import LeakError, SecateurError
+from secateur._base.errors import LeakError
 from secateur.holding import Hold, hold
 from secateur.lab.experiment import BF16, Adam, Engine, Sgd, misfit
+from secateur.lab.running._optimizer import (
+    build_optimizer,
+    pull_to_zero,
+    restore_optimizer,
+    set_rate,
+    state_of_optimizer,
+)
 from secateur.masks import Masks
 from secateur.pruning import Pruner
 from secateur.sparse import compile_step, why_no_fused_step
@@ -100,16 +107,18 @@ class TorchStepper:
             self.precision = torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
         self.pruner = None if begin is None else begin(model)  # before the optimizer, which has to see its gates
         self.optimizer = build_optimizer(model, optimizer)
+        self.l1 = optimizer.l1 if isinstance(optimizer, Sgd) else 0.0
         if self.pruner is not None:
             self.pruner.adopt(self.optimizer)
         self.hold: Hold | None = None if masks is None else hold(model, masks)
 
     def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
         """Take one step: forward, cross-entropy, backward, update."""
-        _set_rate(self.optimizer, rate)
+        set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss = cross_entropy(self._outputs(inputs), targets)
         loss.backward()
+        pull_to_zero(self.model, self.l1)
         self.optimizer.step()
         return loss.detach()
 
@@ -135,11 +144,11 @@ class TorchStepper:
 
     def state(self) -> dict[str, Tensor]:
         """Flatten the optimizer's per-parameter state."""
-        return _state_of(self.optimizer, self.model)
+        return state_of_optimizer(self.optimizer, self.model)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Put the per-parameter state back where `state` found it."""
-        _restore(self.optimizer, self.model, state)
+        restore_optimizer(self.optimizer, self.model, state)
 
     def verify(self) -> None:
         """Check that no pruned weight came back."""
@@ -166,7 +175,7 @@ class SparseStepper:
 
     def step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
         """Take one step inside the engine; the model's parameters stay as they are until `sync`."""
-        _set_rate(self.optimizer, rate)
+        set_rate(self.optimizer, rate)
         return torch.tensor(self.fused(inputs, targets), dtype=torch.float64)
 
     def predict(self, inputs: Tensor) -> Tensor:
@@ -180,11 +189,11 @@ class SparseStepper:
     def state(self) -> dict[str, Tensor]:
         """Flatten the optimizer's per-parameter state, in torch's dense form."""
         self.fused.write_back()
-        return _state_of(self.optimizer, self.model)
+        return state_of_optimizer(self.optimizer, self.model)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up the model's weights and this optimizer memory."""
-        _restore(self.optimizer, self.model, state)
+        restore_optimizer(self.optimizer, self.model, state)
         self.fused.read_back()
 
     def verify(self) -> None:
@@ -196,25 +205,6 @@ class SparseStepper:
 
     def close(self) -> None:
         """Do nothing: what the engine has hung on the model goes with it."""
-
-
-def build_optimizer(model: nn.Module, optimizer: Sgd | Adam) -> torch.optim.Optimizer:
-    """Return the torch optimizer that a recipe's value describes; the learning rate is set at each step."""
-    if isinstance(optimizer, Sgd):
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=0.0,
-            momentum=optimizer.momentum,
-            weight_decay=optimizer.weight_decay,
-            nesterov=optimizer.nesterov,
-        )
-    return torch.optim.Adam(
-        model.parameters(),
-        lr=0.0,
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay,
-    )
 
 
 def choose(
@@ -270,31 +260,6 @@ def start(
 def _why_not_sparse(model: nn.Module, masks: Masks | None, optimizer: Sgd | Adam) -> str | None:
     if masks is None:
         return "nothing was pruned"
+    if isinstance(optimizer, Sgd) and optimizer.l1:
+        return "its recipe has an L1 penalty, which the sparse engine does not know"
     return why_no_fused_step(model, masks, cross_entropy, build_optimizer(model, optimizer))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _state_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{slot}/{name}": value
-        for name, parameter in model.named_parameters()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    names = dict(model.named_parameters())
-    for key, value in state.items():
-        slot, _, name = key.partition("/")
-        if name not in names:
-            raise SecateurError(f"the checkpoint holds {slot!r} of {name!r}, which the model does not have.")
-        parameter = names[name]
-        # Adam's step counter lives on the CPU whatever the device; the moments live beside the parameter, in its memory
-        # format too: another order of the elements may round otherwise.
-        beside = value.shape == parameter.shape
-        optimizer.state[parameter][slot] = torch.empty_like(parameter.detach()).copy_(value) if beside else value
