@@ -27,15 +27,15 @@ class Rounded:
 
     def of(self, plan: LayerPlan, values: Tensor) -> Tensor:
         """Return the rounded values of a plan."""
-        key = (id(plan), values.data_ptr(), None if values.is_inference() else values._version, values.dtype)
+        half = half_of(plan)
+        key = (id(half), values.data_ptr(), None if values.is_inference() else values._version, values.dtype)
         with self._changing:
             if self._made is not None and self._made[0] == key and not values.is_inference():
                 return self._made[1]
-            half, size = half_of(plan), plan.kept + _native().half_padding
             # Never over the old ones: another thread may be multiplying by them. Given up first, so that memory which
             # nobody uses is taken again.
             self._made = None
-            packed = torch.empty(size, dtype=torch.bfloat16, device="cpu")
+            packed = torch.empty(half.layer.packed, dtype=torch.bfloat16, device="cpu")
             source = half.sorted(values)
             half.layer.round_values(*_place(source), *_place(packed), torch.get_num_threads())
             self._made = (key, packed, values.detach())  # held, so that nothing else comes to lie at its address
@@ -84,10 +84,6 @@ def _half_linear(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None
 
 # `torch.compile` cannot look into the kernels: it breaks its graph here.
 _uncompiled = _disable_dynamo(_half_linear)
-
-
-def _native() -> Any:
-    return door.native
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
