@@ -123,26 +123,29 @@ struct InputGradient {
                            samples + (tile * layer.row_blocks() + b) * kBytes);
   }
 
-  // A group's weights turned: [depth][halves], so that the halves of a block of pairs follow each other.
-  void turn(int64_t g, uint16_t* turned) const {
+  // A group's weights at one block of pairs, turned: its halves follow each other.
+  void turn(int64_t g, int64_t j, uint16_t* turned) const {
     for (int half = 0; half < layer.halves(g); ++half) {
-      for (int64_t j = 0; j < layer.depth(g); ++j) {
-        const uint16_t* from = packed + (layer.block(g, half) + j) * kBlock;
-        kernels.left_turned({from, kSide, kSide, kSide, true},
-                            turned + (layer.block(g, 0) + j * layer.halves(g) + half) * kBlock);
-      }
+      const uint16_t* from = packed + (layer.block(g, half) + j) * kBlock;
+      kernels.left_turned({from, kSide, kSide, kSide, true}, turned + half * kBlock);
     }
   }
+  void turn_all(int64_t g, uint16_t* turned) const {
+    for (int64_t j = 0; j < layer.depth(g); ++j) turn(g, j, turned + (layer.block(g, 0) + j * layer.halves(g)) * kBlock);
+  }
 
+  // turned: of all groups; null: each is turned where it is multiplied.
   void add(int64_t tile, Range groups, const char* samples, const uint16_t* turned, float* own, float* all) const {
     const int count = within(dy.samples, tile);
+    auto* here = reinterpret_cast<uint16_t*>(room(Scratch::places, PairedLayer::kHalves * kBytes));
     for (int64_t g = groups.begin; g < groups.end; ++g) {
       const char* right = samples + (tile * layer.row_blocks() + g * PairedLayer::kHalves) * kBytes;
       for (int64_t j = 0; j < layer.depth(g); ++j) {
         const int64_t done = j * PairedLayer::kPairs, rest = layer.pair_count(g) - done;
         const int64_t some = std::min<int64_t>(rest, PairedLayer::kPairs);
-        kernels.multiply(turned + (layer.block(g, 0) + j * layer.halves(g)) * kBlock, kFirst, right, kFirst,
-                         layer.halves(g), int(2 * some), count, false, own);
+        if (!turned) turn(g, j, here);
+        const uint16_t* left = turned ? turned + (layer.block(g, 0) + j * layer.halves(g)) * kBlock : here;
+        kernels.multiply(left, kFirst, right, kFirst, layer.halves(g), int(2 * some), count, false, own);
         kernels.paired->add_rows(own, layer.pairs(g) + done, some, all);
       }
     }
@@ -159,13 +162,14 @@ struct InputGradient {
     const int64_t packing = tiles() * layer.row_blocks() * kBytes, each = sums_bytes() / 4;
     char* samples = room(Scratch::activations, packing + (parts > 1 ? tiles() * parts * sums_bytes() : 0));
     float* shared = reinterpret_cast<float*>(samples + packing);
-    auto* turned = reinterpret_cast<uint16_t*>(room(Scratch::gradients, layer.packed() * 2));
-    Queue packs(tiles() + layer.groups()), products(tiles() * parts), writes(parts > 1 ? tiles() * layer.column_blocks() : 0);
+    const bool reused = tiles() > 1;
+    auto* turned = reused ? reinterpret_cast<uint16_t*>(room(Scratch::gradients, layer.packed() * 2)) : nullptr;
+    Queue packs(tiles() + (reused ? layer.groups() : 0)), products(tiles() * parts), writes(parts > 1 ? tiles() * layer.column_blocks() : 0);
     Barrier barrier;
     run_team(threads, [&](int, int team) {
       kernels.enter();
       float* own = scratch(Scratch::numbers, kBlock + (parts > 1 ? 0 : each));
-      packs.work([&](int64_t n) { n < tiles() ? pack(n, samples) : turn(n - tiles(), turned); });
+      packs.work([&](int64_t n) { n < tiles() ? pack(n, samples) : turn_all(n - tiles(), turned); });
       barrier.wait(team);
       products.work([&](int64_t n) {
         const int64_t tile = n / parts, part = n % parts;
