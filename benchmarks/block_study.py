@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(STUDIED), help="networks with commas between them")
     parser.add_argument("--block", default="4x1", metavar="OUTPUTSxINPUTS", help="what is kept or cut as one [4x1]")
     parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES)
+    parser.add_argument("--steps", type=int, help="of training, where it is not what docs/blocks.md says")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/blocks"), help="where runs are kept")
     parser.add_argument("--data-dir", help="where MNIST is [default: $SECATEUR_DATA, cache]")
@@ -158,7 +159,7 @@ def main() -> None:
     block = (int(tall), int(wide))
     lines: list[Line] = []
     for model in args.models.split(","):
-        lines += study(model, densities, block, seeds, STEPS[model] // part, args.runs, args.seconds, args.data_dir)
+        lines += study(model, densities, block, seeds, (args.steps or STEPS[model]) // part, args.runs, args.seconds, args.data_dir)
     where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {door.isa()}"
     print(f"\n{where}; {seeds} seeds; test error after the last step in percent, mean ± standard deviation\n")
     print(table(lines, block))

@@ -6,7 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "base/addresses.h"
-#include "half/paired_products.h"
+#include "paired/products.h"
 #include "half/products.h"
 #include "half/sets.h"
 

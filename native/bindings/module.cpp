@@ -4,6 +4,7 @@
 
 namespace secateur {
 void bind_half_linear(nanobind::module_& module);
+void bind_int8_linear(nanobind::module_& module);
 void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_plane_convolution(nanobind::module_& module);
@@ -18,7 +19,7 @@ void bind_steps(nanobind::module_& module);
 
 // What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
 // must not be called.
-constexpr int kInterface = 5;
+constexpr int kInterface = 6;
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
@@ -27,6 +28,7 @@ NB_MODULE(_native, module) {
   module.attr("interface") = kInterface;
   secateur::bind_isa(module);
   secateur::bind_half_linear(module);
+  secateur::bind_int8_linear(module);
   secateur::bind_memory(module);
   secateur::bind_plane_convolution(module);
   secateur::bind_select(module);

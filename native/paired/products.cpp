@@ -2,7 +2,7 @@
 // out of the samples' blocks: a copy of 128 bytes a pair, which 64 outputs × 32 samples share. What is multiplied, and
 // how sums are written, is as for single weights (products.cpp).
 
-#include "half/paired_products.h"
+#include "paired/products.h"
 
 #include <cstring>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-#include "half/paired_layer.h"
+#include "paired/layer.h"
 
 #include <algorithm>
 #include <memory>

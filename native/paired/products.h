@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "half/paired_layer.h"
+#include "paired/layer.h"
 #include "half/products.h"
 
 namespace secateur::half {
