@@ -1,7 +1,7 @@
 """What pruning blocks of four outputs (4 × 1) by SNIP costs in error, and what it gains in speed, on MNIST.
 
     python benchmarks/block_study.py [--seeds 5] [--models LIST] [--runs DIR] [--json FILE] [--quick]
-    python benchmarks/block_study.py --block 64x2 --densities 0.5 0.3 0.2 0.1 0.05 --models lenet-300-100,mlp-784-1024-1024-10
+    python benchmarks/block_study.py --block 64x2 --densities 0.3 0.1 0.05 --models mlp-784-1024-1024-10 …
 
 Each network is pruned before training by SNIP, once single weights and once blocks, at the same densities, seeds, first
 weights and batches, and trained by the sparse engine. Runs are kept in DIR: give the command again to go on after an
@@ -159,12 +159,20 @@ def main() -> None:
     block = (int(tall), int(wide))
     lines: list[Line] = []
     for model in args.models.split(","):
-        lines += study(model, densities, block, seeds, (args.steps or STEPS[model]) // part, args.runs, args.seconds, args.data_dir)
+        lines += study(
+            model, densities, block, seeds, (args.steps or STEPS[model]) // part, args.runs, args.seconds, args.data_dir
+        )
     where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {door.isa()}"
     print(f"\n{where}; {seeds} seeds; test error after the last step in percent, mean ± standard deviation\n")
     print(table(lines, block))
     if args.json is not None:
-        whole = {"machine": where, "seeds": seeds, "block": block, "steps": STEPS, "lines": [asdict(line) for line in lines]}
+        whole = {
+            "machine": where,
+            "seeds": seeds,
+            "block": block,
+            "steps": STEPS,
+            "lines": [asdict(line) for line in lines],
+        }
         args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Sparse linear layers in bfloat16 whose weights survive in blocks of 64 outputs × 2 inputs, against single weights and dense.
+"""Linear layers in bfloat16 whose weights survive in blocks of 64 outputs × 2 inputs, against single weights and dense.
 
     python benchmarks/paired_blocks.py --seconds 6
 
@@ -60,7 +60,9 @@ def calls_for(layer: nn.Linear, x: Tensor) -> dict[str, Callable[[], None]]:
     for density in DENSITIES:
         for name, sparse in sparse_ways(layer, density).items():
             calls[f"{density:.0%} {name}, inference"] = partial(infer, sparse, x.bfloat16(), True)
-            calls[f"{density:.0%} {name}, training"] = partial(train, sparse, list(sparse.parameters()), x.bfloat16(), True)
+            calls[f"{density:.0%} {name}, training"] = partial(
+                train, sparse, list(sparse.parameters()), x.bfloat16(), True
+            )
     return calls
 
 
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=6.0, help="for each shape and batch")
     parser.add_argument("--only", type=int, nargs=2, metavar=("INPUTS", "OUTPUTS"), help="one layer")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
     parser.add_argument("--quick", action="store_true", help="128 wide, a twentieth of a second")
     args = parser.parse_args()
@@ -94,12 +97,19 @@ def main() -> None:
     shapes = (tuple(args.only),) if args.only else shapes
     print(f"{where(args)}; bfloat16 through {door.native.half_set()}\n")
     print("Times in ms: single weights → blocks of 64 × 2 (over the best float32 / the best bfloat16).\n")
-    heads = ["inputs → outputs", "samples", "mode", "best float32", "best bfloat16", *(f"{d:.0%} kept" for d in DENSITIES)]
+    heads = [
+        "inputs → outputs",
+        "samples",
+        "mode",
+        "best float32",
+        "best bfloat16",
+        *(f"{d:.0%} kept" for d in DENSITIES),
+    ]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     report: dict[str, Any] = {}
     clock = time.thread_time if args.threads == 1 else time.perf_counter
     for inputs, outputs in shapes:
-        for batch in BATCHES:
+        for batch in args.batches:
             layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
             found = interleaved(calls_for(layer, x), seconds=seconds, sample=TURN, clock=clock)
             report[f"{inputs} → {outputs}, {batch}"] = found

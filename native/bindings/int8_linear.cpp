@@ -40,6 +40,7 @@ void bind_int8_linear(nb::module_& module) {
                              int64_t(scales.size()));
           },
           nb::arg("rows"), nb::arg("columns"), nb::arg("positions"), nb::arg("values"), nb::arg("scales"))
+      .def_prop_ro("rows", &Layer::rows)
       .def_prop_ro("count", &Layer::count)
       .def_prop_ro("bytes", &Layer::bytes)
       .def("forward", &forward, nb::call_guard<nb::gil_scoped_release>());

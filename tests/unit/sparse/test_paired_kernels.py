@@ -79,7 +79,10 @@ def test_products_are_those_of_rounded_numbers(chosen: str) -> None:
         torch.manual_seed(seed)
         torch.set_num_threads(draw.choice([1, 2, 3]))
         outputs, inputs, samples = draw.choice(SIZES), draw.choice(INPUTS), draw.choice(BATCHES)
-        mask, dtype = block_mask(outputs, inputs, draw.choice([0.01, 0.1, 0.5, 1.0])), draw.choice([torch.float32, torch.bfloat16])
+        mask, dtype = (
+            block_mask(outputs, inputs, draw.choice([0.01, 0.1, 0.5, 1.0])),
+            draw.choice([torch.float32, torch.bfloat16]),
+        )
         plan = plan_layer(mask, blocks=True)
         assert paired_of(plan) is not None and half_of(plan) is paired_of(plan)
         weight, bias = torch.randn(outputs, inputs) * mask, torch.randn(outputs) if draw.random() < 0.5 else None
@@ -206,7 +209,12 @@ def test_a_pruned_model_takes_these_kernels(chosen: str, clock: Clock) -> None:
 
 def test_training_follows_the_dense_model(chosen: str) -> None:
     model, masks = pruned()
-    sparse = nn.Sequential(*[SparseLinear.from_dense(m, masks[f"{n}.weight"]) if isinstance(m, nn.Linear) else m for n, m in model.named_children()])
+    sparse = nn.Sequential(
+        *[
+            SparseLinear.from_dense(m, masks[f"{n}.weight"]) if isinstance(m, nn.Linear) else m
+            for n, m in model.named_children()
+        ]
+    )
     dense = densify(sparse)
     x, target = torch.randn(32, 96), torch.randn(32, 70)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (sparse, dense)]

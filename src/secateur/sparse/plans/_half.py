@@ -50,8 +50,8 @@ class HalfPlan:
 
 
 def half_of(plan: LayerPlan) -> HalfPlan:
-    """Return the view of a plan for bfloat16, kept with it for the next call: that of blocks where its weights are such,
-    and the instructions in use multiply them.
+    """Return the view of a plan for bfloat16, kept with it for the next call: that of blocks where its weights are
+    such, and the instructions in use multiply them.
     """
     native: Any = door.native
     paired: HalfPlan | None = paired_of(plan) if plan.blocks and native.half_has_pairs() else None
