@@ -1,6 +1,7 @@
 """What pruning blocks of four outputs (4 × 1) by SNIP costs in error, and what it gains in speed, on MNIST.
 
     python benchmarks/block_study.py [--seeds 5] [--models LIST] [--runs DIR] [--json FILE] [--quick]
+    python benchmarks/block_study.py --block 64x2 --densities 0.3 0.1 0.05 --models mlp-784-1024-1024-10 …
 
 Each network is pruned before training by SNIP, once single weights and once blocks, at the same densities, seeds, first
 weights and batches, and trained by the sparse engine. Runs are kept in DIR: give the command again to go on after an
@@ -33,11 +34,12 @@ from secateur.sparse import compile_step
 from secateur.sparse.timing import interleaved, processor
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
-SINGLE, BLOCKS = (1, 1), (4, 1)
-# 15 and 3 epochs of 54,000 images
-STEPS = {"lenet-300-100": 8100, "lenet-5-caffe": 1620}
+SINGLE, FOURS = (1, 1), (4, 1)
+# 15, 3 and 5 epochs of 54,000 images
+STEPS = {"lenet-300-100": 8100, "lenet-5-caffe": 1620, "mlp-784-1024-1024-10": 2700}
 # LeNet-5 with blocks diverged at 0.1 in a tenth of the steps, with either engine.
-PEAKS = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.03}
+PEAKS = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.03, "mlp-784-1024-1024-10": 0.1}
+STUDIED = ("lenet-300-100", "lenet-5-caffe")
 
 
 def recipe(steps: int, peak: float) -> Recipe:
@@ -87,9 +89,11 @@ def stepper(asked: Experiment, dataset: data.Dataset) -> Callable[[], object]:
     return lambda: step(x, y)
 
 
-def step_times(model: str, dataset: data.Dataset, seconds: float) -> dict[tuple[float, tuple[int, int]], float]:
+def step_times(
+    model: str, densities: Sequence[float], block: tuple[int, int], dataset: data.Dataset, seconds: float
+) -> dict[tuple[float, tuple[int, int]], float]:
     """Median seconds of a training step, by density and block, all in turn."""
-    asked = {(d, b): experiment(model, d, b, 0, STEPS[model]) for d in DENSITIES for b in (SINGLE, BLOCKS)}
+    asked = {(d, b): experiment(model, d, b, 0, STEPS[model]) for d in densities for b in (SINGLE, block)}
     found = interleaved(
         {str(key): stepper(e, dataset) for key, e in asked.items()}, seconds=seconds, clock=time.thread_time
     )
@@ -97,17 +101,24 @@ def step_times(model: str, dataset: data.Dataset, seconds: float) -> dict[tuple[
 
 
 def study(
-    model: str, densities: Sequence[float], seeds: int, steps: int, runs: Path, seconds: float, data_dir: str | None
+    model: str,
+    densities: Sequence[float],
+    block: tuple[int, int],
+    seeds: int,
+    steps: int,
+    runs: Path,
+    seconds: float,
+    data_dir: str | None,
 ) -> list[Line]:
     """Train what has not been trained, measure the steps."""
-    grid = itertools.product(range(seeds), densities, (SINGLE, BLOCKS))
+    grid = itertools.product(range(seeds), densities, (SINGLE, block))
     wanted = [experiment(model, density, block, seed, steps) for seed, density, block in grid]
     found = compare(wanted, root=runs, data_dir=data_dir, threads=1, on_progress=say)
     if found.failures:
         sys.exit("\n".join(f"{e.name}: {problem}" for e, problem in found.failures.items()))
     errors = {(row.experiment.density, row.experiment.block): row.errors() for row in found.rows}
-    times = step_times(model, data.load("mnist", data_dir=data_dir, seed=0), seconds)
-    return [Line(model, d, errors[d, SINGLE], errors[d, BLOCKS], times[d, SINGLE], times[d, BLOCKS]) for d in densities]
+    times = step_times(model, densities, block, data.load("mnist", data_dir=data_dir, seed=0), seconds)
+    return [Line(model, d, errors[d, SINGLE], errors[d, block], times[d, SINGLE], times[d, block]) for d in densities]
 
 
 def say(progress: Progress) -> None:
@@ -115,10 +126,10 @@ def say(progress: Progress) -> None:
         print(progress.experiment.name, file=sys.stderr, flush=True)
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[Line], block: tuple[int, int]) -> str:
     """Everything, as docs/blocks.md shows it."""
     head = (
-        "| network | kept | error, single weights | error, 4 × 1 blocks | blocks − single "
+        f"| network | kept | error, single weights | error, {block[0]} × {block[1]} blocks | blocks − single "
         "| step, single [µs] | step, blocks [µs] | gain |"
     )
     return "\n".join([head, "|---|---|---|---|---|---|---|---|", *map(str, lines)])
@@ -127,7 +138,10 @@ def table(lines: Sequence[Line]) -> str:
 def main() -> None:
     """Run the study, print the table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(STEPS), help="networks with commas between them")
+    parser.add_argument("--models", default=",".join(STUDIED), help="networks with commas between them")
+    parser.add_argument("--block", default="4x1", metavar="OUTPUTSxINPUTS", help="what is kept or cut as one [4x1]")
+    parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES)
+    parser.add_argument("--steps", type=int, help="of training, where it is not what docs/blocks.md says")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=Path("runs/blocks"), help="where runs are kept")
     parser.add_argument("--data-dir", help="where MNIST is [default: $SECATEUR_DATA, cache]")
@@ -140,15 +154,25 @@ def main() -> None:
         data.load("mnist", data_dir=args.data_dir, seed=0)
     except data.DataError as problem:
         sys.exit(f"the study is of MNIST: {problem}")
-    seeds, densities, part = (1, DENSITIES[1:2], 10) if args.quick else (args.seeds, DENSITIES, 1)
+    seeds, densities, part = (1, args.densities[1:2], 10) if args.quick else (args.seeds, args.densities, 1)
+    tall, _, wide = args.block.partition("x")
+    block = (int(tall), int(wide))
     lines: list[Line] = []
     for model in args.models.split(","):
-        lines += study(model, densities, seeds, STEPS[model] // part, args.runs, args.seconds, args.data_dir)
+        lines += study(
+            model, densities, block, seeds, (args.steps or STEPS[model]) // part, args.runs, args.seconds, args.data_dir
+        )
     where = f"{processor()}, 1 thread, torch {torch.__version__}, kernels: {door.isa()}"
     print(f"\n{where}; {seeds} seeds; test error after the last step in percent, mean ± standard deviation\n")
-    print(table(lines))
+    print(table(lines, block))
     if args.json is not None:
-        whole = {"machine": where, "seeds": seeds, "steps": STEPS, "lines": [asdict(line) for line in lines]}
+        whole = {
+            "machine": where,
+            "seeds": seeds,
+            "block": block,
+            "steps": STEPS,
+            "lines": [asdict(line) for line in lines],
+        }
         args.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 

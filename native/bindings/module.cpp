@@ -5,6 +5,7 @@
 namespace secateur {
 void bind_coding(nanobind::module_& module);
 void bind_half_linear(nanobind::module_& module);
+void bind_int8_linear(nanobind::module_& module);
 void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_plane_convolution(nanobind::module_& module);
@@ -29,6 +30,7 @@ NB_MODULE(_native, module) {
   secateur::bind_isa(module);
   secateur::bind_coding(module);
   secateur::bind_half_linear(module);
+  secateur::bind_int8_linear(module);
   secateur::bind_memory(module);
   secateur::bind_plane_convolution(module);
   secateur::bind_select(module);

@@ -253,6 +253,6 @@ void round(const uint32_t* masks, const int32_t* starts, const float* values, ui
 
 extern const HalfKernels half_kernels = {4 * kBlock, nothing,  nothing, straight, turned,
                                          straight,   turned,   weights, weights,  multiply,
-                                         line,       panel,    write,   write_turned, pick, round};
+                                         line,       panel,    write,   write_turned, pick, round, nullptr};
 
 }  // namespace secateur::SECATEUR_ISA

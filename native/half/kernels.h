@@ -33,6 +33,23 @@ struct Target {
   bool bf16;
 };
 
+// What blocks of 64 outputs × 2 inputs need besides: only sets with pairs of bfloat16 have it.
+//
+// A "line" is 64 bytes: of a right block one pair of rows for sixteen columns, of a left one a row.
+struct PairedKernels {
+  // Four rows of weights as lie together outside, [32 · lines][4], to rows of left blocks that follow each other.
+  void (*round_four)(const float* values, int64_t lines, uint16_t* rows);
+  // Right blocks made of `count` pairs of rows of others; the second half of the columns only if it is needed.
+  void (*take)(const void* right, const int32_t* pairs, int64_t count, bool both_halves, void* to);
+  // One left block made of up to sixteen pairs of neighbouring rows.
+  void (*take_rows)(const void* left, const int32_t* pairs, int64_t count, void* to);
+  // Rows of sums, two for each pair, added to the rows of `to` that the pairs name.
+  void (*add_rows)(const float* sums, const int32_t* pairs, int64_t count, float* to);
+  // One sample: its pairs in a row, as many as fill `lines` lines; then sums[32] = left blocks [32 rows] · those.
+  void (*take_line)(const void* x, const int32_t* pairs, int64_t count, int64_t lines, void* to);
+  void (*panel)(const uint16_t* left, int64_t lines, const void* x, float* sums);
+};
+
 struct Kernels {
   int64_t block_bytes;
 
@@ -68,6 +85,8 @@ struct Kernels {
   void (*pick)(const float* sums, const uint32_t* masks, const int32_t* starts, float* values);
   // The other way round, rounded: the values of a block's rows, from values + starts[r], in a row behind each other.
   void (*round)(const uint32_t* masks, const int32_t* starts, const float* values, uint16_t* packed);
+
+  const PairedKernels* paired;  // null: there are none
 };
 
 // Factors as float32; what a set does not have of its own it has from here.

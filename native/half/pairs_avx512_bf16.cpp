@@ -1,5 +1,6 @@
 // vdpbf16ps multiplies pairs of bfloat16 and adds to float32 (Zen 4, Cooper Lake and later).
 
+#include "half/paired_kernels.h"
 #include "half/pairs.h"
 
 namespace secateur::half {
@@ -219,6 +220,7 @@ Kernels with_pairs(Kernels base) {
   set.line = line, set.panel = panel;
   set.write = write, set.write_turned = write_turned;
   set.round = round;
+  set.paired = &paired_kernels;
   return set;
 }
 

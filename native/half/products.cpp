@@ -9,6 +9,7 @@
 
 #include "base/caches.h"
 #include "base/room.h"
+#include "half/corners.h"
 #include "half/sets.h"
 #include "half/tasks.h"
 
@@ -28,19 +29,6 @@ Tasks::Size task_size() {
 }
 
 constexpr int32_t kInOrder[kMostStep] = {0, 1, 2, 3, 4, 5, 6, 7};
-
-// A thread's memory for one use; a slot of floats serves any kind of blocks.
-char* room(Scratch slot, int64_t bytes) { return reinterpret_cast<char*>(scratch(slot, (bytes + 3) / 4)); }
-
-Corner corner(const Matrix& m, int64_t row, int64_t column, int rows, int columns) {
-  const int64_t offset = (row * m.stride + column) * (m.bf16 ? 2 : 4);
-  return {static_cast<const char*>(m.at) + offset, m.stride, rows, columns, m.bf16};
-}
-
-Target target(const Matrix& m, int64_t row, int64_t column, int rows, int columns) {
-  const int64_t offset = (row * m.stride + column) * (m.bf16 ? 2 : 4);
-  return {static_cast<char*>(m.at) + offset, m.stride, rows, columns, m.bf16};
-}
 
 // What the two products with weights share: forward, result turned = W · fromᵀ; else result = from · W.
 struct WeightProduct {

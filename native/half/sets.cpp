@@ -30,20 +30,20 @@ std::array<unsigned, 4> leaf7(unsigned part) {
   return r;
 }
 
-bool has_pairs() {
+bool find_pairs() {
   const auto base = leaf7(0);
   const bool vbmi2 = bit(base[2], 6), bf16 = base[0] >= 1 && bit(leaf7(1)[0], 5);
   // The wide registers' state is saved: __builtin_cpu_supports has looked.
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && vbmi2 && bf16;
 }
 #else
-bool has_pairs() { return false; }
+bool find_pairs() { return false; }
 #endif
 
 #if defined(SECATEUR_HAVE_AMX)
 __attribute__((target("xsave"))) uint64_t saved_state() { return __builtin_ia32_xgetbv(0); }
 
-bool has_tiles() {
+bool find_tiles() {
   const unsigned d = leaf7(0)[3];
   if (!has_pairs() || !bit(d, 22) || !bit(d, 24) || (saved_state() & 0x60000) != 0x60000) return false;
   // Linux keeps the 8 KiB of tile state from a process until it asks.
@@ -51,8 +51,28 @@ bool has_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #else
-bool has_tiles() { return false; }
+bool find_tiles() { return false; }
 #endif
+
+}  // namespace
+
+bool has_pairs() {
+  static const bool found = find_pairs();
+  return found;
+}
+
+bool has_tiles() {
+  static const bool found = find_tiles();
+  return found;
+}
+
+#if defined(SECATEUR_HAVE_AVX512_BF16)
+bool has_leaf7(int word, int number) { return bit(leaf7(0)[size_t(word)], number); }
+#else
+bool has_leaf7(int, int) { return false; }
+#endif
+
+namespace {
 
 Set most() {
   static const Set found = has_tiles() ? kTiles : has_pairs() ? kPairs : kFloat;

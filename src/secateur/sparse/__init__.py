@@ -4,8 +4,8 @@
     step = compile_step(model, masks, loss, optimizer)  # a whole training step in one native call
 
 Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
-(the doors to the kernels) and `timing` (what is faster here); `layers`, `transformers`, `measured` (break-evens) and
-`convert` on one side, `steps` on the other.
+(the doors to the kernels) and `timing` (what is faster here); `layers`, `transformers`, `measured` (break-evens),
+`convert` and `quantized` (weights of eight bits) on one side, `steps` on the other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from secateur.sparse.layers import (
     SparseConv1d,
     SparseConv2d,
     SparseGRU,
+    SparseInt8Linear,
     SparseLinear,
     SparseLSTM,
 )
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
+from secateur.sparse.quantized import LayerErrors, QuantizationReport, quantization_of, quantize
 from secateur.sparse.steps import NetworkStep, compile_step, why_no_fused_step
 from secateur.sparse.transformers import SparseAttention, SparseTransposedLinear
 
@@ -29,14 +31,17 @@ __all__ = [
     "BenchRow",
     "BreakEven",
     "Choice",
+    "LayerErrors",
     "LayerReport",
     "Machine",
     "NetworkStep",
+    "QuantizationReport",
     "Report",
     "SparseAttention",
     "SparseConv1d",
     "SparseConv2d",
     "SparseGRU",
+    "SparseInt8Linear",
     "SparseLSTM",
     "SparseLinear",
     "SparseTransposedLinear",
@@ -45,6 +50,8 @@ __all__ = [
     "compile_step",
     "dense_shapes",
     "densify",
+    "quantization_of",
+    "quantize",
     "release_workspaces",
     "report_of",
     "sparsify",

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import secateur as sc
 from secateur import MaskError, Masks, SecateurError
 from secateur._base import door
-from secateur.sparse import Machine, compile_step, dense_shapes, why_no_fused_step
+from secateur.sparse import Machine, compile_step, dense_shapes, quantize, why_no_fused_step
 from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
 
 
@@ -32,6 +32,7 @@ SGD = torch.optim.SGD(model().parameters(), lr=0.1)
 VERBS: dict[str, Callable[[Any, Any], Any]] = {
     "hold(model, masks)": lambda net, masks: bare(sc.hold)(net, masks),
     "sparsify(model, masks)": lambda net, masks: bare(sc.sparsify)(net, masks),
+    "quantize(model, masks)": lambda net, masks: bare(quantize)(net, masks),
     "compile_step(model, masks, loss, optimizer)": lambda net, masks: bare(compile_step)(
         net, masks, cross_entropy, SGD
     ),

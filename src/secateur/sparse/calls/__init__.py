@@ -3,6 +3,7 @@
 from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
 from secateur.sparse.calls._half import Rounded, half_fits, half_linear
+from secateur.sparse.calls._int8 import INPUTS, eight_bits, int8_by_torch, int8_layer, int8_linear
 from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
 from secateur.sparse.calls._network import run_network, slot_tensors
 from secateur.sparse.calls._planes import FEW, build_planes, side_by_side
@@ -12,6 +13,7 @@ from secateur.sparse.calls._workspace import Arena, register, release_workspaces
 
 __all__ = [
     "FEW",
+    "INPUTS",
     "SHAPES",
     "Arena",
     "Network",
@@ -21,10 +23,14 @@ __all__ = [
     "autocast_to",
     "build_network",
     "build_planes",
+    "eight_bits",
     "fits",
     "half_fits",
     "half_linear",
     "in_float32",
+    "int8_by_torch",
+    "int8_layer",
+    "int8_linear",
     "looked_into",
     "plain",
     "positions_of",

@@ -11,7 +11,7 @@ from torch._compile import _disable_dynamo
 
 from secateur._base import door
 from secateur.sparse.calls._limits import first_order
-from secateur.sparse.calls._tensors import plain
+from secateur.sparse.calls._tensors import rows_apart
 from secateur.sparse.plans import LayerPlan, half_of
 
 
@@ -27,15 +27,15 @@ class Rounded:
 
     def of(self, plan: LayerPlan, values: Tensor) -> Tensor:
         """Return the rounded values of a plan."""
-        key = (id(plan), values.data_ptr(), None if values.is_inference() else values._version, values.dtype)
+        half = half_of(plan)
+        key = (id(half), values.data_ptr(), None if values.is_inference() else values._version, values.dtype)
         with self._changing:
             if self._made is not None and self._made[0] == key and not values.is_inference():
                 return self._made[1]
-            half, size = half_of(plan), plan.kept + _native().half_padding
             # Never over the old ones: another thread may be multiplying by them. Given up first, so that memory which
             # nobody uses is taken again.
             self._made = None
-            packed = torch.empty(size, dtype=torch.bfloat16, device="cpu")
+            packed = torch.empty(half.layer.packed, dtype=torch.bfloat16, device="cpu")
             source = half.sorted(values)
             half.layer.round_values(*_place(source), *_place(packed), torch.get_num_threads())
             self._made = (key, packed, values.detach())  # held, so that nothing else comes to lie at its address
@@ -86,16 +86,8 @@ def _half_linear(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None
 _uncompiled = _disable_dynamo(_half_linear)
 
 
-def _native() -> Any:
-    return door.native
-
-
 def _place(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] and not x.is_neg() else plain(x)
 
 
 def _is_half(tensor: Tensor) -> bool:
@@ -103,7 +95,7 @@ def _is_half(tensor: Tensor) -> bool:
 
 
 def _forward(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded) -> Tensor:
-    x, packed = _rows(x.detach()), rounded.of(plan, values)
+    x, packed = rows_apart(x.detach()), rounded.of(plan, values)
     out = torch.empty((x.shape[0], plan.rows), dtype=torch.bfloat16, device="cpu")
     added = None if bias is None else bias.detach().float().contiguous()
     plus = (0, 0) if added is None else _place(added)
@@ -127,7 +119,7 @@ class _HalfLinear(torch.autograd.Function):
         x, values = ctx.saved_tensors
         plan: LayerPlan = ctx.plan
         need_x, need_values, need_bias, *_ = ctx.needs_input_grad
-        dy, x = _rows(grads[0]), _rows(x)
+        dy, x = rows_apart(grads[0]), rows_apart(x)
         dx = _input_gradient(dy, x.dtype, plan, ctx.rounded.of(plan, values)) if need_x else None
         dvalues = _weight_gradient(x, dy, plan).to(values.dtype) if need_values else None
         dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias) if need_bias and ctx.bias else None

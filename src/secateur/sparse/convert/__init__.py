@@ -1,7 +1,23 @@
 """`sparsify` and `densify`: layer by layer, where it is faster on this machine."""
 
+from secateur.sparse.convert._inputs import Inputs, call
 from secateur.sparse.convert._report import Choice, LayerReport, Report, report_of
 from secateur.sparse.convert._shapes import dense_shapes
-from secateur.sparse.convert._sparsify import densify, sparsify
+from secateur.sparse.convert._situation import Situation, refused_by_kernels
+from secateur.sparse.convert._sparsify import copy_with, densify, refuse_nan, sparsify
 
-__all__ = ["Choice", "LayerReport", "Report", "dense_shapes", "densify", "report_of", "sparsify"]
+__all__ = [
+    "Choice",
+    "Inputs",
+    "LayerReport",
+    "Report",
+    "Situation",
+    "call",
+    "copy_with",
+    "dense_shapes",
+    "densify",
+    "refuse_nan",
+    "refused_by_kernels",
+    "report_of",
+    "sparsify",
+]

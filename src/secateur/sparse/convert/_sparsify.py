@@ -123,7 +123,7 @@ def sparsify(
         refuse_to_carry(optimizer, model)
     refuse_shared_memory(masks.parameters(model), dict(model.named_parameters()))
     changing = changing_hold(model, masks)
-    _refuse_nan(masks, model)
+    refuse_nan(masks, model)
     inputs = assumed(model, batch) if example_inputs is None and machine is None else example_inputs
     uses = {} if inputs is None or machine is not None else uses_of(model, inputs)
     situation = Situation.of(model, masks, machine, batch, uses, follows=changing is not None)
@@ -178,7 +178,7 @@ def densify(model: nn.Module) -> nn.Module:
             made = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
             weight = module.weight
             swaps[path] = fill(made, weight.detach().clone(), module, trains=weight.requires_grad)
-    dense = apart(_copy_with(model, swaps))
+    dense = apart(copy_with(model, swaps))
     for module in list(dense.modules()):
         if type(module) in _DENSE:
             module.__class__ = _DENSE[type(module)]  # type: ignore[assignment]
@@ -205,7 +205,8 @@ def _refuse_options(batch: object, machine: object) -> None:
         raise SecateurError(f"`machine` must be a secateur.sparse.Machine, or None for this one, got {machine!r}")
 
 
-def _refuse_nan(masks: Masks, model: nn.Module) -> None:
+def refuse_nan(masks: Masks, model: nn.Module) -> None:
+    """Raise if weights that the masks keep are not finite."""
     for name, parameter in masks.parameters(model).items():
         if all_finite(parameter.detach()):
             continue
@@ -219,7 +220,7 @@ def _refuse_nan(masks: Masks, model: nn.Module) -> None:
 
 def _assemble(situation: Situation, swaps: dict[str, nn.Module], report: Report) -> nn.Module:
     model, masks = situation.model, situation.masks
-    new = _copy_with(model, swaps)
+    new = copy_with(model, swaps)
     if situation.channels_last:
         new.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _hold_the_rest(new, report)
@@ -264,7 +265,7 @@ def _hold_the_rest(new: nn.Module, report: Report) -> None:
             hold(new, Masks(rest))
 
 
-def _copy_with(model: nn.Module, swaps: dict[str, nn.Module]) -> nn.Module:
+def copy_with(model: nn.Module, swaps: dict[str, nn.Module]) -> nn.Module:
     """Deep-copy the model with some modules replaced; what is replaced is not copied first."""
     if "" in swaps:
         return swaps[""]

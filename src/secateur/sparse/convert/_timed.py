@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur._base import door
 from secateur.sparse.convert._inputs import Use
 from secateur.sparse.layers import Choosing, OneDnnLinear, RoundedLinear, SparseLinear, onednn_available
+from secateur.sparse.plans import PAIRED, LayerPlan, paired_of
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 from secateur.sparse.transformers import SparseAttention
 
@@ -48,9 +50,16 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         for part in sparse.modules():
             if isinstance(part, Choosing):  # it has several ways itself
                 part.let_choose(settled=None)
-    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}"
+    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}{_blocks(sparse, use)}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
-    return Timed(verdict, best, str(use))
+    return Timed(verdict, best, f"{use}{_blocks(sparse, use)}")
+
+
+def _blocks(sparse: Any, use: Use) -> str:
+    """Say that a layer's weights are blocks that bfloat16 kernels take, where those may run."""
+    plans = _plans(sparse) if use.reduced and door.native is not None and door.native.half_has_pairs() else []
+    paired = any(isinstance(plan, LayerPlan) and paired_of(plan) is not None for plan in plans)
+    return ", in blocks of {} × {}".format(*PAIRED) if paired else ""
 
 
 def _pattern(sparse: Any) -> str:

@@ -4,6 +4,7 @@ from secateur.sparse.layers._built import built
 from secateur.sparse.layers._carried import carry_on, refuse_to_carry
 from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._convolution import SparseConv1d, SparseConv2d, SparseConvolution, sparse_convolution
+from secateur.sparse.layers._int8 import SparseInt8Linear
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.layers._network_sequential import NetworkSequential
 from secateur.sparse.layers._one_call import apart, in_one_call
@@ -26,6 +27,7 @@ __all__ = [
     "SparseConvolution",
     "SparseDevice",
     "SparseGRU",
+    "SparseInt8Linear",
     "SparseLSTM",
     "SparseLinear",
     "SparseRecurrent",

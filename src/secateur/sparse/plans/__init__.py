@@ -1,7 +1,7 @@
 """Which weight of a dense layer is which of a sparse one, in the order in which the kernels want them."""
 
 from secateur.sparse.plans._convolution import ConvolutionPlan, Geometry, geometry_of, plan_convolution
-from secateur.sparse.plans._half import HalfPlan, half_of
+from secateur.sparse.plans._half import PAIRED, HalfPlan, half_of, paired_of
 from secateur.sparse.plans._linear import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -19,6 +19,7 @@ from secateur.sparse.plans._survivors import Survivors, places_of
 __all__ = [
     "BLOCK_COLUMNS",
     "BLOCK_ROWS",
+    "PAIRED",
     "ConvolutionPlan",
     "Geometry",
     "HalfPlan",
@@ -34,6 +35,7 @@ __all__ = [
     "half_of",
     "layer_of",
     "native_chain",
+    "paired_of",
     "places_of",
     "plan_convolution",
     "plan_layer",

@@ -1,4 +1,4 @@
-"""Where a layer's weights are, for products in bfloat16: a bitmask of 32 × 32 blocks."""
+"""Where a layer's weights are, for products in bfloat16: a bitmask of 32 × 32 blocks, or blocks of 64 outputs × 2."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from secateur._base import door
 from secateur._base.types import Float
 from secateur.sparse.plans._linear import LayerPlan
 
+#: Outputs and inputs of a block for which the kernels load a pair of inputs once.
+PAIRED = (64, 2)
+
 
 class HalfPlan:
-    """The compiled view of a plan that multiplies in bfloat16: one bit for each weight that the dense layer has, and
-    some bytes for each row of 32 of them.
+    """The compiled view of a plan that multiplies in bfloat16.
+
+    Single weights are a bitmask: one bit for each weight that the dense layer has, and some bytes for each row of 32 of
+    them. Of blocks of 64 outputs × 2 inputs, the view is a list of pairs of inputs for each 64 outputs.
 
     Attributes:
-        layer: the kernels' object, which wants values sorted by block of columns, row and column.
+        layer: the kernels' object, which wants values sorted by block of columns, row and column; of blocks, as the
+            plan has them.
         order: the place of each of those values in the plan's own order; None where that is the same.
     """
 
-    def __init__(self, plan: LayerPlan) -> None:
+    def __init__(self, plan: LayerPlan, layer: Any = None) -> None:
         native: Any = door.native
         positions, self.order = plan.positions, None
-        if plan.blocks:  # stored four rows at a time
+        if plan.blocks and layer is None:  # stored four rows at a time
             rows, columns = positions // plan.columns, positions % plan.columns
             block = torch.searchsorted(plan.edges, columns, right=True)
             self.order = ((block * plan.rows + rows) * plan.columns + columns).argsort()
             positions = positions[self.order]
-        self.layer: Any = native.HalfLayer(plan.rows, plan.columns, positions.numpy(), plan.edges.numpy())
-        self.kept = plan.kept
+        if layer is None:
+            layer = native.HalfLayer(plan.rows, plan.columns, positions.numpy(), plan.edges.numpy())
+        self.layer: Any = layer
 
     def sorted(self, values: Float[Tensor, " kept"]) -> Float[Tensor, " kept"]:
         """Return the values as float32, in the order of the kernels and in a row."""
@@ -43,8 +50,28 @@ class HalfPlan:
 
 
 def half_of(plan: LayerPlan) -> HalfPlan:
-    """Return the view of a plan for bfloat16, kept with it for the next call."""
+    """Return the view of a plan for bfloat16, kept with it for the next call: that of blocks where its weights are
+    such, and the instructions in use multiply them.
+    """
+    native: Any = door.native
+    paired: HalfPlan | None = paired_of(plan) if plan.blocks and native.half_has_pairs() else None
+    if paired is not None:
+        return paired
     found: HalfPlan | None = plan.__dict__.get("_half")
     if found is None:
         found = plan.__dict__["_half"] = HalfPlan(plan)
     return found
+
+
+def paired_of(plan: LayerPlan) -> HalfPlan | None:
+    """Return the view of a plan whose weights are whole blocks of 64 outputs × 2 inputs; None of others.
+
+    Blocks at the edges are smaller, as `axes.structure.blocks(64, 2)` cuts them.
+    """
+    if "_paired" not in plan.__dict__:
+        native: Any = door.native
+        made = None
+        if plan.blocks and native is not None and plan.kept:
+            made = native.paired_layer(plan.rows, plan.columns, plan.positions.numpy(), plan.edges.numpy())
+        plan.__dict__["_paired"] = None if made is None else HalfPlan(plan, made)
+    return plan.__dict__["_paired"]
