@@ -29,7 +29,7 @@ FLOORS: list[tuple[str, str]] = [
         "published methods; whole units cut out; channels in another order; layers in another basis",
         "methods shrinking arranging rotation",
     ),
-    ("methods that own a loop", "programs"),
+    ("methods that own a loop; layers of another kind in the place of a model's own", "programs replacing"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
     ("the library's own first user; where it meets others; what a person is told", "lab integrations reporting"),
     ("the command line", "cli __main__"),

@@ -35,6 +35,7 @@ from secateur.methods._intra_kernel import intra_kernel
 from secateur.methods._ista_bn import ista_bn
 from secateur.methods._itop import itop
 from secateur.methods._karnin import karnin
+from secateur.methods._kernel_sparsity_entropy import kernel_sparsity_entropy
 from secateur.methods._kron_obs import kron_obs
 from secateur.methods._l0 import l0
 from secateur.methods._l1_filters import l1_filters
@@ -84,7 +85,8 @@ __all__ = [
     "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
     "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
     "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "intra_kernel",
-    "ista_bn", "iter_snip", "itop", "karnin", "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
+    "ista_bn", "iter_snip", "itop", "karnin", "kernel_sparsity_entropy",
+    "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
     "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc",
     "obd", "obs", "osscar", "random", "reduce_and_reuse", "rigl", "set_", "skeletonization", "slimming",
     "slot_machines", "snfs", "snip", "snip_it", "soft_filters", "soft_movement", "soft_weight_sharing",
