@@ -29,7 +29,7 @@ FLOORS: list[tuple[str, str]] = [
         "published methods; whole units cut out; channels in another order; layers in another basis; training again",
         "methods shrinking arranging rotation retraining scanning",
     ),
-    ("methods that own a loop; archives of models", "programs archive"),
+    ("methods that own a loop; archives of models; layers of another kind in place", "programs archive replacing"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
     ("the library's own first user; where it meets others; what a person is told", "lab integrations reporting export"),
     ("the command line", "cli __main__"),

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from secateur._base.errors import SecateurError
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.zeros import count_true
-from secateur.selection import Chosen, kept_count, topk_mask
+from secateur.selection import Chosen, few_patterns, kept_count, topk_mask
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -244,3 +244,47 @@ class _Sparing:
 def _exempt(scores: Tensor) -> bool:
     alive = scores[living(scores)]
     return alive.dtype.is_floating_point and bool((alive == torch.finfo(alive.dtype).max).all())
+
+
+# --- few patterns for the kernels of a layer ------------------------------------------------------------------------
+
+
+def patterns(count: int) -> Scope:
+    """Every kernel of a convolution keeps as many of its k positions, n = max(1, ⌊ρk + ½⌋), by few patterns a layer.
+
+    At most `count` patterns of n positions are used in a layer: those that are best (the n highest scores) for most of
+    its kernels; each kernel gets the one with its largest sum of scores. Layers without kernels (linear ones, 1×1) stay
+    whole and do not count. With as many patterns as kernels, each keeps its best n.
+
+    In rounds, kernels that shared a pattern find a smaller one inside it. Where masks cut otherwise before, nothing of
+    that returns: a kernel may then have fewer than n left.
+    """
+    if count < 1:
+        raise SecateurError(f"`count` must be at least 1 pattern per layer, got {count}.")
+    return Scope(f"patterns({count})", _Patterns(count), check=_has_kernels, spares=True)
+
+
+def _has_kernels(shapes: Shapes, density: float) -> None:
+    if not any(math.prod(shape[2:]) > 1 for shape in shapes.values()):
+        raise UnfitModelError(
+            f"patterns are of the positions of a convolution's kernel, and none of the prunable tensors has more than "
+            f"one: {', '.join(shapes)}. Prune linear and 1×1 layers by single weights (scope.per_row, scope.n_of_m)."
+        )
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    count: int
+
+    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
+        return {name: self._layer(name, tensor, density) for name, tensor in scores.items()}
+
+    def _layer(self, name: str, scores: Tensor, density: float) -> Tensor:
+        size = math.prod(scores.shape[2:]) if scores.dim() > 2 else 1
+        if size == 1:
+            return living(scores)
+        kernels, alive = scores.reshape(-1, size), living(scores).reshape(-1, size)
+        keep = max(1, kept_count(density, size))
+        none_dead = bool(alive.all())
+        bits = few_patterns(kernels, keep, self.count, alive=None if none_dead else alive, name=name)
+        return bits.reshape(scores.shape)

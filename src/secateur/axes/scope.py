@@ -18,6 +18,7 @@ from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur._base.types import Float
 from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, slower_last, smart_ratio, uniform_plus
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
+from secateur.axes._scope import patterns as patterns
 from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "keeping",
     "layerwise",
     "n_of_m",
+    "patterns",
     "per_row",
     "ranked_with",
     "relative",

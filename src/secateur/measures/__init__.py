@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `weight` | the weight itself, w | nothing | entry |
 | `rows` | the weight as a matrix, one row per output unit | nothing | layer |
+| `kernels` | the weight as kernels, [out, in, positions] | nothing | layer |
 | `noise` | uniform random numbers | nothing | entry |
 | `grad` | Σ_b ∂L_b/∂w, signed sum over batches | labels | entry |
 | `grad_magnitude` | Σ_b abs(∂L_b/∂w) | labels | entry |
@@ -34,7 +35,7 @@ from secateur.measures._gather import gather, moved
 from secateur.measures._gradients import fisher, grad, grad_average, grad_magnitude, movement
 from secateur.measures._measure import Collector, Level, Measure, Memory, Needs, State
 from secateur.measures._observe import Observer, check_online, distinct, observe
-from secateur.measures._plain import noise, norm_scale, normalised, rows, weight
+from secateur.measures._plain import kernels, noise, norm_scale, normalised, rows, weight
 from secateur.measures._preserve import preserved, recast_buffers, swapped
 from secateur.measures._probe import Evidence, Params, Probe, at_least_float32
 from secateur.measures._reduction import all_mean, all_norm, all_sum, from_all_ranks, from_first_rank, reduced
@@ -59,6 +60,7 @@ KNOWN: dict[str, Callable[[], Measure]] = {
     "input_variance": input_variance,
     "norm_scale": norm_scale,
     "rows": rows,
+    "kernels": kernels,
 }
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "input_norm",
     "input_variance",
     "inputs_of",
+    "kernels",
     "logits_of",
     "loss_of",
     "moved",

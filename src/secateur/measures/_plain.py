@@ -48,6 +48,15 @@ class _MaskedRows(_Rows):
     dense = False
 
 
+class _Kernels(_Rows):
+    def update(self, probe: Probe) -> None:
+        super().update(probe)
+        turned, inputs = layouts(probe.model, self.params), {}
+        for name, p in self.params.items():
+            inputs[name] = (turned[name].to_canonical(p) if name in turned else p).shape[1] if p.dim() > 1 else 1
+        self.running = {name: rows.reshape(len(rows), inputs[name], -1) for name, rows in self.running.items()}
+
+
 class _NormScales(Running):
     def update(self, probe: Probe) -> None:
         scales, outputs = normalised(probe.model, self.params), _outputs(probe.model, self.params)
@@ -81,6 +90,14 @@ def rows(*, masked: bool = False) -> Measure:
         masked: as the network multiplies them, zero where something was pruned before; else the dense weights.
     """
     return Measure("rows", _MaskedRows if masked else _Rows, needs=Needs.NOTHING, level=Level.LAYER, reduction=None)
+
+
+def kernels() -> Measure:
+    """The kernels of each parameter, [out, in, positions], however it is stored; in a linear layer each is one number.
+
+    For scores that compare kernels with one another, and return one number per unit.
+    """
+    return Measure("kernels", _Kernels, needs=Needs.NOTHING, level=Level.LAYER, reduction=None)
 
 
 def noise() -> Measure:

@@ -2,5 +2,6 @@
 
 from secateur.selection._choose import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
 from secateur.selection._chosen import Chosen
+from secateur.selection._patterns import few_patterns
 
-__all__ = ["Chosen", "at_least", "best_prefix", "check_density", "kept_count", "topk_mask", "topk_rows"]
+__all__ = ["Chosen", "at_least", "best_prefix", "check_density", "few_patterns", "kept_count", "topk_mask", "topk_rows"]

@@ -131,15 +131,17 @@ def counts(density: float, parameters: Iterable[Tensor]) -> set[int]:
 
 
 def check_count(masks: Masks, method: Method, density: float, model: str) -> None:
-    """As many units as asked for, of all tensors, of each, or of each row; of those that the scope does not spare."""
+    """As many units as asked for, of all tensors, of each, each row or each kernel; of what is not spared."""
     units = {name: method.structure.split(mask).any(1) for name, mask in masks.items()}
     units = dict(method.structure.pool_alive(units))
     if method.scope.spares:
         units = {name: bits for name, bits in units.items() if not bits.all()} or units
     kept, expected = sum(int(bits.sum()) for bits in units.values()), counts(density, units.values())
-    if method.structure.name == "weights":  # or of each row: the same number of every output's inputs
+    if method.structure.name == "weights":  # of each row: the same number of every output's inputs
         rows = {name: mask.flatten(1) for name, mask in masks.items() if name in units}
         expected |= {sum(len(bits) * max(1, kept_count(density, bits.shape[1])) for bits in rows.values())}
+        kernels = [masks[name].flatten(0, 1).flatten(1) for name in rows if masks[name].dim() > 2]
+        expected |= {sum(len(bits) * max(1, kept_count(density, bits.shape[1])) for bits in kernels)}
     if kept in expected:
         return
     what = "weights" if method.structure.name.startswith("weights") else "units"
