@@ -13,7 +13,7 @@ import pytest
 from matplotlib.image import imread
 
 from secateur.cli import main
-from secateur.cli.commands._paper import ABOUT, ALL, PAGE
+from secateur.cli.commands.lab._paper import ABOUT, ALL, PAGE
 from secateur.lab.comparing import _runners
 from secateur.lab.paper import _artefact
 from secateur.lab.running import run

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.cli import main
-from secateur.cli.commands import _opened
+from secateur.cli.commands.models import _opened
 from secateur.lab.experiment import Constant, Experiment, Recipe
 from secateur.masks import Masks
 

@@ -24,7 +24,7 @@ from mutant_cases import mutant
 from secateur._base.errors import MeasurementsWarning, SecateurError
 from secateur._base.files import CHECKSUM
 from secateur.cli import main
-from secateur.cli.commands._opened import weights_in
+from secateur.cli.commands.models._opened import weights_in
 from secateur.lab import data
 from secateur.lab.experiment import Constant, Engine, Experiment, Recipe, untrained
 from secateur.lab.paper import read_records

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from secateur.cli.commands import (
-    _bench,
-    _cost,
-    _demo,
-    _doctor,
-    _explain,
-    _methods,
-    _paper,
-    _prune,
-    _referee,
-    _report,
-    _run,
-    _sensitivity,
-    _show,
-    _shrink,
-)
+from secateur.cli.commands import _bench, _doctor, _methods
+from secateur.cli.commands.lab import LAB
+from secateur.cli.commands.models import MODELS
 
-#: In the order in which help lists them. A new command is one file and one name here.
-COMMANDS = (
-    _demo,
-    _run,
-    _paper,
-    _referee,
-    _prune,
-    _methods,
-    _show,
-    _report,
-    _sensitivity,
-    _shrink,
-    _explain,
-    _cost,
-    _doctor,
-    _bench,
-)
+#: In the order in which help lists them. A new command is one file and one name in its room.
+COMMANDS = (*LAB, *MODELS, _methods, _doctor, _bench)
 
 __all__ = ["COMMANDS"]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands._run import GOES_ON, add_places
+from secateur.cli.commands.lab._run import GOES_ON, add_places
 from secateur.cli.text import Parser, Table, UsageError, console, values
 
 if TYPE_CHECKING:

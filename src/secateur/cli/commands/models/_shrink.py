@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.cli.commands._networks import NAMES, SHRUNK, Network, add_network, fill, network, run_of
+from secateur.cli.commands.models._networks import NAMES, SHRUNK, Network, add_network, fill, network, run_of
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _beside(args: argparse.Namespace, found: Network) -> Path:
 def _to_json(made: Shrunk, found: Network, out: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from secateur.cli.commands._cost import to_json
+    from secateur.cli.commands.models._cost import to_json
 
     certificate = made.certificate
     return {

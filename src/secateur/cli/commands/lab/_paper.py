@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands._run import GOES_ON, add_bf16, add_places
+from secateur.cli.commands.lab._run import GOES_ON, add_bf16, add_places
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:

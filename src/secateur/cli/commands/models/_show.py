@@ -88,7 +88,7 @@ def _of_file(path: Path, *, chain: bool | None = None) -> dict[str, Any]:
 
 def _masks_in(path: Path) -> tuple[str, str, Mapping[str, Any]]:
     """Tell what a file is, and under which key; return its masks: stored, or which weights are not zero."""
-    from secateur.cli.commands._opened import masks_in, weights_in
+    from secateur.cli.commands.models._opened import masks_in, weights_in
 
     masks = masks_in(path)
     return ("masks", "", masks) if masks is not None else ("checkpoint", *weights_in(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.cli.commands._networks import SHRUNK, run_of
+from secateur.cli.commands.models._networks import SHRUNK, run_of
 from secateur.cli.text import Parser, UsageError, console
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _explained(args: argparse.Namespace) -> str:
-    from secateur.cli.commands._opened import masks_in
+    from secateur.cli.commands.models._opened import masks_in
     from secateur.lab.running import MASKS
     from secateur.shrinking.files import read
 
