@@ -8,7 +8,7 @@ from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_
 from secateur.sparse.calls._network import run_network, slot_tensors
 from secateur.sparse.calls._planes import FEW, build_planes, side_by_side
 from secateur.sparse.calls._recurrent import Pass, run_direction
-from secateur.sparse.calls._tensors import addresses, autocast_to, fits, in_float32, plain
+from secateur.sparse.calls._tensors import addresses, are_float32, autocast_to, fits, in_float32, plain
 from secateur.sparse.calls._workspace import Arena, register, release_workspaces, workspace_bytes
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Pass",
     "Rounded",
     "addresses",
+    "are_float32",
     "autocast_to",
     "build_network",
     "build_planes",

@@ -15,13 +15,24 @@ _LARGE = 1 << 22  # bytes: some large pages fit for certain
 _EMPTY = 64  # where a tensor without numbers lies: anywhere, but not nowhere
 
 
+def are_float32(*tensors: Tensor | None) -> bool:
+    """Tell whether all of these that are there are 32-bit floats on the CPU.
+
+    >>> are_float32(torch.ones(2), None), are_float32(torch.ones(2).double())
+    (True, False)
+    """
+    for tensor in tensors:  # a plain loop: this runs at every call, between kernels that take microseconds
+        if tensor is not None and (tensor.dtype is not torch.float32 or not tensor.is_cpu):
+            return False
+    return True
+
+
 def fits(x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the kernels for float32 take these tensors: 32-bit floats on the CPU, at least one sample of `x`,
     and no autocast that wants less of them.
     """
-    for tensor in others:  # a plain loop: this runs at every call, between kernels that take microseconds
-        if tensor is not None and (tensor.dtype is not torch.float32 or not tensor.is_cpu):
-            return False
+    if not are_float32(*others):
+        return False
     plain = x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided and x.numel() > 0
     return plain and not torch.is_autocast_enabled("cpu")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur._base.types import Bool, Float
 from secateur.sparse.calls import (
     Rounded,
+    are_float32,
     autocast_to,
     fits,
     half_fits,
@@ -107,7 +108,7 @@ class SparseLinear(WeightState[LayerPlan]):
         ways: list[Callable[[Tensor], Tensor]] = []
         if wanted is torch.bfloat16 or (wanted is None and all(t.dtype is torch.bfloat16 for t in tensors)):
             ways += [self._in_half] if half_fits(x, self.values, self.bias) else []
-        if wanted is not None and all(t.dtype is torch.float32 and t.is_cpu for t in tensors):
+        if wanted is not None and are_float32(*tensors):
             ways.append(in_float32(self._sparsely, wanted))
         return ways
 

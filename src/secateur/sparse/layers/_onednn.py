@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from secateur._base.types import Float
 from secateur.sparse.calls import fits, looked_into
+from secateur.sparse.layers._state import copied_as
 
 
 def onednn_available() -> bool:
@@ -62,9 +62,7 @@ class OneDnnLinear(nn.Linear):
     @staticmethod
     def from_dense(linear: nn.Linear) -> OneDnnLinear:
         """Copy a dense layer."""
-        made: Any = copy.deepcopy(linear)
-        made.__class__ = OneDnnLinear
-        return made
+        return copied_as(OneDnnLinear, linear)
 
     def forward(self, input: Tensor) -> Tensor:
         return dense_linear(input, self.weight, self.bias, onednn=True)

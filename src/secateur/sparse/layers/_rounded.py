@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.sparse.calls import autocast_to
+from secateur.sparse.layers._state import copied_as
 
 
 class RoundedLinear(nn.Linear):
@@ -19,9 +19,7 @@ class RoundedLinear(nn.Linear):
     @staticmethod
     def from_dense(linear: nn.Linear) -> RoundedLinear:
         """Copy a dense layer."""
-        made: Any = copy.deepcopy(linear)
-        made.__class__ = RoundedLinear
-        return made
+        return copied_as(RoundedLinear, linear)
 
     def forward(self, input: Tensor) -> Tensor:
         """Compute x Wᵀ + b."""

@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.sparse.calls import autocast_to, fits, in_float32, refuse_lookers, sparse_chain, text_for_lookers
+from secateur.sparse.calls import (
+    are_float32,
+    autocast_to,
+    fits,
+    in_float32,
+    refuse_lookers,
+    sparse_chain,
+    text_for_lookers,
+)
 from secateur.sparse.layers._choosing import Choosing
 from secateur.sparse.layers._linear import SparseLinear
 from secateur.sparse.programs import hooked
@@ -48,7 +55,7 @@ class SparseSequential(Choosing, nn.Sequential):
         plans = tuple([layer.plan for layer in run])
         together: Callable[[Tensor], Tensor] = partial(sparse_chain, plans=plans, values=values, biases=biases)
         if autocast_to(x) is not None:
-            own = all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in (*values, *biases))
+            own = are_float32(*values, *biases)
             return (self._run_reduced((begin, behind), x, together, children[begin:behind]), behind) if own else None
         if not fits(x, *values, *biases):
             return None

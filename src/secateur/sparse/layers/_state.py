@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -202,6 +203,13 @@ def thinned_onto(kind: type[Sparse], plan: Survivors, weight: Tensor, bias: Tens
     if sparse.bias is not None and bias is not None:
         sparse.bias.requires_grad_(bias.requires_grad)
     return sparse
+
+
+def copied_as(kind: type[Layer], layer: nn.Module) -> Layer:
+    """Copy a layer, the copy being of another class that has the same parameters."""
+    made: Any = copy.deepcopy(layer)
+    made.__class__ = kind
+    return made
 
 
 def fill(layer: Layer, weight: Tensor, like: Any, *, trains: bool) -> Layer:
