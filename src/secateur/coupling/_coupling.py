@@ -112,7 +112,7 @@ class Coupling:
 
     def _kind(self, units: Ids) -> str:
         """What units are, by the softmax that follows: its leading dimensions are heads, what lies beside is width."""
-        heads = self._all_heads
+        heads = self.every_head
         if heads[units].any():
             later = [ids for p in self.products if heads[p.merged].all() for ids in p.factors[1:] if ids is not None]
             return "heads of groups" if self.mark(later)[units].any() else "heads"
@@ -122,7 +122,7 @@ class Coupling:
         return "stream" if self.mark([ids for _, ids in self.rescaled])[units].any() else "units"
 
     @cached_property
-    def _all_heads(self) -> np.ndarray:
+    def every_head(self) -> np.ndarray:
         """Whether each class is a head, or, with grouped queries, a group of heads or a place in each group."""
         heads, before = self.mark(self.heads), -1
         while before != (before := int(heads.sum())):
