@@ -116,7 +116,7 @@ def complete(coupling: Coupling, dead: np.ndarray) -> np.ndarray:
         for product, width, (is_made, is_read) in zip(coupling.products, widths, sides, strict=True):
             now, of_heads = gone[product.merged], bool(coupling.every_head[product.merged].all())
             for _, ids, _, others in product.axes():
-                here = now.all(axis=others)
+                here = np.asarray(now.all(axis=others))
                 by_makers.hear(ids, here, denies=is_made)
                 if not coupling.every_head[ids].all():
                     continue

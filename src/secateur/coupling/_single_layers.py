@@ -48,7 +48,7 @@ class SingleLayers(nn.Module):
         packed, ways = isinstance(x, PackedSequence), 2 if self.bidirectional else 1
         if packed and self.bidirectional:
             raise SecateurError(
-                "Packed sequences run both ways in one layer of torch alone: pad them, or leave the layer whole (`only`)."
+                "Packed sequences run both ways in one layer of torch alone: pad them, or leave the layer whole."
             )
         ends: list[Any] = []
         for layer in range(self.num_layers):

@@ -104,7 +104,7 @@ class _Look:
         inner = [each for each in found if not any(lies_in(o.path, [each]) for o in found if o is not each)]
         if inner:
             return tuple(inner)
-        near = {path: why for path, why in self._verdicts.items() if next(self._children(path), None)}
+        near = {path: str(why) for path, why in self._verdicts.items() if next(self._children(path), None)}
         said = [f"{path} {why}" for path, why in sorted(near.items(), key=lambda each: _FAR.get(each[1], 0))]
         raise UnfitModelError(
             f"{type(self.model).__name__} has no residual block whose branch could go: "
