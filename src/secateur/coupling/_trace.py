@@ -15,10 +15,10 @@ from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, nearest
 from secateur.coupling._coupling import Coupling, coupled
-from secateur.coupling._meta import moved, on_meta, running, undisturbed
 from secateur.coupling._rms import find_rms
 from secateur.coupling._tracer import Calls, Compute, Step, Tracer
 from secateur.coupling.attention import hold_own_widths
+from secateur.coupling.copies import moved, on_meta, running, undisturbed
 from secateur.coupling.numbers import marked
 from secateur.coupling.rules import Book, Place
 

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, UnfitModelError
-from secateur.coupling._meta import undisturbed
 from secateur.coupling.blocks._block import FUNCTION, ResidualBlock, function_of, lies_in
+from secateur.coupling.copies import undisturbed
 
 __all__ = ["CLOSE", "alike", "called", "cast", "residual_blocks", "result_of"]
 
