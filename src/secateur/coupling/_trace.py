@@ -124,8 +124,9 @@ def follow(
     asked = tensors_of(out if outputs is None else outputs(out))
     tracer.living.forget_idle(book.labels, asked)
     _protect(book, asked)
+    scaled = tracer.queries.scaled()
     book.tie_sizes()
-    return coupled(book, tracer.steps, meta=meta)
+    return coupled(book, tracer.steps, scaled, meta=meta)
 
 
 def steps_of(
