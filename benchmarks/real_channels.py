@@ -5,8 +5,8 @@
 
 CREPE (22 M parameters): 512 tones of three harmonics and some noise, 60 to 960 Hz; right is within 50 cents. Methods
 that look at data see 128 other tones; where they need a loss, it is cross-entropy against what the dense model says, so
-no labels are used. "gamma" ranks by |γ| of batch norms. `--repair` measures the statistics of batch norms
-again, corrects the biases (`repairs.reestimate_norms`, `corrected_biases`), or both in turn, on the same 128 tones.
+no labels are used. "gamma" ranks by |γ| of batch norms. `--repair` measures statistics of batch norms again, matches
+the moments of outputs (`repairs.reestimate_norms`, `matched_moments`), or both in turn, on the same 128 tones.
 `--everywhere` lets all channels compete, each by its score over the mean of its layer, so that densities are chosen per
 layer. Milliseconds are for 64 tones, dense and shrunk in turns, medians of five; `--untimed` leaves them out.
 """
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.measures import Level, Measure, Needs, Probe, Running
-from secateur.repairs import corrected_biases, reestimate_norms, then
+from secateur.repairs import matched_moments, reestimate_norms, then
 from secateur.sparse.timing import processor
 
 CENTS = 20 * torch.arange(360) + 1997.3794084376191  # of each output, above 10 Hz
@@ -87,8 +87,8 @@ def by_gamma(density: float) -> sc.Method:
 REPAIRS = {
     "none": None,
     "norms": reestimate_norms(),
-    "biases": corrected_biases(),
-    "both": then(reestimate_norms(), corrected_biases()),
+    "moments": matched_moments(),
+    "both": then(matched_moments(), reestimate_norms()),
 }
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.shrinking import UnitScore
 from secateur.sparse.timing import processor
 from secateur.turns import decide
 
@@ -33,7 +34,7 @@ def cosine(model: nn.Module, x: Tensor, whole: Tensor) -> float:
     return float(F.cosine_similarity(model.eval()(x), whole).mean())
 
 
-def drawn(seed: int) -> object:
+def drawn(seed: int) -> UnitScore:
     own = torch.Generator().manual_seed(seed)
     return lambda name, weight: torch.rand(weight.shape, generator=own)
 

@@ -20,6 +20,7 @@ from secateur.testing import (
     check_value,
     check_zeros,
     checks_of,
+    models_of,
 )
 
 METHODS = {name: entry for name, entry in catalogue().items() if "program" not in entry.tags}
@@ -33,8 +34,10 @@ def _id(value: object) -> str:
     return getattr(value, "__name__", str(value))
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("check", "name"), PER_MODEL, ids=_id)
+ON_MODELS = [(*row, model) for row in PER_MODEL for model in models_of(METHODS[row[1]].factory)]
+
+
+@pytest.mark.parametrize(("check", "name", "model"), ON_MODELS, ids=_id)
 def test_method_on_model(check: Callable[..., None], name: str, model: str) -> None:
     check(METHODS[name].factory, density=0.3, model=model)
 

@@ -4,14 +4,15 @@ Over-uniting is safe, under-uniting never; an operation that is not known freeze
 """
 
 from secateur.coupling._coupling import Coupling, Group
-from secateur.coupling._meta import on_meta, undisturbed
 from secateur.coupling._removal import complete, removable, spread
+from secateur.coupling._single_layers import SingleLayers, single_layers
 from secateur.coupling._sizes import Refused, solve_sizes
 from secateur.coupling._trace import Outputs, follow, steps_of, tensors_of, trace
 from secateur.coupling._tracer import Compute, Step
 from secateur.coupling._worth import worth_of
 from secateur.coupling.attention import OwnHeads, OwnPositions, OwnWindows, hold_own_widths, settle
 from secateur.coupling.blocks import ResidualBlock, Shortcut, dead_blocks, lies_in, remove_, residual_blocks
+from secateur.coupling.copies import on_meta, undisturbed
 from secateur.coupling.labels import Frozen, Ids, Product, Row
 from secateur.coupling.numbers import Attribute
 from secateur.coupling.rules import Entry, Op, Rms
@@ -35,6 +36,7 @@ __all__ = [
     "Rms",
     "Row",
     "Shortcut",
+    "SingleLayers",
     "Step",
     "complete",
     "dead_blocks",
@@ -46,6 +48,7 @@ __all__ = [
     "remove_",
     "residual_blocks",
     "settle",
+    "single_layers",
     "solve_sizes",
     "spread",
     "steps_of",

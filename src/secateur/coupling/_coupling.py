@@ -55,6 +55,7 @@ class Coupling:
         measured: the classes behind each size that was read from a shape.
         heads: classes that stand for heads: dimensions before the two of an attention's weights.
         rescaled: root mean square norms that are made right after a cut, each with the classes it averages over.
+        scaled: weights that make queries and nothing else, by name, with the width that the scale 1/√width follows.
         waived: what may go although it changes the function: by which name it was allowed, and the classes.
         unknown: operations without a rule, each with where it was met first.
         steps: every operation of the forward.
@@ -75,6 +76,7 @@ class Coupling:
     waived: tuple[tuple[str, Ids], ...]
     unknown: Mapping[str, str]
     steps: tuple[Step, ...]
+    scaled: tuple[tuple[tuple[str, ...], Ids], ...] = ()
     meta: bool = True
 
     def mark(self, arrays: Sequence[Ids]) -> np.ndarray:
@@ -112,7 +114,7 @@ class Coupling:
 
     def _kind(self, units: Ids) -> str:
         """What units are, by the softmax that follows: its leading dimensions are heads, what lies beside is width."""
-        heads = self._all_heads
+        heads = self.every_head
         if heads[units].any():
             later = [ids for p in self.products if heads[p.merged].all() for ids in p.factors[1:] if ids is not None]
             return "heads of groups" if self.mark(later)[units].any() else "heads"
@@ -122,7 +124,7 @@ class Coupling:
         return "stream" if self.mark([ids for _, ids in self.rescaled])[units].any() else "units"
 
     @cached_property
-    def _all_heads(self) -> np.ndarray:
+    def every_head(self) -> np.ndarray:
         """Whether each class is a head, or, with grouped queries, a group of heads or a place in each group."""
         heads, before = self.mark(self.heads), -1
         while before != (before := int(heads.sum())):
@@ -186,7 +188,9 @@ class Coupling:
         return "\n".join(lines)
 
 
-def coupled(book: Book, steps: Sequence[Step], *, meta: bool) -> Coupling:
+def coupled(
+    book: Book, steps: Sequence[Step], scaled: Sequence[tuple[tuple[str, ...], Ids]] = (), *, meta: bool
+) -> Coupling:
     """Turn what a trace wrote down into classes."""
     entries = book.entries()
     names, classes = np.unique(book.labels.roots(), return_inverse=True)
@@ -207,6 +211,7 @@ def coupled(book: Book, steps: Sequence[Step], *, meta: bool) -> Coupling:
         waived=tuple((kind, translate(ids)) for kind, ids in book.waived),
         unknown=book.unknown,
         steps=tuple(translate.step(step) for step in steps),
+        scaled=tuple((names, translate(ids)) for names, ids in scaled),
         meta=meta,
     )
 

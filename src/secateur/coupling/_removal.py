@@ -102,21 +102,55 @@ def complete(coupling: Coupling, dead: np.ndarray) -> np.ndarray:
     """Return `dead` with every index of a factor that is dead, and all its entries, one bool per class.
 
     An index is dead where all its entries are, in every product that parameters make: of a head the queries, the keys
-    and the values. What is made of these (what an attention gives out) has no say, and goes along.
+    and the values. What is made of these (what an attention gives out) has no say, and goes along. A head is dead
+    besides, be its queries and keys as they may, where nothing is left of its values, or of what reads it; with grouped
+    queries a group is, where nothing is left of its values or all its heads are dead.
     """
-    made = coupling.mark([entry.ids for entry in coupling.entries if not entry.reads])
+    made, read = (coupling.mark([e.ids for e in coupling.entries if e.reads == side]) for side in (False, True))
+    sides = [(bool(made[p.merged].any()), bool(read[p.merged].any())) for p in coupling.products]
+    widths = [_beside(p, coupling.every_head) for p in coupling.products]
+    given = {width for width, (_, is_read) in zip(widths, sides, strict=True) if is_read}
     gone, before = dead.copy(), -1
     while before != (before := int(gone.sum())):
-        whole, denied = np.zeros(coupling.count, bool), np.zeros(coupling.count, bool)
-        for product in coupling.products:
-            now, is_made = gone[product.merged], bool(made[product.merged].any())
+        verdicts = by_makers, by_values, by_readers = tuple(_Index(coupling.count) for _ in range(3))
+        for product, width, (is_made, is_read) in zip(coupling.products, widths, sides, strict=True):
+            now, of_heads = gone[product.merged], bool(coupling.every_head[product.merged].all())
             for _, ids, _, others in product.axes():
-                dead_here = now.all(axis=others)
-                whole[ids[dead_here]] = True
-                denied[ids[~dead_here]] |= is_made
-        gone |= whole & ~denied
+                here = np.asarray(now.all(axis=others))
+                by_makers.hear(ids, here, denies=is_made)
+                if not coupling.every_head[ids].all():
+                    continue
+                if is_made and width and width in given:
+                    by_values.hear(ids, here, denies=True)
+                if (is_read and width) or of_heads:
+                    by_readers.hear(ids, here, denies=True)
+        found = np.logical_or.reduce([each.dead for each in verdicts])
+        gone |= found
+        found |= gone & coupling.every_head  # the heads of a group
         for product in coupling.products:
             for _, ids, shape, _ in product.axes():
-                along = np.broadcast_to((whole & ~denied)[ids].reshape(shape), product.merged.shape)
+                along = np.broadcast_to(found[ids].reshape(shape), product.merged.shape)
                 gone[product.merged[along]] = True
     return gone & ~coupling.stays
+
+
+def _beside(product: Product, heads: np.ndarray) -> bytes:
+    """The width of heads in a product, as a key; empty where it has none, or no heads."""
+    factors = [ids for ids in product.factors if ids is not None]
+    widths = [ids for ids in factors if not heads[ids].any()]
+    return b"".join(ids.tobytes() for ids in widths) if len(widths) < len(factors) else b""
+
+
+class _Index:
+    """Whether all entries of an index are gone in some product, and in none that denies it some are left."""
+
+    def __init__(self, count: int) -> None:
+        self._whole, self._denied = np.zeros(count, bool), np.zeros(count, bool)
+
+    def hear(self, ids: Ids, here: np.ndarray, *, denies: bool) -> None:
+        self._whole[ids[here]] = True
+        self._denied[ids[~here]] |= denies
+
+    @property
+    def dead(self) -> np.ndarray:
+        return self._whole & ~self._denied

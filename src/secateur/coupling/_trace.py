@@ -15,10 +15,10 @@ from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, nearest
 from secateur.coupling._coupling import Coupling, coupled
-from secateur.coupling._meta import moved, on_meta, running, undisturbed
 from secateur.coupling._rms import find_rms
 from secateur.coupling._tracer import Calls, Compute, Step, Tracer
 from secateur.coupling.attention import hold_own_widths
+from secateur.coupling.copies import moved, on_meta, running, undisturbed
 from secateur.coupling.numbers import marked
 from secateur.coupling.rules import Book, Place
 
@@ -124,8 +124,9 @@ def follow(
     asked = tensors_of(out if outputs is None else outputs(out))
     tracer.living.forget_idle(book.labels, asked)
     _protect(book, asked)
+    scaled = tracer.queries.scaled()
     book.tie_sizes()
-    return coupled(book, tracer.steps, meta=meta)
+    return coupled(book, tracer.steps, scaled, meta=meta)
 
 
 def steps_of(

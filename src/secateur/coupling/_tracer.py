@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from secateur.coupling._living import Living
 from secateur.coupling._macs import macs_of
+from secateur.coupling._queries import Queries
 from secateur.coupling.labels import Row
 from secateur.coupling.numbers import Number, user_line
 from secateur.coupling.rules import Book, Op, Place, apply, rule_of
@@ -122,7 +123,7 @@ class Tracer(TorchDispatchMode):
         self.stack: list[tuple[str, nn.Module]] = [("", model)]
         self.steps: list[Step] = []
         self._compute = compute
-        self.living = Living()
+        self.living, self.queries = Living(), Queries()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -173,6 +174,7 @@ class Tracer(TorchDispatchMode):
                         op.meet(mine, new)
             elif not self.book.is_known(out):
                 self.book.give(out, made)
+        self.queries.follow(op)
 
     def _write(self, op: Op) -> None:
         before, begin = None, 0

@@ -29,8 +29,8 @@ def depth(density: float, *, structure: Structure | None = None) -> Method:
             writes zeros.
 
     Family: after training.
-    Source: Men et al., "ShortGPT: Layers in large language models are more redundant than you expect", arXiv
-    2403.03853, eq. 1.
+    Source: Men et al., "ShortGPT: Layers in large language models are more redundant than you expect",
+    arXiv 2403.03853, eq. 1.
     Deviates: blocks of convolutions too, position by position.
     """
     return method(

@@ -79,7 +79,7 @@ def block_influence() -> Measure:
     the block changes nothing but lengths. Each tensor of a block has an equal share, so that their sum is the block's;
     what is in no block has 0. Eval mode; labels are not needed.
 
-    Source: Men et al., "ShortGPT: Layers in large language models are more redundant than you expect", arXiv
-    2403.03853, eq. 1.
+    Source: Men et al., "ShortGPT: Layers in large language models are more redundant than you expect",
+    arXiv 2403.03853, eq. 1.
     """
     return Measure("block_influence", _Influence, needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None)

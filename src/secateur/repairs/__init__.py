@@ -12,7 +12,7 @@
 | `row_removal` | rows make up for rows that are cut, by Kronecker factors | inputs |
 | `LowRank` | each cut weight's own update by blocks of a Fisher matrix (WoodFisher) | labels |
 | `Solved` | the values that a measure has solved for (CHITA) | as the measure |
-| `corrected_biases` | the mean of each output as it was, by its bias | inputs |
+| `matched_moments` | mean and variance of each output as they were (REPAIR) | inputs |
 | `reestimate_norms` | running statistics of batch norms anew | inputs |
 | `tuned` | a few steps of training on the batches | labels; with blocks inputs |
 | `then` | several one after the other | |
@@ -35,7 +35,7 @@ from secateur.repairs._exact import Trace, exact_removal, released_removal
 from secateur.repairs._groups import group_removal, support_error
 from secateur.repairs._kronecker import Factored, RowCost, WeightCost, row_removal, weight_removal
 from secateur.repairs._low_rank import BlockCost, LowRank, block_inverse
-from secateur.repairs._norms import Chain, CorrectedBiases, ReestimateNorms, corrected_biases, reestimate_norms, then
+from secateur.repairs._norms import Chain, MatchedMoments, ReestimateNorms, matched_moments, reestimate_norms, then
 from secateur.repairs._second_moments import damped, error_of, least_squares
 from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
 from secateur.repairs._surgeon import Surgeon, gauss_newton, surgeon, surgery
@@ -47,10 +47,10 @@ __all__ = [
     "BlockCost",
     "Chain",
     "Columns",
-    "CorrectedBiases",
     "Factored",
     "Greedy",
     "LowRank",
+    "MatchedMoments",
     "OneByOne",
     "Reconstruct",
     "ReestimateNorms",
@@ -66,7 +66,6 @@ __all__ = [
     "channels_of",
     "column_sweep",
     "contributions",
-    "corrected_biases",
     "damped",
     "error_of",
     "exact_removal",
@@ -77,6 +76,7 @@ __all__ = [
     "lasso_columns",
     "least_squares",
     "least_squares_on",
+    "matched_moments",
     "mixed_columns",
     "reconstruct",
     "reestimate_norms",

@@ -1,4 +1,4 @@
-"""Means made right after a cut: running statistics of batch norms, and biases of layers."""
+"""Means and variances made right after a cut: running statistics of batch norms, and outputs of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Moment, Repair
-from secateur.masks import Masks
+from secateur.masks import Layout, Masks
 from secateur.measures import (
     Call,
     Evidence,
@@ -114,51 +114,71 @@ def reestimate_norms() -> ReestimateNorms:
     return ReestimateNorms()
 
 
-class _OutputMeans(LayerCollector):
-    """Σ of each unit's outputs over samples and positions, and how many there were, the last number."""
+class _Moments(LayerCollector):
+    """Sums of each unit's outputs and of their squares over samples and positions, and in the last row their number."""
 
     def see(self, call: Call) -> None:
         values = call.units(call.outputs).double()
-        self.accumulate(call.name, torch.cat([values.sum(0), values.new_tensor([len(values)])]))
+        count = torch.full_like(values[0], len(values))
+        self.accumulate(call.name, torch.stack([values.sum(0), values.square().sum(0), count]))
 
     def compute(self) -> Evidence:
-        return {name: sums[:-1] / sums[-1] for name, sums in reduced(dict(self.running), all_sum).items()}
+        return {name: _moments(sums) for name, sums in reduced(dict(self.running), all_sum).items()}
 
 
-_MEANS = Measure("output_means", _OutputMeans, needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None)
+_MOMENTS = Measure("output_moments", _Moments, needs=Needs.INPUTS, level=Level.UNIT, train=False, reduction=None)
+
+
+def _moments(sums: Tensor) -> Tensor:
+    """Mean and variance of sums, sums of squares, and numbers."""
+    mean = sums[0] / sums[2]
+    return torch.stack([mean, (sums[1] / sums[2] - mean.square()).clamp_min(0)])
 
 
 @dataclass(frozen=True)
-class CorrectedBiases:
-    """Give each layer's outputs the means that they had (see `corrected_biases`)."""
+class MatchedMoments:
+    """Give each layer's outputs the means and variances that they had (see `matched_moments`)."""
 
-    measures: tuple[Measure, ...] = (_MEANS,)
+    measures: tuple[Measure, ...] = (_MOMENTS,)
     always: bool = False
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
-        """Zero what goes, run the batches, and write the biases of what stays."""
-        wanted = moment.evidence[_MEANS.name]
+        """Zero what goes, run the batches, and write weights and biases of what stays."""
+        wanted = moment.evidence[_MOMENTS.name]
         if moment.batches is None:
-            raise SecateurError("`corrected_biases` runs the pruned network and needs `batches`: a list of inputs.")
+            raise SecateurError("`matched_moments` runs the pruned network and needs `batches`: a list of inputs.")
         masks.apply_(model)
         layers = {f"{path}.weight".lstrip("."): module for path, module in model.named_modules()}
         biased = {name: layers[name] for name in wanted if getattr(layers.get(name), "bias", None) is not None}
         if not biased:
             return
-        alive = {name: moment.canonical(name, masks[name]).flatten(1).any(1) for name in biased}
         params = {name: moment.params[name] for name in biased}
-        shift = Measure(
-            "bias_shift", lambda own: _Shifts(own, biased, wanted), Needs.INPUTS, Level.UNIT, False, all_mean
-        )
-        found = gather(model, moment.batches, [shift], params=params)[shift.name]
+        here = Measure("moments_now", lambda own: _Now(own, biased, wanted), Needs.INPUTS, Level.UNIT, False, all_mean)
+        found = gather(model, moment.batches, [here], params=params)[here.name]
         for name, layer in biased.items():
-            bias: Tensor = layer.get_parameter("bias")
-            bias.add_((found[name] * alive[name]).to(bias))
+            alive = moment.canonical(name, masks[name]).flatten(1).any(1)
+            _match(layer, found[name], wanted[name].to(found[name].device), alive, moment.layouts.get(name))
 
 
-class _Shifts(Running):
-    """What each layer's outputs lack on average, the layers before it being corrected by their own batch."""
+def _scale(now: Tensor, wanted: Tensor) -> Tensor:
+    """The ratio of the standard deviations; 1 where there is none any more."""
+    ratio = (wanted[1] / now[1]).sqrt()
+    return torch.where(ratio.isfinite() & (wanted[1] > 0), ratio, 1.0)
+
+
+def _match(layer: nn.Module, now: Tensor, wanted: Tensor, alive: Tensor, layout: Layout | None) -> None:
+    """s (w x + b − μ now) + μ: rows times s, and the bias with them; what is gone stays as it is."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    scale = torch.where(alive, _scale(now, wanted), 1.0)
+    rows = weight if layout is None else layout.to_canonical(weight)
+    rows = rows * scale.to(weight).reshape(-1, *[1] * (rows.ndim - 1))
+    weight.copy_(rows if layout is None else layout.from_canonical(rows))
+    bias.copy_(torch.where(alive, scale * (bias - now[0]) + wanted[0], bias.double()))
+
+
+class _Now(Running):
+    """Mean and variance of each layer's outputs, the layers before it being matched by their own batch."""
 
     def __init__(self, params: Params, layers: Mapping[str, nn.Module], wanted: Evidence) -> None:
         super().__init__(params)
@@ -176,32 +196,36 @@ class _Shifts(Running):
         self.fold(found)
 
     def _hook(self, name: str, found: Evidence) -> Callable[..., Tensor]:
-        def correct(layer: nn.Module, _: object, out: Tensor) -> Tensor:
+        def match(layer: nn.Module, _: object, out: Tensor) -> Tensor:
             convolves = isinstance(layer, nn.modules.conv._ConvNd)
-            rows = out.movedim(-len(layer.kernel_size) - 1, -1) if convolves else out
-            lacks = self._wanted[name].to(out.device) - rows.double().flatten(0, -2).mean(0)
-            found[name] = lacks  # of a layer that is called twice, the last
-            place = [1] * len(layer.kernel_size) if convolves else []
-            return out + lacks.to(out).reshape(-1, *place)
+            rows = (out.movedim(-len(layer.kernel_size) - 1, -1) if convolves else out).double()
+            rows = rows.reshape(-1, rows.shape[-1])
+            now = torch.stack([rows.mean(0), rows.var(0, correction=0)])
+            found[name] = now  # of a layer that is called twice, the last
+            wanted = self._wanted[name].to(out.device)
+            place = (-1, *[1] * len(layer.kernel_size)) if convolves else (-1,)
+            scale, shift = _scale(now, wanted), wanted[0]
+            return ((out - now[0].reshape(place)) * scale.reshape(place) + shift.reshape(place)).to(out)
 
-        return correct
+        return match
 
     def compute(self) -> Evidence:
         return {name: total / self.updates for name, total in self.running.items()}
 
 
-def corrected_biases() -> CorrectedBiases:
-    """Add to each bias what the outputs of its unit lack on average after the cut: b += E[y dense] − E[y pruned].
+def matched_moments() -> MatchedMoments:
+    """Scale the rows and set the bias of each layer so that its outputs have the means and variances that they had.
 
-    The means are over samples and positions of the batches, layer by layer in the order of the forward: the inputs of a
-    layer are those that the corrected layers before it give. Units that are gone and layers without a bias stay as they
-    are. In front of an activation this is more than `reestimate_norms` can do behind it; both together:
-    `then(corrected_biases(), reestimate_norms())`.
+    For each unit that stays, w ← s w and b ← s (b − μ′) + μ with s = σ/σ′: μ and σ² are mean and variance of its output
+    over samples and positions of the batches in the dense network, μ′ and σ′² in the pruned one, layer by layer in the
+    order of the forward: the inputs of a layer are those that the matched layers before it give. Layers without a bias
+    are left to `reestimate_norms`, which is its like behind an activation: `then(matched_moments(),
+    reestimate_norms())`. A unit whose output has become a constant keeps its scale.
 
-    Source: bias correction of Nagel, van Baalen, Blankevoort & Welling, "Data-free quantization through weight
-    equalization and bias correction", arXiv 1906.04721, §4.2, with measured means, for a cut instead of a rounding.
+    Source: Jordan, Sedghi, Saukh, Entezari & Neyshabur, "REPAIR: renormalizing permuted activations for interpolation
+    repair", arXiv 2211.08403, §3, there for averages of networks, here for what a cut leaves.
     """
-    return CorrectedBiases()
+    return MatchedMoments()
 
 
 @dataclass(frozen=True)

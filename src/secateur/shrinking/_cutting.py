@@ -109,12 +109,19 @@ def of_masks(
         dead = constants.dead.copy()
         if not fold:
             dead[list(folded)] = False
+        wish |= complete(coupling, wish | (dead & ~_factors(coupling)))  # heads whose values alone are dead
         wish, folds = wish | (dead & ~coupling.stays), constants.folds if fold else ()
         causes += [(coupling.mark([np.array(sorted(folded), int)]), _FOLDED), (constants.dead, _DEAD)]
     made = plan(model, coupling, wish, call)
-    closing = _closing(model, masks, whole, coupling, wish, call, outputs) if close else None
+    closing = _closing(model, masks, whole, wish & made.gone, call, outputs) if close else None
     kept = tuple(each for each in folds if made.gone[each.unit])
     return Cutting(made, masked, closing, kept, whole, Reasons(worth, wish, tuple(causes)))
+
+
+def _factors(coupling: Coupling) -> np.ndarray:
+    """Classes that are factors and nothing else: nobody reads them, so that none of them looks needed."""
+    factors = coupling.mark([ids for product in coupling.products for ids in product.factors if ids is not None])
+    return factors & ~coupling.mark([entry.ids for entry in coupling.entries])
 
 
 def whole(model: nn.Module, gone: Gone, cutting: Cutting, call: Call, outputs: Outputs | None) -> Cutting:
@@ -147,13 +154,7 @@ def _constants(masked: nn.Module, call: Call, outputs: Outputs | None, inexact: 
 
 
 def _closing(
-    model: nn.Module,
-    masks: Masks,
-    whole: Masks,
-    coupling: Coupling,
-    wish: np.ndarray,
-    call: Call,
-    outputs: Outputs | None,
+    model: nn.Module, masks: Masks, whole: Masks, gone: np.ndarray, call: Call, outputs: Outputs | None
 ) -> Closing:
     before = {name: mask for name, mask in masks.items()}
     sizes = dict(model.named_parameters(remove_duplicate=False))
@@ -163,7 +164,7 @@ def _closing(
         if name in sizes
     )
     change = _changed(model, (_masked(model, masks), _masked(model, whole)), call, outputs)
-    return Closing(int(wish.sum()), besides, change)
+    return Closing(int(gone.sum()), besides, change)
 
 
 def _changed(model: nn.Module, twins: Sequence[nn.Module], call: Call, outputs: Outputs | None) -> float:

@@ -20,7 +20,7 @@ from secateur.shrinking._manifest import manifest_of
 from secateur.shrinking._optimizer import continue_, drifts, left_of, released
 from secateur.shrinking._result import Certificate, Shrunk
 from secateur.shrinking._timing import timing
-from secateur.shrinking.cuts import Plan, cut_
+from secateur.shrinking.cuts import Plan, cut_, scalings
 from secateur.shrinking.manifests import Manifest
 from secateur.shrinking.proof import Comparison, compare
 
@@ -131,6 +131,8 @@ def _of_training(made: Plan, optimizer: Optimizer | None) -> list[str]:
     found = [text for text in (drifts(optimizer),) if text]
     if made.coupling.rescaled and any(made.gone[ids].any() for _, ids in made.coupling.rescaled):
         found.append("weights of root mean square norms were scaled: the optimizer's next step of these")
+    if scalings(made):
+        found.append("weights of queries were scaled: the optimizer's next step of these")
     return found
 
 

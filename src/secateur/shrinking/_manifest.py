@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from secateur.shrinking._reasons import Reasons, places_of, records_of
-from secateur.shrinking.cuts import Plan, kept_indices, ratios
+from secateur.shrinking.cuts import Plan, kept_indices, ratios, scalings
 from secateur.shrinking.manifests import Manifest
 
 __all__ = ["manifest_of"]
@@ -30,6 +30,7 @@ def manifest_of(model: nn.Module, small: nn.Module, plan: Plan, reasons: Reasons
     rescaled = {
         f"{norm.module}.{norm.weight}".lstrip("."): (ratio**0.5, norm.plus_one) for norm, ratio in ratios(plan).items()
     }
+    rescaled |= {name: (factor, False) for name, factor in scalings(plan).items()}
     epsilons = {
         f"{norm.module}.{norm.epsilon}".lstrip("."): tuple(
             getattr(each.get_submodule(norm.module), norm.epsilon) for each in (model, small)

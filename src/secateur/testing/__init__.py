@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable
 
 from secateur.testing._alone import check_docstring, check_value
-from secateur.testing._cases import MODELS, Case, Factory, case, made
+from secateur.testing._cases import MODELS, Case, Factory, case, made, models_of
 from secateur.testing._offline import (
     check_deterministic,
     check_exact_count,
@@ -64,6 +64,7 @@ __all__ = [
     "check_value",
     "check_zeros",
     "checks_of",
+    "models_of",
 ]
 
 
@@ -88,7 +89,7 @@ def check_method(factory: Factory, *, density: float = 0.3) -> None:
     """
     for check in checks_of(factory, density=density):
         if "model" in inspect.signature(check).parameters:
-            for model in MODELS:
+            for model in models_of(factory, density=density):
                 check(factory, density=density, model=model)
         else:
             check(factory, density=density)

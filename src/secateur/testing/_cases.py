@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from secateur._base.errors import OF_THE_OUTCOME, EarlyFinishWarning
 from secateur.axes import Method
-from secateur.axes.structure import Channels
-from secateur.coupling import trace
+from secateur.axes.structure import Channels, ResidualBlocks
+from secateur.coupling import residual_blocks, trace
 from secateur.masks import Masks
 from secateur.selection import kept_count
 
@@ -55,6 +55,8 @@ class Case:
 def tied(method: Method, given: Case) -> Method:
     """Return the method with what goes together in the model, if its structure wants to know: as `shrink` does it."""
     structure = method.structure
+    if isinstance(structure, ResidualBlocks) and structure.blocks is None:
+        return replace(method, structure=replace(structure, blocks=residual_blocks(given.model, given.batch[0])))
     if not isinstance(structure, Channels) or structure.coupling is not None:
         return method
     return replace(method, structure=replace(structure, coupling=trace(given.model, given.batch[0])))
@@ -85,6 +87,21 @@ class _MeanToken(nn.Module):
         return self.head(self.encoder(self.embed(x)).mean(1))
 
 
+class _Around(nn.Module):
+    """A residual block: x and a perceptron of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(10, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(self.one(x).relu())
+
+
+def _residual() -> nn.Module:
+    return nn.Sequential(*(_Around() for _ in range(5)), nn.Linear(10, 4))
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4))
 
@@ -103,7 +120,7 @@ def _conv() -> nn.Module:
     )
 
 
-_SHAPES = {"mlp": (10,), "conv_bn": (3, 8, 8), "lstm": (5, 6), "transformer": (5, 6)}
+_SHAPES = {"residual": (10,), "mlp": (10,), "conv_bn": (3, 8, 8), "lstm": (5, 6), "transformer": (5, 6)}
 _BUILDERS: Mapping[str, Callable[[], nn.Module]] = {
     "mlp": _mlp,
     "conv_bn": _conv,
@@ -114,11 +131,16 @@ _BUILDERS: Mapping[str, Callable[[], nn.Module]] = {
 MODELS = tuple(_BUILDERS)
 
 
+def models_of(factory: Factory, *, density: float = 0.3) -> tuple[str, ...]:
+    """Names of the models for a method: those of all, and where it cuts whole residual blocks one that has some."""
+    return (*MODELS, "residual") if isinstance(made(factory, density).structure, ResidualBlocks) else MODELS
+
+
 def case(name: str, *, seed: int = 0) -> Case:
     """Build one of the `MODELS` with a batch of 12, the same for the same seed. Global random state is untouched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = _BUILDERS[name]()
+        model = {**_BUILDERS, "residual": _residual}[name]()
         batch = (torch.randn(12, *_SHAPES[name]), torch.arange(12) % 4)
         nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()  # gradients that must survive scoring
     return Case(model, batch)

@@ -13,7 +13,7 @@ from secateur.axes import Method
 from secateur.masks import Masks, prunable
 from secateur.measures import Needs
 from secateur.pruning import Pruner, prune
-from secateur.testing._cases import MODELS, STEPS, Case, Factory, calm, case, check_count, made, tied
+from secateur.testing._cases import STEPS, Case, Factory, calm, case, check_count, made, models_of, tied
 from secateur.testing._snapshot import Snapshot
 
 
@@ -41,8 +41,9 @@ def check_serves(factory: Factory, *, density: float) -> None:
     """A method that can act in training serves one of the models at least: it may not refuse them all as unfit."""
     method = made(factory, density)
     if method.regrow is None or method.regrow.online:
-        runs = (_Run.begin(case(model), made(factory, density)) for model in MODELS)
-        assert any(run is not None for run in runs), f"{method.name} refuses all of {', '.join(MODELS)}"
+        models = models_of(factory, density=density)
+        runs = (_Run.begin(case(model), made(factory, density)) for model in models)
+        assert any(run is not None for run in runs), f"{method.name} refuses all of {', '.join(models)}"
 
 
 def check_resumes(factory: Factory, *, density: float, model: str) -> None:

@@ -67,7 +67,7 @@ class Shortcut(nn.Module):
         self._after = function_of(block, found.after)
         self.train(block.training)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def _passed(self, *args: Any, **kwargs: Any) -> Any:
         """Return the input of the block."""
         found = self._found
         x: Tensor = kwargs[found.argument] if found.argument else args[0]
@@ -75,6 +75,9 @@ class Shortcut(nn.Module):
         if not found.length:
             return out
         return tuple(out if place == found.place else None for place in range(found.length))
+
+    # Whatever the block was called with, this one is: only its input is looked at.
+    forward = _passed
 
     def extra_repr(self) -> str:
         """Return which block it stands for."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from secateur.coupling._meta import undisturbed
 from secateur.coupling.blocks._block import ResidualBlock, function_of
 from secateur.coupling.blocks._find import CLOSE, alike, called, cast, result_of
+from secateur.coupling.copies import undisturbed
 
 __all__ = ["dead_blocks"]
 

@@ -14,11 +14,12 @@ from torch.utils._pytree import tree_map
 from secateur._base.arguments import refuse_sparsified, require_model
 from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError, UnfitModelError
-from secateur.coupling._meta import undisturbed
 from secateur.coupling.blocks._block import FUNCTION, ResidualBlock, function_of, lies_in
+from secateur.coupling.copies import undisturbed
 
 __all__ = ["CLOSE", "alike", "called", "cast", "residual_blocks", "result_of"]
 
+_FAR = {"takes no tensor": 2, "gives out more than one tensor": 1}  # reasons that say less of what was looked for
 _DRAWS = 2  # random inputs besides the model's own
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
@@ -103,7 +104,8 @@ class _Look:
         inner = [each for each in found if not any(lies_in(o.path, [each]) for o in found if o is not each)]
         if inner:
             return tuple(inner)
-        said = [f"{path} {why}" for path, why in self._verdicts.items() if next(self._children(path), None)]
+        near = {path: str(why) for path, why in self._verdicts.items() if next(self._children(path), None)}
+        said = [f"{path} {why}" for path, why in sorted(near.items(), key=lambda each: _FAR.get(each[1], 0))]
         raise UnfitModelError(
             f"{type(self.model).__name__} has no residual block whose branch could go: "
             f"{'; '.join(said[:4]) or 'no module of it has modules of its own'}. Cut units instead: `l1_filters`."

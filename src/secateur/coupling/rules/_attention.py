@@ -9,14 +9,16 @@ from secateur.coupling.rules._registry import rule
 
 @rule("scaled_dot_product_attention")
 def attention(op: Op) -> list[Row]:
-    """softmax(q k^T · scale) v. The width of q and k is free where the scale is given, and stays where it is 1/√width.
+    """softmax(q k^T · scale) v. The width of q and k is free where the scale is given, or can be made up for.
 
-    With `enable_gqa` each key head serves several query heads: (kv, repeat).
+    Where the scale is 1/√width, `Queries` says at the end of the trace whether one layer alone makes the queries, so
+    that √(d'/d) may go into its weights; else the width stays. With `enable_gqa` each key head serves several query
+    heads: (kv, repeat).
     """
     q, k, v = (op.rows(name) for name in ("query", "key", "value"))
     op.meet(q[-1], k[-1])
     if op["scale"] is None and not op.waive(q[-1], "attention_scale"):
-        op.freeze(q[-1], "the scale 1/√width follows the width")
+        op.take(q[-1])
     for ids in (q[-2], k[-2], v[-2]):
         op.freeze(ids, "positions are summed over")
     lead = _heads(op, q, k, v)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur.coupling import Attribute, Coupling, Frozen, Ids, ResidualBlock, Rms, hold_own_widths, remove_
 
-__all__ = ["Plan", "cut", "cut_", "describe_", "holder_of", "kept_indices", "ratios", "sliced"]
+__all__ = ["Plan", "cut", "cut_", "describe_", "holder_of", "kept_indices", "ratios", "scalings", "sliced"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,16 @@ def ratios(plan: Plan) -> dict[Rms, float]:
     return {norm: len(ids) / plan.count(ids) for norm, ids in plan.coupling.rescaled if plan.gone[ids].any()}
 
 
+def scalings(plan: Plan) -> dict[str, float]:
+    """Return, for each weight that makes queries whose width goes, by name, √(d'/d): their scale is 1/√d' then."""
+    return {
+        name: (plan.count(ids) / len(ids)) ** 0.5
+        for names, ids in plan.coupling.scaled
+        if plan.gone[ids].any()
+        for name in names
+    }
+
+
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """Return a smaller copy of the model."""
     small = copy.deepcopy(model)
@@ -80,6 +90,8 @@ def cut_(model: nn.Module, plan: Plan) -> dict[nn.Parameter, nn.Parameter]:
             _replace(model, names, kept, replaced)
         for norm, ratio in ratios(plan).items():
             _rescale(model, norm, ratio)
+        for name, factor in scalings(plan).items():
+            model.get_parameter(name).mul_(factor)
     for attribute, value in plan.numbers.items():
         setattr(holder_of(model, attribute), attribute.name, value)
     for module in model.modules():

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from secateur._base.errors import SecateurError
 from secateur.costing import Call
 from secateur.coupling import Outputs, lies_in, tensors_of, undisturbed
-from secateur.shrinking.cuts import Plan, kept_indices, ratios, sliced
+from secateur.shrinking.cuts import Plan, kept_indices, ratios, scalings, sliced
 from secateur.shrinking.proof._modes import Precision, without_dropout
 
 __all__ = ["Comparison", "compare", "difference", "inputs_like"]
@@ -193,6 +193,7 @@ def _gradients(pair: list[nn.Module], plan: Plan) -> float | None:
         return None
     kept = {name: dims for names, dims in kept_indices(plan).items() for name in names}
     scale = {f"{norm.module}.{norm.weight}".lstrip("."): ratio**0.5 for norm, ratio in ratios(plan).items()}
+    scale |= scalings(plan)
     floor = max(float(grad.abs().max()) for grad in graded.values() if grad.numel()) * _GRADIENT_FLOOR
     worst = 0.0
     for name, grad in graded.items():
