@@ -26,8 +26,8 @@ FLOORS: list[tuple[str, str]] = [
         "gates penalties repairs pruning",
     ),
     (
-        "published methods; whole units cut out; channels in another order; layers in another basis",
-        "methods shrinking arranging rotation",
+        "published methods; whole units cut out; channels in another order; layers in another basis; densities by part",
+        "methods shrinking arranging rotation allocating",
     ),
     ("methods that own a loop", "programs"),
     ("the list of both, and the conformance suite", "_catalogue testing"),
