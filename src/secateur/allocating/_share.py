@@ -11,13 +11,16 @@ from secateur.selection import check_density
 #: (density, error) of one part when it alone is pruned.
 Curve = Sequence[tuple[float, float]]
 
+_STEPS = 16
+
 
 def shared_out(sizes: Mapping[str, int], curves: Mapping[str, Curve], density: float) -> dict[str, float]:
     """The density of each part at which Σ errors is least, with Σ density × size = `density` × Σ size.
 
-    Each curve begins at (1, 0), is made to rise as the density falls, and is replaced by the convex line below its
-    points; between points it is straight. The cheapest stretches of all curves, by error per weight, are then cut
-    first, and of the last one a part. For such curves that is the optimum.
+    Each curve begins at (1, 0) and is made to rise as the density falls; between two points errors grow by a constant
+    factor (from 0 by a constant amount), in sixteen straight stretches, and the convex line below all of that counts.
+    The cheapest stretches of all curves, by error per weight, are then cut first, and of the last one a part: for such
+    curves that is the optimum.
 
     Args:
         sizes: how many weights each part has.
@@ -54,17 +57,24 @@ def shared_out(sizes: Mapping[str, int], curves: Mapping[str, Curve], density: f
 
 def _convex(curve: Curve) -> list[tuple[float, float]]:
     """The lower convex hull of a curve from (1, 0) down, its errors never falling."""
-    highest, points = 0.0, [(1.0, 0.0)]
+    points = [(1.0, 0.0)]
     for density, error in sorted(curve, reverse=True):
-        highest = max(highest, error)
         if density < 1:
-            points.append((density, highest))
+            points += _between(points[-1], (density, max(points[-1][1], error)))
     hull: list[tuple[float, float]] = []
     for point in points:
         while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point):
             hull.pop()
         hull.append(point)
     return hull
+
+
+def _between(one: tuple[float, float], other: tuple[float, float]) -> list[tuple[float, float]]:
+    """Points from one to the other, without the first: pruning errors grow in proportion to themselves."""
+    (high, before), (low, after) = one, other
+    if before <= 0:
+        return [other]
+    return [(high + (low - high) * k / _STEPS, before * (after / before) ** (k / _STEPS)) for k in range(1, _STEPS + 1)]
 
 
 def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
