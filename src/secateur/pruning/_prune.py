@@ -25,7 +25,7 @@ from secateur.pruning._refusals import (
     report_left_out,
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
-from secateur.pruning.sharded import prune_sharded, write_zeros
+from secateur.pruning.sharded import Given, prune_sharded
 from secateur.selection import kept_count
 
 
@@ -89,12 +89,8 @@ def prune(
     if only is None:
         report_left_out(network, params)
     if any(is_sharded(parameter) for parameter in params.values()):
-        chosen, local = prune_sharded(
-            network, method, reusable(batches), params, loss=loss, masks=masks, generator=generator
-        )
-        report_empty(chosen, allow_empty=allow_empty)
-        write_zeros(params, local)
-        return chosen
+        given = Given(reusable(batches), loss, masks, generator)
+        return prune_sharded(network, method, params, given, check=partial(report_empty, allow_empty=allow_empty))
     bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
     with _untouched_on_error(network, method):
