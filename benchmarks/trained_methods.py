@@ -75,7 +75,7 @@ HIDDEN = {
     "lenet-5-caffe": (["conv1.weight", "conv2.weight", "fc1.weight"], ["conv2.weight", "fc1.weight", "fc2.weight"]),
 }
 #: The learning rate of the first training; a fifth of it for the survivors.
-RATES = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.02}
+RATES = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.005}
 OF_INPUTS = ("thinet", "channel_lasso", "osscar", "reduce_and_reuse")
 
 

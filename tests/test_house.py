@@ -27,7 +27,7 @@ FLOORS: list[tuple[str, str]] = [
     ),
     (
         "published methods; whole units cut out; channels in another order; layers in another basis; training again",
-        "methods shrinking arranging rotation retraining scanning",
+        "methods shrinking arranging rotation retraining scanning allocating",
     ),
     ("methods that own a loop; archives of models; layers of another kind in place", "programs archive replacing"),
     ("the list of both, and the conformance suite", "_catalogue testing"),

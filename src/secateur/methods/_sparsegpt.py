@@ -36,15 +36,16 @@ def sparsegpt(
     Family: after training.
     Source: Frantar & Alistarh, "SparseGPT", arXiv 2301.00774, Algorithm 1.
     Deviates: counts are exact, where the authors' `<=` threshold cuts one more and all ties. Weights of inputs that are
-    always zero keep their value where a block's count lets them stay (the authors zero them). Solved twice: once
-    to choose, once with the masks as they are written.
+    always zero keep their value where a block's count lets them stay (the authors zero them). Where the masks are
+    not the sweep's own (masks that exist, another scope), survivors are swept again with those that are written.
     """
-    score = measured(Swept(density, pattern, block, damping), {"rows": rows(masked=True)})
+    swept = Swept(density, pattern, block, damping)
+    score = measured(swept, {"rows": rows(masked=True)})
     return method(
         "sparsegpt",
         score,
         structure=weights(),
         scope=layerwise() if pattern is None else n_of_m(*pattern),
         schedule=once(density),
-        repair=repair or sweep(damping=damping, channels_last=pattern is not None),
+        repair=repair or sweep(damping=damping, channels_last=pattern is not None, known=swept.known),
     )

@@ -26,7 +26,7 @@ from secateur.pruning._refusals import (
 )
 from secateur.pruning.blocks import Blocks, prune_blocks
 from secateur.pruning.budgets import first_of, reach, refuse_unbudgeted
-from secateur.pruning.sharded import prune_sharded, write_zeros
+from secateur.pruning.sharded import Given, prune_sharded
 from secateur.selection import kept_count
 from secateur.signals import Paths
 
@@ -98,12 +98,8 @@ def prune(
     if any(is_sharded(parameter) for parameter in params.values()):
         if effective:
             raise UnfitModelError("`effective` follows paths through whole weights: prune before you cut them up.")
-        chosen, local = prune_sharded(
-            network, method, reusable(batches), params, loss=loss, masks=masks, generator=generator
-        )
-        report_empty(chosen, allow_empty=allow_empty)
-        write_zeros(params, local)
-        return chosen
+        given = Given(reusable(batches), loss, masks, generator)
+        return prune_sharded(network, method, params, given, check=partial(report_empty, allow_empty=allow_empty))
     bits, turned = _present(network, method, masks, params), layouts(network, params)
     batches = reusable(batches)
     paths = Paths(network, first_of(batches)) if effective else None

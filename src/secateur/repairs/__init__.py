@@ -37,11 +37,11 @@ from secateur.repairs._kronecker import Factored, RowCost, WeightCost, row_remov
 from secateur.repairs._low_rank import BlockCost, LowRank, block_inverse
 from secateur.repairs._norms import Chain, MatchedMoments, ReestimateNorms, matched_moments, reestimate_norms, then
 from secateur.repairs._second_moments import damped, error_of, least_squares
-from secateur.repairs._solve import Reconstruct, Solver, least_squares_on, released, sweep
+from secateur.repairs._solve import LayerByLayer, Reconstruct, Solver, least_squares_on, released, sweep
 from secateur.repairs._surgeon import Surgeon, gauss_newton, surgeon, surgery
 from secateur.repairs._sweep import column_sweep, inverse_factor
 from secateur.repairs._tuned import Tuned, tuned
-from secateur.repairs._written import Solved
+from secateur.repairs._written import Known, Solved
 
 __all__ = [
     "BlockCost",
@@ -49,6 +49,8 @@ __all__ = [
     "Columns",
     "Factored",
     "Greedy",
+    "Known",
+    "LayerByLayer",
     "LowRank",
     "MatchedMoments",
     "OneByOne",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from secateur.repairs._exact import Trace, exact_removal
 from secateur.repairs._second_moments import damped, inverse_of
 from secateur.repairs._solve import channels_last, groups
 from secateur.repairs._sweep import column_sweep, inverse_factor
+from secateur.repairs._written import Known
 from secateur.selection import kept_count
 
 #: (rows, G) of a group → one number per entry of its rows.
@@ -37,12 +38,14 @@ class Swept:
         pattern: (N, M) instead of a density.
         block: columns that choose together.
         damping: λ as a share of the mean of the diagonal of G.
+        known: where the solutions of the layers are left for the repair `sweep(known=…)`.
     """
 
     density: float
     pattern: tuple[int, int] | None = None
     block: int = 128
     damping: float = 0.01
+    known: Known = field(default_factory=Known, compare=False, repr=False)
 
     def __call__(self, weight: Tensor, rows: Tensor, gram: Tensor) -> Tensor:
         """Sweep one layer."""
@@ -52,9 +55,10 @@ class Swept:
     def _part(self, rows: Tensor, gram: Tensor) -> Tensor:
         moments, dead = damped(gram, self.damping)
         living = rows.masked_fill(dead, 0)
-        kept = column_sweep(
+        solution, kept = column_sweep(
             living, inverse_factor(moments), density=self.density, pattern=self.pattern, block=self.block
-        )[1]
+        )
+        self.known.keep(rows, gram, kept, solution)
         worth = living.double().square() * moments.diagonal()
         return kept + worth / (worth + worth.mean().clamp(min=torch.finfo(worth.dtype).tiny))
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur._base.errors import SecateurError
 from secateur._base.types import Float
-from secateur.axes import Moment
-from secateur.masks import Masks
-from secateur.measures import Measure, gram
 from secateur.repairs._second_moments import damped
-from secateur.repairs._solve import groups, told
+from secateur.repairs._solve import LayerByLayer, groups, told
 
 __all__ = [
     "Columns",
@@ -144,41 +140,20 @@ def _lasso(products: Tensor, target: Tensor, level: float, start: Tensor) -> Ten
 
 # --- repairs ---------------------------------------------------------------------------------------------------------
 
-#: (rows, which inputs stay, G, damping) → rows of the same shape, on the inputs that stay.
-Solver = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
 
 @dataclass(frozen=True)
-class Columns:
-    """Let the inputs that stay make up for those that are gone, in each layer: see `rescaled_columns`.
+class Columns(LayerByLayer):
+    """Let the inputs that stay make up for those that are gone, in each layer: see `rescaled_columns`."""
 
-    Attributes:
-        solve: how.
-        damping: λ as a share of the mean of the diagonal.
-        always: whether at every milestone.
-    """
-
-    solve: Solver
     damping: float = 1e-6
-    always: bool = True
 
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        """The second moments of the layers' inputs."""
-        return (gram(),)
+    def part(self, name: str, inside: torch.Size, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
+        """The rows on the inputs of which anything is kept."""
+        stays = keep.unflatten(1, (inside[0], -1)).any(2).any(0)
+        return told(name, self.solve, rows.double(), stays, moments.double(), self.damping)
 
-    @torch.no_grad()
-    def __call__(self, model: nn.Module, masks: Masks, moment: Moment) -> None:
-        """Write the survivors."""
-        for name, keep in masks.items():
-            parameter, moments = moment.params[name], moment.evidence["gram"][name]
-            whole = moment.canonical(name, parameter * moment.alive[name].to(parameter.device))
-            stays = moment.canonical(name, keep).to(whole.device).transpose(0, 1).flatten(1).any(1)
-            parts = [
-                told(name, self.solve, own.double(), stays, second.double(), self.damping)
-                for own, second in groups(whole.flatten(1), moments)
-            ]
-            parameter.copy_(moment.stored(name, torch.cat(parts).reshape(whole.shape).to(whole.dtype)))
+
+# (rows, which inputs stay, G, damping) → rows of the same shape, on the inputs that stay
 
 
 def scaled(rows: Tensor, stays: Tensor, moments: Tensor, damping: float) -> Tensor:

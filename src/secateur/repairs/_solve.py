@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from secateur.measures import Measure, gram
 from secateur.repairs._exact import released_removal
 from secateur.repairs._second_moments import damped, least_squares
 from secateur.repairs._sweep import column_sweep, inverse_factor
+from secateur.repairs._written import Known
 
 Result = TypeVar("Result")
 
@@ -26,21 +27,18 @@ Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Reconstruct:
-    """Give the survivors of each layer the values that keep its outputs on the batches: see `least_squares_on`.
+class LayerByLayer:
+    """Base of repairs that solve each layer by itself, from the second moments of its inputs, group by group.
 
     Attributes:
-        solve: how.
-        damping: λ as a share of the mean of the diagonal of G.
+        solve: how; its arguments are the subclass's affair.
+        damping: λ as a share of the mean of the diagonal of what is inverted.
         always: whether at every milestone, which is when the weights that go are still there to make up for.
-        channels_last: whether a convolution's inputs come position by position, not channel by channel: the order
-            matters to what goes through them one after the other.
     """
 
-    solve: Solver
+    solve: Callable[..., Tensor]
     damping: float = 0.01
     always: bool = True
-    channels_last: bool = False
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -55,18 +53,40 @@ class Reconstruct:
                 continue  # a bias: nothing of the layer's inputs multiplies it
             parameter, moments = moment.params[name], moment.evidence["gram"][name]
             whole = moment.canonical(name, parameter * moment.alive[name].to(parameter.device))
-            rows, bits = whole.flatten(1), moment.canonical(name, keep).to(whole.device).flatten(1)
-            order = channels_last(rows.shape[1], whole.shape[2:], rows.device) if self.channels_last else None
-            parts = [self._part(name, order, *part) for part in groups(rows, moments, bits)]
-            parameter.copy_(moment.stored(name, torch.cat(parts).reshape(whole.shape)))
+            bits = moment.canonical(name, keep).to(whole.device).flatten(1)
+            parts = [self.part(name, whole.shape[1:], *part) for part in groups(whole.flatten(1), moments, bits)]
+            parameter.copy_(moment.stored(name, torch.cat(parts).reshape(whole.shape).to(whole.dtype)))
 
-    def _part(self, name: str, order: Tensor | None, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
+    def part(self, name: str, inside: torch.Size, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
+        """The rows of one group of a layer whose outputs read `inside`: (channels, kernel…)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Reconstruct(LayerByLayer):
+    """Give the survivors of each layer the values that keep its outputs on the batches: see `least_squares_on`.
+
+    Attributes:
+        channels_last: whether a convolution's inputs come position by position, not channel by channel: the order
+            matters to what goes through them one after the other.
+        known: solutions that the score has made already; of what is not among them, `solve` makes it.
+    """
+
+    channels_last: bool = False
+    known: Known | None = field(default=None, compare=False, repr=False)
+
+    def part(self, name: str, inside: torch.Size, rows: Tensor, moments: Tensor, keep: Tensor) -> Tensor:
+        """The rows on what each of them keeps."""
+        found = None if self.known is None else self.known.find(rows, moments, keep)
+        if found is not None:
+            return torch.where(moments.diagonal() == 0, rows, found)
         solved, dead = told(name, damped, moments, self.damping)
-        if order is None:
-            found = told(name, self.solve, rows, keep, solved)
-        else:
+        if self.channels_last:
+            order = channels_last(rows.shape[1], inside[1:], rows.device)
             found = torch.empty_like(rows)
             found[:, order] = told(name, self.solve, rows[:, order], keep[:, order], solved[order][:, order])
+        else:
+            found = told(name, self.solve, rows, keep, solved)
         return torch.where(dead, rows, found)  # of weights whose input was always zero nothing is known: left as is
 
 
@@ -102,7 +122,7 @@ class _Sweep:
         return column_sweep(rows, inverse_factor(moments), keep=keep)[0]
 
 
-def sweep(*, damping: float = 0.01, channels_last: bool = False) -> Reconstruct:
+def sweep(*, damping: float = 0.01, channels_last: bool = False, known: Known | None = None) -> Reconstruct:
     """Let inputs to the right make up for each cut, in one pass over the columns (SparseGPT's compensation).
 
     With U upper triangular, UᵀU = (G + λI)⁻¹: for j = 1, 2, …, cut weights leave e = w_j/U_jj and W_:k ← W_:k − e·U_jk
@@ -112,6 +132,7 @@ def sweep(*, damping: float = 0.01, channels_last: bool = False) -> Reconstruct:
     Args:
         damping: λ as a share of the mean of the diagonal of G.
         channels_last: whether a convolution's inputs come position by position, as where N:M is chosen among channels.
+        known: what the score has swept already (`Swept.known`), with the same damping.
 
     Source: Frantar & Alistarh, "SparseGPT", arXiv 2301.00774, §3.2.
 
@@ -119,7 +140,7 @@ def sweep(*, damping: float = 0.01, channels_last: bool = False) -> Reconstruct:
     >>> sweep(damping=0.1).damping
     0.1
     """
-    return Reconstruct(_Sweep(), _checked(damping), channels_last=channels_last)
+    return Reconstruct(_Sweep(), _checked(damping), channels_last=channels_last, known=known)
 
 
 @dataclass(frozen=True)

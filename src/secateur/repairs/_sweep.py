@@ -26,21 +26,22 @@ def inverse_factor(moments: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
             "the second moments of a layer's inputs are not positive definite (at input "
             f"{len(moments) - int(failed)}): raise `damping`, or calibrate on more samples."
         )
-    return _inverse(lower).flip(0, 1)
+    _invert_(lower)
+    return lower.flip(0, 1)
 
 
-def _inverse(lower: Tensor) -> Tensor:
-    """The inverse of a lower triangular matrix by halves, so that nearly all of it is matrix products."""
+def _invert_(lower: Tensor) -> None:
+    """Write the inverse of a lower triangular matrix over it, by halves: nearly all of it is matrix products."""
     size = len(lower)
     if size <= _BASE:
         eye = torch.eye(size, dtype=lower.dtype, device=lower.device)
-        return torch.linalg.solve_triangular(lower, eye, upper=False)
+        lower.copy_(torch.linalg.solve_triangular(lower, eye, upper=False))
+        return
     half = size // 2
-    found = torch.zeros_like(lower)
-    first, second = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
-    found[:half, :half], found[half:, half:] = first, second
-    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
-    return found
+    first, second, below = lower[:half, :half], lower[half:, half:], lower[half:, :half]
+    _invert_(first)
+    _invert_(second)
+    below.copy_(-(second @ (below @ first)))
 
 
 def column_sweep(

@@ -151,4 +151,6 @@ def _pooled(value: Any, pool: dict[tuple[Any, ...], list[Tensor]]) -> Any:
         return value if same is None else same
     if isinstance(value, Mapping) and type(value) is dict:
         return {key: _pooled(item, pool) for key, item in value.items()}
-    return type(value)(_pooled(item, pool) for item in value) if type(value) in (tuple, list) else value
+    if type(value) is list:
+        return [_pooled(item, pool) for item in value]
+    return tuple(_pooled(item, pool) for item in value) if type(value) is tuple else value

@@ -82,10 +82,11 @@ def resumed(folder: Path, fresh: Journal) -> Journal:
             raise SecateurError(f"{shown(folder)} is in the way, and holds no sweep. {way_out}")
         return fresh
     try:
-        said = dict(opened_json(path.read_bytes()))
+        said: dict[str, Any] = dict(opened_json(path.read_bytes()))
         if said.pop("format") != _FORMAT:
             raise ValueError("it is of another version")
-        journal = Journal(**said | {"kept": tuple(said["kept"]), "prunable": tuple(said["prunable"])})
+        counts: dict[str, Any] = {name: tuple(said[name]) for name in ("kept", "prunable")}
+        journal = Journal(**(said | counts))
         if type(journal.done) is not int or len(journal.kept) != max(0, journal.done):
             raise ValueError(f"it says {journal.done} blocks and counts {len(journal.kept)}")
     except (ValueError, KeyError, TypeError) as problem:

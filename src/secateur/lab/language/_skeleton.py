@@ -42,7 +42,8 @@ class Skeleton:
                 return parameter
             return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
-        hook: Any = register_module_parameter_registration_hook(empty)
+        register: Any = register_module_parameter_registration_hook  # which torch annotates as returning nothing
+        hook = register(empty)
         try:
             self.model = configured(folder).eval()
         finally:

@@ -145,7 +145,8 @@ def write(path: Path, kinds: Mapping[str, Kind], value: Callable[[str], Tensor])
             tensor = value(name)
             if kind_of(tensor) != kinds[name]:
                 raise SecateurError(f"{shown(name)!r} must be {kinds[name]}, got {kind_of(tensor)}.")
-            yield memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            whole: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            yield memoryview(whole)
 
     write_parts(path, parts())
 

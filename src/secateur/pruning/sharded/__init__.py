@@ -1,5 +1,5 @@
 """Models that are cut up over processes (FSDP2, DTensor): pruned where they lie."""
 
-from secateur.pruning.sharded._prune import prune_sharded, write_zeros
+from secateur.pruning.sharded._prune import Given, prune_sharded
 
-__all__ = ["prune_sharded", "write_zeros"]
+__all__ = ["Given", "prune_sharded"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +20,42 @@ from secateur.pruning.sharded._evidence import measured, parts_of, refuse_measur
 _WAY_OUT = "Prune before fully_shard(), then hold(sharded_model, masks)."
 
 
+class Given(NamedTuple):
+    """What `prune` was given besides the model and the method.
+
+    Attributes:
+        batches: of this process.
+        loss: as in `prune`.
+        masks: to go on from; must be None.
+        generator: the first rank's state counts.
+    """
+
+    batches: Iterable[Batch] | None
+    loss: Loss | None
+    masks: Masks | None
+    generator: torch.Generator | None
+
+
 def prune_sharded(
-    network: nn.Module,
-    method: Method,
-    batches: Iterable[Batch] | None,
-    params: Params,
-    *,
-    loss: Loss | None,
-    masks: Masks | None,
-    generator: torch.Generator | None,
-) -> tuple[Masks, dict[str, Tensor]]:
-    """Choose which weights stay; nothing is written yet.
+    network: nn.Module, method: Method, params: Params, given: Given, *, check: Callable[[Masks], None]
+) -> Masks:
+    """Choose which weights stay, and write the zeros over this process's part of the others.
 
     Args:
         network: the model; all processes of its mesh call this together.
         method: once, single weights, without regrowth or repair.
-        batches: of this process.
         params: what is pruned.
-        loss: as in `prune`.
-        masks: must be None.
-        generator: as in `prune`; the first rank's state counts.
+        given: the rest.
+        check: is shown the masks before anything is written, and may refuse them.
 
     Returns:
-        The masks, whole on every process, and this process's parts of them.
+        The masks, whole on every process.
     """
-    _refuse(network, method, params, masks)
+    _refuse(network, method, params, given.masks)
     density, score = method.schedule.densities[-1], method.score
     assert score is not None
-    evidence = measured(network, batches, [measure for _, measure in score.measures], params, loss, generator)
+    measures = [measure for _, measure in score.measures]
+    evidence = measured(network, given.batches, measures, params, given.loss, given.generator)
     turned = layouts(network, params)
     with torch.no_grad():
         own = {name: score(evidence, name) for name in params}
@@ -59,14 +68,11 @@ def prune_sharded(
         bits = {name: bit.transpose(0, 1) if name in turned else bit for name, bit in keep.items()}
         local = {name: shards.local(bit).contiguous() for name, bit in bits.items()}
         whole = {name: shards.full(shards.as_part(bit.byte(), params[name])).bool() for name, bit in local.items()}
-    return Masks(whole, copy=False), local
-
-
-def write_zeros(params: Params, local: dict[str, Tensor]) -> None:
-    """Write a zero over every pruned weight of this process's parts."""
-    with torch.no_grad():
-        for name, bits in local.items():
-            zero_(shards.local(params[name]), bits, when=False)
+        masks = Masks(whole, copy=False)
+        check(masks)
+        for name, mask in local.items():
+            zero_(shards.local(params[name]), mask, when=False)
+    return masks
 
 
 def _chosen(
