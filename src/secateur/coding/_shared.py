@@ -19,6 +19,7 @@ Init = Callable[[Tensor, int], Tensor]
 
 _MOST_BITS = 16
 _CHUNK = 1 << 20  # values that are looked up at a time
+_STEP = 256  # values of which a sum is remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,17 +177,39 @@ def _centroids(ordered: np.ndarray, count: int, init: Init, rounds: int) -> np.n
     centres = np.sort(init(torch.from_numpy(ordered), count).to(torch.float64).numpy())
     if len(centres) != count:
         raise SecateurError(f"`init` must return {count} values, got {len(centres)}.")
-    before = None
+    before, sums_of = None, _sums(ordered, count)
     for _ in range(rounds):
-        cuts = np.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2, "right")
+        # In the values' own type: of another, numpy would make a copy of all of them.
+        cuts = np.searchsorted(ordered, ((centres[1:] + centres[:-1]) / 2).astype(ordered.dtype), "right")
         if before is not None and np.array_equal(cuts, before):
             break
         before, edges = cuts, np.concatenate(([0], cuts, [len(ordered)]))
         sizes = np.diff(edges)
         some = sizes > 0  # one that has no values stays where it is
-        sums = np.add.reduceat(ordered, edges[:-1][some], dtype=np.float64)
-        centres[some] = sums / sizes[some]
+        centres[some] = sums_of(edges)[some] / sizes[some]
     return centres
+
+
+def _sums(ordered: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]:
+    """What adds up the values between edges, `count` ranges: few ranges of many values by sums made beforehand."""
+    size = len(ordered)
+    if size < _STEP * count:
+
+        def added(edges: np.ndarray) -> np.ndarray:
+            some = np.diff(edges) > 0
+            found = np.zeros(len(some))
+            found[some] = np.add.reduceat(ordered, edges[:-1][some], dtype=np.float64)
+            return found
+
+        return added
+    steps = np.add.reduceat(ordered, np.arange(0, size, _STEP), dtype=np.float64)
+    before = np.concatenate(([0.0], np.cumsum(steps)))
+
+    def subtracted(edges: np.ndarray) -> np.ndarray:
+        rest = [ordered[edge - edge % _STEP : edge].sum(dtype=np.float64) for edge in edges.tolist()]
+        return np.diff(before[edges // _STEP] + np.array(rest))
+
+    return subtracted
 
 
 def _used(book: Tensor, ordered: Tensor, zeros: int) -> Tensor:

@@ -53,6 +53,16 @@ def test_the_squared_error_never_rises_and_each_value_is_the_mean_of_its_own(ini
     torch.testing.assert_close(means, shared.codebook)
 
 
+def test_many_values_are_added_up_as_few_are() -> None:
+    weight = torch.randn(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) ** 3
+    values = weight.sort().values
+    centres = linear(values, 4)
+    for _ in range(300):  # Lloyd's rounds, written down plainly
+        nearest = (values[:, None] - centres).abs().argmin(1)
+        centres = torch.stack([values[nearest == k].mean() if (nearest == k).any() else centres[k] for k in range(4)])
+    torch.testing.assert_close(shared_values(weight, None, 2).codebook, centres)
+
+
 def test_on_a_uniform_distribution_the_error_is_that_of_equal_steps() -> None:
     weight = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
     mask = torch.ones_like(weight, dtype=torch.bool)
