@@ -41,7 +41,7 @@ def test_the_error_falls_with_the_number_of_shapes() -> None:
     for shapes in (1, 2, 4, 9):
         model = _net()
         Pruner(model, methods.sparse_factors(steps=0, shapes=shapes)).finish()
-        errors.append(float((model[0].weight - _net()[0].weight).detach().norm()))
+        errors.append(float((model.get_parameter("0.weight") - _net().get_parameter("0.weight")).detach().norm()))
     assert errors[0] > errors[1] > errors[2] > 0.01 and errors[3] < 1e-8
 
 
@@ -98,7 +98,7 @@ def test_what_is_pruned_stays_zero() -> None:
 def test_scaling_the_atoms_leaves_the_weight() -> None:
     model = _net()
     Pruner(model, methods.sparse_factors(steps=0))
-    gate, weight = gates(model)["0.weight"], model[0].weight.detach()
+    gate, weight = gates(model)["0.weight"], model.get_parameter("0.weight").detach()
     with torch.no_grad():
         gate.channels.mul_(torch.tensor([[2.0], [0.5], [3.0]]))
         gate.shapes[1].mul_(4.0)
@@ -108,6 +108,10 @@ def test_scaling_the_atoms_leaves_the_weight() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    for options in ({"strength": -1.0}, {"row_strength": -1.0}, {"shapes": 0}):
-        with pytest.raises(SecateurError, match=next(iter(options))):
-            methods.sparse_factors(steps=0, **options)
+    for strength, rows, shapes, said in (
+        (-1.0, 0.1, 1, "strength"),
+        (0.1, -1.0, 1, "row_strength"),
+        (0.1, 0.1, 0, "shapes"),
+    ):
+        with pytest.raises(SecateurError, match=said):
+            methods.sparse_factors(steps=0, strength=strength, row_strength=rows, shapes=shapes)

@@ -16,13 +16,25 @@ class _LookedUp(torch.autograd.Function):
         return table[codes]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (codes,) = ctx.saved_tensors
-        (grad,) = grads
+        return _Summed.apply(grads[0], codes, ctx.entries), None  # type: ignore[return-value]
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the places of each entry, whose own gradient is a look-up again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, codes: Tensor, entries: int) -> Tensor:
+        ctx.save_for_backward(codes)
         # Summed in float64: a value may be shared by a million weights.
-        total = torch.bincount(codes.flatten(), weights=grad.flatten().double(), minlength=ctx.entries)
-        return total.to(grad.dtype), None
+        total = torch.bincount(codes.flatten(), weights=values.flatten().double(), minlength=entries)
+        return total.to(values.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (codes,) = ctx.saved_tensors
+        return looked_up(grads[0], codes), None, None
 
 
 def looked_up(table: Tensor, codes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks that a command line names: of the lab, of a run, or made by a function of one's own."""
+"""How networks are found, made and filled by what a command line says of them."""
 
 from __future__ import annotations
 
