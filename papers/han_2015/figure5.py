@@ -18,6 +18,7 @@ with no decay). Retraining is 10 epochs at a tenth of the rate, in all cases wit
 
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03)
 IN_ROUNDS = (0.1, 0.05, 0.03)
+TICKS = (1, 2, 5, 10, 20, 50)
 
 
 def cells() -> Iterator[Cell]:
@@ -47,6 +48,8 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     if not panel.lines:
         return []
     panel.set_yscale("log")
+    panel.set_yticks(TICKS, labels=[str(tick) for tick in TICKS])
+    panel.minorticks_off()
     panel.set_xlabel("weights cut, %")
     panel.set_ylabel("test error, %")
     panel.legend(fontsize="small")
