@@ -15,7 +15,8 @@ def sparse_factors(
 
     P, Q and S begin at principal components, where W is what it was, and are trained under
     λ₁Σ|S| + λ₂Σ_{ik}‖S[i, k]‖₂ (a proximal step), with atoms of length 1; coefficients below 1e-4 are zero. In the end
-    the weight is the product, and dense: S is what is sparse (`gates.SparseFactors.coefficients`), and a form to compute with.
+    the weight is the product, and dense: S (`gates.SparseFactors.coefficients`) is what is sparse, and a form to
+    compute with.
 
     SSL (arXiv 1608.03665) takes its threshold from it.
 

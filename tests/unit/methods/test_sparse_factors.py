@@ -49,9 +49,9 @@ def test_the_error_falls_with_the_number_of_shapes() -> None:
 
 def test_the_product_the_price_and_the_count_are_those_of_the_formula() -> None:
     model = _net()
-    Pruner(model, methods.sparse_factors(steps=0, strength=0.3, row_strength=0.7, shapes=2, rate=0.2, rate=0.2))
+    Pruner(model, methods.sparse_factors(steps=0, strength=0.3, row_strength=0.7, shapes=2, rate=0.2))
     gate = gates(model)["0.weight"]
-    p, q, s = gate.channels.detach(), gate.shapes.detach(), gate.coefficients.detach()
+    p, q, s = gate.channels.detach(), gate.shapes.detach(), gate.coefficients.detach().clone()
     assert p.shape == (3, 3) and q.shape == (3, 2, 9) and s.shape == (3, 2, 5)
     weight = torch.zeros(5, 3, 9, dtype=torch.float64)
     for j in range(5):
