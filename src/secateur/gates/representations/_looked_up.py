@@ -13,7 +13,7 @@ class _LookedUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, codes: Tensor) -> Tensor:
         ctx.save_for_backward(codes)
         ctx.entries = len(table)
-        return table[codes]
+        return table.index_select(0, codes.flatten()).reshape(codes.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -27,9 +27,9 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, codes: Tensor, entries: int) -> Tensor:
         ctx.save_for_backward(codes)
-        # Summed in float64: a value may be shared by a million weights.
-        total = torch.bincount(codes.flatten(), weights=values.flatten().double(), minlength=entries)
-        return total.to(values.dtype)
+        # Summed in float64: a value may be shared by a million weights. This is deterministic on a GPU, too.
+        total = torch.zeros(entries, dtype=torch.float64, device=values.device)
+        return total.index_add_(0, codes.flatten(), values.flatten().double()).to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
