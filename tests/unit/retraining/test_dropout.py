@@ -50,6 +50,27 @@ def test_layers_without_a_mask_are_looked_through() -> None:
     assert rates == {"0": pytest.approx(0.25), "2": pytest.approx(0.1)}
 
 
+def test_a_tied_weight_is_fed_wherever_it_stands() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Dropout(0.2), nn.Linear(4, 4))
+    model[4].weight = model[0].weight
+    rates = dropout_rates(model, {"0.weight": _half((4, 4), 4), "2.weight": _half((4, 4), 16)}, torch.randn(2, 4))
+    assert rates == {"1": pytest.approx(0.5), "3": pytest.approx(0.1)}
+
+
+def test_in_a_transformer_a_dropout_feeds_the_next_matrix_through_residuals_and_norms() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=True)
+    masks = {
+        "self_attn.in_proj_weight": _half((24, 8), 48),
+        "linear1.weight": _half((12, 8), 6),
+        "linear2.weight": _half((8, 12), 24),
+    }
+    rates = dropout_rates(
+        nn.Sequential(layer), {f"0.{name}": mask for name, mask in masks.items()}, torch.randn(2, 3, 8)
+    )
+    expected = {"0.dropout1": 0.1 * math.sqrt(6 / 96), "0.dropout": 0.1 * math.sqrt(24 / 96)}
+    assert rates == {name: pytest.approx(rate) for name, rate in expected.items()}  # dropout2 leads out of the network
+
+
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 def test_rates_never_rise_and_a_whole_network_keeps_them(density: float) -> None:
     model = nn.Sequential(
