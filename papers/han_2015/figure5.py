@@ -13,11 +13,14 @@ ABOUT = """
 The paper's Figure 5 draws AlexNet's loss of accuracy against the share of parameters pruned away: right after the cut
 L1 leaves the better network, after retraining L2 does, and rounds of cutting and retraining go furthest. Here the same
 on LeNet-300-100, whose dense network is trained once with weight decay (L2, 5e-4) and once with an L1 penalty (2e-5,
-with no decay). Retraining is 10 epochs at a tenth of the rate, in all cases with L2.
+with no decay). Retraining is 10 epochs at a tenth of the rate, in all cases with L2. It is as the paper says, by one
+seed: right after the cut L1 is far ahead from 70 to 93 %, and retrained L2 is level with it or ahead, most of all at
+97 %.
 """
 
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.07, 0.05, 0.03)
 IN_ROUNDS = (0.1, 0.05, 0.03)
+TICKS = (1, 2, 5, 10, 20, 50)
 
 
 def cells() -> Iterator[Cell]:
@@ -47,6 +50,8 @@ def draw(gathered: Gathered, folder: Path) -> Sequence[tuple[str, str]]:
     if not panel.lines:
         return []
     panel.set_yscale("log")
+    panel.set_yticks(TICKS, labels=[str(tick) for tick in TICKS])
+    panel.minorticks_off()
     panel.set_xlabel("weights cut, %")
     panel.set_ylabel("test error, %")
     panel.legend(fontsize="small")

@@ -13,7 +13,6 @@ from secateur.gates._surgery import Surgery, surgery
 from secateur.gates._variational import VariationalDropout, variational
 from secateur.gates.representations import (
     Hashed,
-    Kernel,
     LowRank,
     Shared,
     SparseFactors,
@@ -50,7 +49,6 @@ __all__ = [
     "EdgePopup",
     "HardConcrete",
     "Hashed",
-    "Kernel",
     "LowRank",
     "Mixture",
     "Movement",

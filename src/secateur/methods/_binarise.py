@@ -13,7 +13,8 @@ def binarise(*, steps: int) -> Method:
 
     Forward with sign(w), sign(0) = +1; ∂L/∂w = ∂L/∂sign(w); after each step w ← clip(w, −1, 1). In the end each weight
     is +1 or −1. What is exactly zero to begin with is pruned, and stays zero: the rest is ternary. Activations of one
-    bit are modules of the network: `gates.BinaryActivation` in the place of a ReLU, behind a batch norm.
+    bit are modules of the network: `gates.BinaryActivation` in the place of a ReLU, behind a batch norm. Without norms
+    a network hardly trains: all its weights are of size 1.
 
     Args:
         steps: the length of training, in optimizer steps.

@@ -37,8 +37,8 @@ def density_diversity(
     ICLR 2017, eq. 1, from memory.
     Deviates: the sum over pairs is divided by n − 1, so that λ means the same in layers of all sizes; the paper adds
     the price in a few random minibatches, here in every k-th. Its second stage, in which equal weights are tied and
-    share their gradient, is a matter of compression after pruning and is not here. Convolutions compete without
-    paying. λ is chosen on MNIST.
+    share their gradient, is `trained_quantisation` afterwards. Convolutions compete without paying. λ is chosen on
+    MNIST.
     """
     return method(
         "density_diversity",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from secateur.axes import Method, method, scope
 from secateur.axes.schedule import once
 from secateur.axes.structure import weights
-from secateur.gates import Kernel, low_ranks
+from secateur.gates import low_ranks
+from secateur.gates.representations import Kernel
 
 
 def low_rank(*, steps: int, share: float = 0.25, kernel: Kernel | None = None, ridge: float = 1e-6) -> Method:

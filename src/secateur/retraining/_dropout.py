@@ -136,9 +136,9 @@ class _Watch:
         self.layers: set[Any] = set()
         self.anchor = torch.zeros((), requires_grad=True)
         self.handles: list[Any] = []
+        known = {parameter: name for name, parameter in masks.parameters(network).items()}  # tied ones have one name
         for path, module in network.named_modules():
-            own = [f"{path}.{name}" if path else name for name in module._parameters]
-            masked = [name for name in own if name in masks]
+            masked = [known[each] for each in module._parameters.values() if each is not None and each in known]
             if isinstance(module, _DROPOUTS):
                 self.handles.append(module.register_forward_hook(self._dropout(path)))
             elif masked:

@@ -18,7 +18,7 @@ from online_cases import batch, mlp, sgd, weights
 from online_cases import step as train
 from secateur import Pruner, methods, prune
 from secateur._base.errors import SecateurError
-from secateur.gates.representations import mixed
+from secateur.gates.representations import looked_up, mixed
 
 
 def _plain(place: int, salt: int) -> int:
@@ -83,6 +83,13 @@ def test_weights_and_gradients_by_bucket(fitted: bool) -> None:
         summed.index_add_(0, gate.codes.flatten().long(), (grads[name] * gate.signs).flatten())
         torch.testing.assert_close(gate.values.grad, summed)
     pruner.release()
+
+
+def test_first_and_second_derivatives_of_a_look_up() -> None:
+    table = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    codes = torch.tensor([[0, 2, 2], [3, 0, 1]], dtype=torch.int32)
+    assert torch.autograd.gradcheck(lambda t: looked_up(t, codes), [table])
+    assert torch.autograd.gradgradcheck(lambda t: looked_up(t, codes).pow(3), [table])
 
 
 def test_it_trains_folds_and_holds_no_more_values_than_it_says() -> None:

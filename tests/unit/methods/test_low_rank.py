@@ -111,9 +111,9 @@ def test_what_is_pruned_stays_zero() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    for options in ({"share": 0.0}, {"share": 1.1}, {"ridge": -1.0}):
-        with pytest.raises(SecateurError, match=next(iter(options))):
-            methods.low_rank(steps=0, **options)
+    for share, ridge, said in ((0.0, 0.1, "share"), (1.1, 0.1, "share"), (0.5, -1.0, "ridge")):
+        with pytest.raises(SecateurError, match=said):
+            methods.low_rank(steps=0, share=share, ridge=ridge)
     model = mlp()
     keys = list(model.state_dict())
     with pytest.raises(SecateurError, match=r"0\.weight"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -41,15 +43,15 @@ def test_the_error_falls_with_the_number_of_shapes() -> None:
     for shapes in (1, 2, 4, 9):
         model = _net()
         Pruner(model, methods.sparse_factors(steps=0, shapes=shapes)).finish()
-        errors.append(float((model[0].weight - _net()[0].weight).detach().norm()))
+        errors.append(float((model.get_parameter("0.weight") - _net().get_parameter("0.weight")).detach().norm()))
     assert errors[0] > errors[1] > errors[2] > 0.01 and errors[3] < 1e-8
 
 
 def test_the_product_the_price_and_the_count_are_those_of_the_formula() -> None:
     model = _net()
-    Pruner(model, methods.sparse_factors(steps=0, strength=0.3, row_strength=0.7, shapes=2))
+    Pruner(model, methods.sparse_factors(steps=0, strength=0.3, row_strength=0.7, shapes=2, rate=0.2))
     gate = gates(model)["0.weight"]
-    p, q, s = gate.channels.detach(), gate.shapes.detach(), gate.coefficients.detach()
+    p, q, s = gate.channels.detach(), gate.shapes.detach(), gate.coefficients.detach().clone()
     assert p.shape == (3, 3) and q.shape == (3, 2, 9) and s.shape == (3, 2, 5)
     weight = torch.zeros(5, 3, 9, dtype=torch.float64)
     for j in range(5):
@@ -57,8 +59,17 @@ def test_the_product_the_price_and_the_count_are_those_of_the_formula() -> None:
             for i in range(3):
                 weight[j, c] += p[i, c] * sum(s[i, k, j] * q[i, k] for k in range(2))
     torch.testing.assert_close(gate(model[0].weight).detach(), weight.reshape(5, 3, 3, 3))
-    rows = sum(float(s[i, k].norm()) for i in range(3) for k in range(2))
-    assert gate.penalty(model[0].weight).item() == pytest.approx(0.3 * float(s.abs().sum()) + 0.7 * rows, rel=1e-6)
+    with torch.no_grad():  # the proximal step: each coefficient by ηλ₁, then each row by ηλ₂
+        gate.after_step(model[0].weight, 0.5)
+    for i in range(3):
+        for k in range(2):
+            soft = [math.copysign(max(abs(v) - 0.2 * 0.3, 0.0), v) for v in s[i, k].tolist()]
+            size = math.sqrt(sum(v * v for v in soft))
+            factor = max(0.0, 1 - 0.2 * 0.7 / size) if size else 0.0
+            expected = [v * factor if abs(v * factor) >= 1e-4 else 0.0 for v in soft]
+            assert gate.coefficients[i, k].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    with torch.no_grad():
+        gate.coefficients.copy_(s)
     assert gate.multiplications == 9 + 54 + 30
     with torch.no_grad():
         gate.coefficients[0] = 0
@@ -67,7 +78,7 @@ def test_the_product_the_price_and_the_count_are_those_of_the_formula() -> None:
 
 def test_in_training_atoms_have_length_one_and_coefficients_become_zero() -> None:
     model = _net()
-    pruner = Pruner(model, methods.sparse_factors(steps=201, strength=0.02, row_strength=0.02))
+    pruner = Pruner(model, methods.sparse_factors(steps=201, strength=0.1, row_strength=0.1, rate=0.02))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     pruner.adopt(optimizer)
     first = _train(model, optimizer, 1)
@@ -97,8 +108,8 @@ def test_what_is_pruned_stays_zero() -> None:
 
 def test_scaling_the_atoms_leaves_the_weight() -> None:
     model = _net()
-    Pruner(model, methods.sparse_factors(steps=0))
-    gate, weight = gates(model)["0.weight"], model[0].weight.detach()
+    Pruner(model, methods.sparse_factors(steps=0, strength=0.0, row_strength=0.0))
+    gate, weight = gates(model)["0.weight"], model.get_parameter("0.weight").detach()
     with torch.no_grad():
         gate.channels.mul_(torch.tensor([[2.0], [0.5], [3.0]]))
         gate.shapes[1].mul_(4.0)
@@ -108,6 +119,10 @@ def test_scaling_the_atoms_leaves_the_weight() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    for options in ({"strength": -1.0}, {"row_strength": -1.0}, {"shapes": 0}):
-        with pytest.raises(SecateurError, match=next(iter(options))):
-            methods.sparse_factors(steps=0, **options)
+    for strength, rows, shapes, said in (
+        (-1.0, 0.1, 1, "strength"),
+        (0.1, -1.0, 1, "row_strength"),
+        (0.1, 0.1, 0, "shapes"),
+    ):
+        with pytest.raises(SecateurError, match=said):
+            methods.sparse_factors(steps=0, strength=strength, row_strength=rows, shapes=shapes)

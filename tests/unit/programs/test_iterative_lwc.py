@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -114,15 +115,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained() -> None:
     model = mlp()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     run, seen = _trainer()
-    for options, said in (
-        ({"density": 1.5}, "density"),
-        ({"density": 0.1, "quality": 2.0}, "one of them"),
-        ({"rounds": 0}, "rounds"),
-        ({"quality": {"fc*": 1.0}}, "fc"),
-        ({"local": True}, "local"),
-    ):
+    refused: list[tuple[Callable[[], Masks], str]] = [
+        (lambda: iterative_lwc(model, train=run, density=1.5), "density"),
+        (lambda: iterative_lwc(model, train=run, density=0.1, quality=2.0), "one of them"),
+        (lambda: iterative_lwc(model, train=run, rounds=0), "rounds"),
+        (lambda: iterative_lwc(model, train=run, quality={"fc*": 1.0}), "fc"),
+        (lambda: iterative_lwc(model, train=run, local=True), "local"),
+    ]
+    for ask, said in refused:
         with pytest.raises(SecateurError, match=said):
-            iterative_lwc(model, train=run, **options)
+            ask()
     assert not seen and all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
@@ -133,10 +135,10 @@ def test_dead_neurons_go_to_a_fixpoint_with_their_biases_folded() -> None:
     torch.manual_seed(2)
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     with torch.no_grad():
-        model[0].weight[0] = 0
-        model[0].bias[0] = 0.7
-        model[2].weight[:, 1] = 0
-        model[2].weight[0, 1:] = 0
+        model.get_parameter("0.weight")[0] = 0
+        model.get_parameter("0.bias")[0] = 0.7
+        model.get_parameter("2.weight")[:, 1] = 0
+        model.get_parameter("2.weight")[0, 1:] = 0
     x = torch.randn(50, 5, dtype=torch.float64)
     expected = model(x)
     small = shrink(model, Masks.from_zeros(model), x[:2], close=False).model

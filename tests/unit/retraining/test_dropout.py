@@ -50,6 +50,27 @@ def test_layers_without_a_mask_are_looked_through() -> None:
     assert rates == {"0": pytest.approx(0.25), "2": pytest.approx(0.1)}
 
 
+def test_a_tied_weight_is_fed_wherever_it_stands() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Dropout(0.2), nn.Linear(4, 4))
+    model[4].weight = model[0].weight
+    rates = dropout_rates(model, {"0.weight": _half((4, 4), 4), "2.weight": _half((4, 4), 16)}, torch.randn(2, 4))
+    assert rates == {"1": pytest.approx(0.5), "3": pytest.approx(0.1)}
+
+
+def test_in_a_transformer_a_dropout_feeds_the_next_matrix_through_residuals_and_norms() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=True)
+    masks = {
+        "self_attn.in_proj_weight": _half((24, 8), 48),
+        "linear1.weight": _half((12, 8), 6),
+        "linear2.weight": _half((8, 12), 24),
+    }
+    rates = dropout_rates(
+        nn.Sequential(layer), {f"0.{name}": mask for name, mask in masks.items()}, torch.randn(2, 3, 8)
+    )
+    expected = {"0.dropout1": 0.1 * math.sqrt(6 / 96), "0.dropout": 0.1 * math.sqrt(24 / 96)}
+    assert rates == {name: pytest.approx(rate) for name, rate in expected.items()}  # dropout2 leads out of the network
+
+
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1])
 def test_rates_never_rise_and_a_whole_network_keeps_them(density: float) -> None:
     model = nn.Sequential(
@@ -96,7 +117,10 @@ def test_the_model_is_left_as_found() -> None:
     dropout_rates(model, {"3.weight": _half((2, 4), 2)}, inputs)
     assert torch.equal(state, torch.get_rng_state()) and not inputs.requires_grad
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(grads, [p.grad for p in model.parameters()], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(grads, [p.grad for p in model.parameters() if p.grad is not None], strict=True)
+    )
     assert model.training and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
@@ -120,7 +144,7 @@ def test_masks_of_another_model_are_refused_and_the_rates_stay() -> None:
 def test_everything_at_once_for_survivors() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 2))
     masks = prune(model, magnitude(0.5))
-    still = model[0].weight.detach().clone()
+    still = model.get_parameter("0.weight").detach().clone()
     with retrained(model, masks, still="0.*", batch=torch.randn(2, 1, 4, 4)):
         rate = float(model[2].p)  # type: ignore[arg-type]
         assert rate == pytest.approx(0.5 * math.sqrt(float(masks["3.weight"].double().mean())))
@@ -129,7 +153,7 @@ def test_everything_at_once_for_survivors() -> None:
             optimizer.zero_grad()
             model(torch.randn(4, 1, 4, 4)).square().sum().backward()
             optimizer.step()
-    assert torch.equal(model[0].weight, still) and model[2].p == 0.5
-    assert bool((model[3].weight[~masks["3.weight"]] == 0).all())
+    assert torch.equal(model.get_parameter("0.weight"), still) and model[2].p == 0.5
+    assert bool((model.get_parameter("3.weight")[~masks["3.weight"]] == 0).all())
     with hold(model, masks):  # nothing is left on the model that would be in the way
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secateur.gates.representations._hashed import Hashed, hashing, mixed
+from secateur.gates.representations._looked_up import looked_up
 from secateur.gates.representations._low_rank import Kernel, LowRank, low_ranks, squared_exponential
 from secateur.gates.representations._shared import Shared, sharing
 from secateur.gates.representations._sparse_factors import SparseFactors, factoring
@@ -15,6 +16,7 @@ __all__ = [
     "SparseFactors",
     "factoring",
     "hashing",
+    "looked_up",
     "low_ranks",
     "mixed",
     "sharing",

@@ -13,16 +13,28 @@ class _LookedUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, codes: Tensor) -> Tensor:
         ctx.save_for_backward(codes)
         ctx.entries = len(table)
-        return table[codes]
+        return table.index_select(0, codes.flatten()).reshape(codes.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (codes,) = ctx.saved_tensors
-        (grad,) = grads
-        # Summed in float64: a value may be shared by a million weights.
-        total = torch.bincount(codes.flatten(), weights=grad.flatten().double(), minlength=ctx.entries)
-        return total.to(grad.dtype), None
+        return _Summed.apply(grads[0], codes, ctx.entries), None  # type: ignore[return-value]
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the places of each entry, whose own gradient is a look-up again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, codes: Tensor, entries: int) -> Tensor:
+        ctx.save_for_backward(codes)
+        # Summed in float64: a value may be shared by a million weights. This is deterministic on a GPU, too.
+        total = torch.zeros(entries, dtype=torch.float64, device=values.device)
+        return total.index_add_(0, codes.flatten(), values.flatten().double()).to(values.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (codes,) = ctx.saved_tensors
+        return looked_up(grads[0], codes), None, None
 
 
 def looked_up(table: Tensor, codes: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ class SparseFactors(Gate):
     """W[j, c, u] = Σ_i P[i, c] Σ_k S[i, k, j] Q[i, k, u]: P mixes channels, Q_i are q shapes of channel i, S is sparse.
 
     W is seen as [out, in, places of a kernel]; a linear layer has one place. P, Q and S begin at the principal
-    components of the weight and are all trained; the price is λ₁Σ|S| + λ₂Σ over (i, k) of ‖S[i, k]‖₂. After each step
-    rows of P and Q have length 1, with S scaled along, and coefficients below 1e-4 are zero. Weights that are zero when
-    the gate is put up stay zero: the mask acts after the product.
+    components of the weight and are all trained. After each step rows of P and Q have length 1, with S scaled along,
+    S takes a proximal step of λ₁Σ|S| + λ₂Σ over (i, k) of ‖S[i, k]‖₂, and coefficients below 1e-4 are zero. Weights
+    that are zero when the gate is put up stay zero: the mask acts after the product.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"weight_decay": 0.0}
+    own_trainer: ClassVar[bool] = True
     freezes: ClassVar[bool] = True
     mask: Tensor
 
@@ -47,20 +47,22 @@ class SparseFactors(Gate):
         mixed = torch.einsum("ikj,iku->iju", self.coefficients, self.shapes)
         return torch.einsum("iju,ic->jcu", mixed, self.channels).reshape(weight.shape) * self.mask
 
-    def penalty(self, weight: Tensor) -> Tensor:
-        own, settings = self.coefficients, self.settings
-        rows = (own.square().sum(-1) + 1e-12).sqrt().sum()
-        return settings.strength * own.abs().sum() + settings.row_strength * rows
-
     def after_step(self, weight: Tensor, lr: float) -> None:
         for atoms, across in ((self.channels, (1, 2)), (self.shapes, (2,))):
             length = atoms.norm(dim=-1).clamp(min=1e-12)
             atoms.div_(length[..., None])
             self.coefficients.mul_(length.reshape(*length.shape, *[1] * len(across)))
-        self.coefficients.mul_(self.coefficients.abs() >= _GONE)
+        own, settings = self.coefficients, self.settings
+        own.copy_(own.sign() * (own.abs() - settings.rate * settings.strength).clamp(min=0))
+        rows = own.norm(dim=-1, keepdim=True)
+        own.mul_((1 - settings.rate * settings.row_strength / rows.clamp(min=1e-12)).clamp(min=0))
+        own.mul_(own.abs() >= _GONE)
 
     def keep(self, weight: Tensor) -> Tensor:
         return self.mask
+
+    def trainer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.settings.rate, momentum=0.9)
 
     @property
     def multiplications(self) -> int:
@@ -80,15 +82,18 @@ class Factorings:
     strength: float
     row_strength: float
     shapes: int | None
+    rate: float
 
     def __call__(self, name: str, parameter: nn.Parameter) -> SparseFactors:
         return SparseFactors(parameter, self)
 
 
-def factoring(*, strength: float, row_strength: float, shapes: int | None = None) -> Factorings:
+def factoring(*, strength: float, row_strength: float, shapes: int | None = None, rate: float = 0.01) -> Factorings:
     """Bases with sparse coefficients: see `methods.sparse_factors`."""
     check_strength(strength, "strength")
     check_strength(row_strength, "row_strength")
     if shapes is not None and shapes < 1:
         raise SecateurError(f"`shapes` must be at least 1, or None for all of them, got {shapes}.")
-    return Factorings(strength, row_strength, shapes)
+    if not 0 <= rate < math.inf:
+        raise SecateurError(f"`rate` of the factors must be at least 0 and finite, got {rate}.")
+    return Factorings(strength, row_strength, shapes, rate)

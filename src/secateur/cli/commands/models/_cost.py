@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands.models._networks import NAMES, add_network, network
+from secateur.cli.networks import NAMES, add_network, network
 from secateur.cli.text import Parser, Table, console, values
 
 if TYPE_CHECKING:

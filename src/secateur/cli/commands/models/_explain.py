@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.cli.commands.models._networks import SHRUNK, run_of
+from secateur.cli.networks import SHRUNK, run_of
 from secateur.cli.text import Parser, UsageError, console
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands.models._networks import NAMES, Network, add_network
 from secateur.cli.commands.models._shrink import opened
+from secateur.cli.networks import NAMES, Network, add_network
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:

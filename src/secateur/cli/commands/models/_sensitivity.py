@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError
-from secateur.cli.commands.models._networks import Network, network, run_of
+from secateur.cli.networks import Network, network, run_of
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError, nearest
-from secateur.cli.commands.models._networks import NAMES, SHRUNK, Network, add_network, fill, network, run_of
+from secateur.cli.networks import NAMES, SHRUNK, Network, add_network, fill, network, run_of
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:

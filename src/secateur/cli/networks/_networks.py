@@ -1,4 +1,4 @@
-"""Networks that a command line names: of the lab, of a run, or made by a function of one's own."""
+"""How networks are found, made and filled by what a command line says of them."""
 
 from __future__ import annotations
 
@@ -200,8 +200,7 @@ def _of_lab(name: str, args: Any, generator: Any) -> tuple[nn.Module, tuple[int,
     except SecateurError as problem:
         runs = [path.name for path in args.runs.iterdir()] if args.runs.is_dir() else []
         hint = nearest(name, runs)
-        said = str(problem).replace("`name`", "the network", 1)
-        raise UsageError(f"{said}{hint} A network of your own is written package.module:factory.") from None
+        raise UsageError(f"{problem}{hint} A network of your own is written package.module:factory.") from None
 
 
 def _inputs(args: Any, shapes: Sequence[tuple[str, tuple[int, ...]]] | None, generator: Any) -> tuple[Tensor, ...]:
