@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.cli import datasets
 from secateur.cli.commands import (
     _bench,
     _cost,
@@ -18,6 +19,6 @@ from secateur.cli.commands import (
 )
 
 #: In the order in which help lists them. A new command is one file and one name here.
-COMMANDS = (_demo, _run, _paper, _prune, _methods, _show, _report, _shrink, _explain, _cost, _doctor, _bench)
+COMMANDS = (_demo, _run, _paper, _prune, _methods, _show, _report, _shrink, _explain, _cost, datasets, _doctor, _bench)
 
 __all__ = ["COMMANDS"]

@@ -150,7 +150,7 @@ def _rich_table(table: Table) -> bool:
     for name in table.columns:
         number = name.startswith(">")
         grid.add_column(
-            name.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number or None
+            name.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number
         )
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
