@@ -224,9 +224,9 @@ def test_missing_data_is_status_1_and_said_once(capsys: pytest.CaptureFixture[st
 
 
 def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert main(RUN) == 1
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*RUN, "--plot", "errors.png"]) == 1
     assert "pip install 'secateur[lab]'" in capsys.readouterr().err
 
 
@@ -277,7 +277,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         "bfloat16": door.native and door.native.half_set(),
         "why_not": door.why_not,
     }
-    assert report["data"]["mnist"] is None and report["data"]["digits"] == "bundled with scikit-learn"
+    assert report["data"]["mnist"] is None and report["data"]["digits"] == "in the package"
     monkeypatch.setattr(door, "native", None)
     monkeypatch.setattr(door, "why_not", "switched off by SECATEUR_NATIVE")
     assert main(["doctor"]) == 0

@@ -15,7 +15,7 @@ are where."""
 
 _PACKAGES = {
     "core": ("torch", "numpy", "safetensors"),
-    "lab": ("scikit-learn", "rich", "matplotlib", "pillow"),
+    "lab": ("rich", "matplotlib", "pillow"),
 }
 
 
