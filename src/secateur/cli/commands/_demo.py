@@ -95,7 +95,7 @@ def _tell(found: dict[str, Any]) -> None:
     (before, after), (dense, small) = found["params"], found["bytes"]
     one, other = found["wrong"]
     lines = {
-        "proof": f"outputs differ by {found['difference']:.1g} at most; {one} and {other} of {found['of']} digits wrong",
+        "proof": f"outputs differ by {found['difference']:.1g} at most; {one} and {other} of {found['of']} wrong",
         "file": f"{console.size(dense)} → {console.size(small)}: {found['file']}",
         "report": f"layer by layer and in milliseconds, to read in a browser: {found['report']}",
     }
