@@ -56,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
 def _smaller(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Take the dead units of a trained run out, keep what is left in a file, and write the report."""
     from secateur.cli.commands._networks import network
+    from secateur.cli.commands._report import curves_of
     from secateur.cli.runs import busy
     from secateur.lab import data
     from secateur.lab.running import MASKS, WEIGHTS
@@ -70,7 +71,7 @@ def _smaller(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     file, page = args.runs / "snip.safetensors", args.runs / "report.html"
     save(made, None, file)
     with busy("timing the four ways to run it", quiet=args.quiet or args.json):
-        report(model, masks, inputs.x[:32], seconds=0.5).save(page)
+        report(model, masks, inputs.x[:32], seconds=0.5, curves=curves_of(run)).save(page)
     errors = [_wrong(each, inputs) for each in (model, made.model)]
     return {
         "run": str(run),
