@@ -93,7 +93,7 @@ def _cells(row: list[str]) -> str:
 
 
 def _kind(cell: str) -> str:
-    return ' class="said"' if len(cell) > 30 else ""
+    return ' class="said"' if len(cell) > 24 else ""
 
 
 def _times(ways: Sequence[Way]) -> str:
