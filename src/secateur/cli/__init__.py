@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         console.complain(
             f"{args.parser.prog} needs the package {problem.name}, which comes with the lab extra: "
-            "pip install 'secateur[lab]'"
+            "pip install '.[lab]' in a clone of Secateur"
         )
     except KeyboardInterrupt:
         console.complain(f"stopped. {getattr(args, 'stopped', 'Nothing was left half done.')}")

@@ -20,7 +20,7 @@ for, and writes it so that `from_pretrained` opens it again. Embeddings and the 
   secateur prune opt-125m --method sparsegpt --density 0.5 --calibration wiki.txt --to opt-125m-half
   secateur prune llama --method wanda --pattern 2:4 --calibration ids.npy --to llama-2of4
 
-Needs the package transformers: pip install 'secateur[hf]'."""
+Needs the package transformers: pip install '.[hf]' in a clone of Secateur."""
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "obc")
 

@@ -48,13 +48,14 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     if args.name is None:
         raise UsageError(f"the name of a data set is missing: {', '.join(data.ADDRESSES)}.")
-    name = {"cifar10": "cifar-10", "fashionmnist": "fashion-mnist"}.get(args.name.lower(), args.name.lower())
+    asked: str = args.name.lower()
+    wanted = {"cifar10": "cifar-10", "fashionmnist": "fashion-mnist"}.get(asked, asked)
     told = None if args.quiet or args.json or not sys.stderr.isatty() else _tell
-    files = data.get(name, args.data_dir, address=args.address, on_bytes=told)
+    files = data.get(wanted, args.data_dir, address=args.address, on_bytes=told)
     if args.json:
-        console.emit({"format": "secateur.data/1", "name": name, "files": [str(file) for file in files]})
+        console.emit({"format": "secateur.data/1", "name": wanted, "files": [str(file) for file in files]})
     else:
-        console.say(f"{name} is here, its md5 as published:")
+        console.say(f"{wanted} is here, its md5 as published:")
         for file in files:
             console.say(f"  {file}  ({console.size(file.stat().st_size)})")
     return 0

@@ -125,7 +125,7 @@ def _decoded(jpegs: bytes, offsets: list[int]) -> Tensor:
     try:
         from PIL import Image
     except ImportError:
-        raise DataError("decoding JPEG needs Pillow: pip install 'secateur[lab]'.") from None
+        raise DataError("decoding JPEG needs Pillow: pip install '.[lab]' in a clone of Secateur.") from None
     if not offsets or any(stop - start < _SMALLEST_JPEG for start, stop in pairwise([0, *offsets[1:]])):
         raise ValueError("its offsets are no places of JPEG files, one after another")
     if offsets[0] != 0 or offsets[-1] > len(jpegs):
