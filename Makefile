@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# What `make demo` needs and no more; the whole installation has it too.
+LIGHT  := $(VENV)/.light
 
 # The package is installed in place, so Python edits need no reinstall; these files do.
 SOURCES := pyproject.toml constraints.txt $(wildcard CMakeLists.txt native/*/*.cpp native/*/*.h)
@@ -22,15 +24,23 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## create .venv and install Secateur with its development tools into it
 
-$(STAMP): $(SOURCES)
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "Secateur needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV), once: 1.7 GB with the CPU build of PyTorch (README: the right build for your machine)"
-	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Installing into $(VENV), once: $(2) with the CPU build of PyTorch (README: the right build for your machine)"
+	$(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
+endef
+
+$(STAMP): $(SOURCES)
+	$(call install,dev,1.7 GB)
+	@touch $(LIGHT) $@
+
+$(LIGHT): $(SOURCES)
+	$(call install,lab,1.1 GB)
 	@touch $@
 
-demo: $(STAMP)  ## the main job: prune before training, train, compare, print the table, draw the mask
+demo: $(LIGHT)  ## the main job: prune before training, train, compare, print the table, draw the mask
 	$(BIN)/secateur demo
 
 test: $(STAMP)  ## run every test

@@ -1,4 +1,4 @@
-"""What the tests of papers share: cells and records by hand, and a tiny paper on scikit-learn's digits."""
+"""What the tests of papers share: cells and records by hand, and a tiny paper on digits."""
 
 from __future__ import annotations
 

@@ -224,16 +224,16 @@ def test_missing_data_is_status_1_and_said_once(capsys: pytest.CaptureFixture[st
 
 
 def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    assert main(RUN) == 1
-    assert "pip install 'secateur[lab]'" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main([*RUN, "--plot", "errors.png"]) == 1
+    assert "pip install '.[lab]' in a clone of Secateur" in capsys.readouterr().err
 
 
 def test_a_cluster_needs_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([*RUN, "--on", "ray"]) == 1
-    assert "running on a cluster needs Ray: pip install 'secateur[ray]'" in capsys.readouterr().err
+    assert "running on a cluster needs Ray: pip install '.[ray]' in a clone of Secateur" in capsys.readouterr().err
 
 
 def test_methods_lists_the_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +277,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         "bfloat16": door.native and door.native.half_set(),
         "why_not": door.why_not,
     }
-    assert report["data"]["mnist"] is None and report["data"]["digits"] == "bundled with scikit-learn"
+    assert report["data"]["mnist"] is None and report["data"]["digits"] == "in the package"
     monkeypatch.setattr(door, "native", None)
     monkeypatch.setattr(door, "why_not", "switched off by SECATEUR_NATIVE")
     assert main(["doctor"]) == 0
@@ -294,38 +294,3 @@ def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(asked, "run_all", interrupt)
     assert main(RUN) == 130
     assert "The same command goes on from the last checkpoint." in capsys.readouterr().err
-
-
-def test_a_data_folder_that_is_not_there_is_refused_wherever_else_the_data_are(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lying = tmp_path / "data" / "MNIST" / "raw"
-    lying.mkdir(parents=True)
-    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        (lying / f"{part}-ubyte.gz").write_bytes(b"")
-    monkeypatch.setenv("SECATEUR_DATA", str(tmp_path / "data"))
-    assert main(["run", "--data", "mnist", "--data-dir", str(tmp_path / "nowhere"), "--steps", "2"]) != 0
-    assert re.search("(`data_dir`|--data-dir) must be a folder that exists", capsys.readouterr().err)
-
-
-def test_a_narrow_terminal_breaks_no_number(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from secateur.cli.text import Table, console
-
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    table = Table("", ("parameter", ">kept", ">of", ">density", ">empty rows", ">empty columns"))
-    table.add("features.0.weight", "1,234,567", "266,200,000", "5.00 %", 7, 2_000_000)
-    for columns in range(20, 140, 10):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        console.show(table)
-        shown = capsys.readouterr().out
-        assert all(word in shown for word in ("1,234,567", "266,200,000", "5.00 %", "2000000")), (columns, shown)
-
-
-def test_show_says_a_recipe_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*RUN, "--density", "0.05", "--json"]) == 0
-    (directory,) = [result["directory"] for result in json.loads(capsys.readouterr().out)["results"]]
-    assert main(["show", directory]) == 0
-    shown = capsys.readouterr().out
-    assert "{" not in shown and re.search(r"recipe: .*rate ramp \(peak 0\.\d+, steps 6", shown), shown

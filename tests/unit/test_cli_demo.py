@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,12 @@ def test_demo_compares_and_draws(
     picture = tmp_path / ".demo" / "demo.png"
     assert str(picture.relative_to(tmp_path)) in captured.out
     assert imread(picture).ndim == 3
+    before, after = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) → ([\d,]+) parameters", captured.out)[0])
+    assert before == 50_610 and after < before / 2
+    one, other = re.findall(r"(\d+) and (\d+) of 355 wrong", captured.out)[0]
+    assert one == other, "the smaller network answers as the other one does"
+    assert (tmp_path / ".demo" / "snip.safetensors").stat().st_size < 20_000
+    assert "<html" in (tmp_path / ".demo" / "report.html").read_text(encoding="utf-8")
     assert main(["demo", "--seeds", "1", "--quiet"]) == 0  # nothing is computed twice
     assert capsys.readouterr().out == captured.out
 

@@ -37,7 +37,7 @@ Exit status: 0 done, 1 a run failed, 2 the command line asks for something that 
 stopped by Ctrl-C."""
 
 # What belongs to the lab extra, by import name.
-_LAB = {"rich", "sklearn", "matplotlib", "PIL"}
+_LAB = {"rich", "matplotlib", "PIL"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         console.complain(
             f"{args.parser.prog} needs the package {problem.name}, which comes with the lab extra: "
-            "pip install 'secateur[lab]'"
+            "pip install '.[lab]' in a clone of Secateur"
         )
     except KeyboardInterrupt:
         console.complain(f"stopped. {getattr(args, 'stopped', 'Nothing was left half done.')}")

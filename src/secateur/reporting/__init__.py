@@ -2,7 +2,7 @@
 
 from secateur.reporting._benchmark import Benchmark, benchmark
 from secateur.reporting._report import report
-from secateur.reporting._told import Histogram, LayerTold, Way
+from secateur.reporting._told import Curve, Histogram, LayerTold, Pixels, Way
 from secateur.reporting._value import Report
 
-__all__ = ["Benchmark", "Histogram", "LayerTold", "Report", "Way", "benchmark", "report"]
+__all__ = ["Benchmark", "Curve", "Histogram", "LayerTold", "Pixels", "Report", "Way", "benchmark", "report"]

@@ -7,9 +7,9 @@ from html import escape
 
 from secateur._base.text import shown
 from secateur.masks import Masks
-from secateur.reporting._pictures import bars, mask_picture
+from secateur.reporting._pictures import bars, curve, mask_picture, pixel_picture, score_bars
 from secateur.reporting._style import STYLE
-from secateur.reporting._told import LayerTold, Way
+from secateur.reporting._told import Curve, LayerTold, Pixels, Way
 
 __all__ = ["page"]
 
@@ -26,6 +26,8 @@ def page(
     *,
     tables: tuple[list[list[str]], list[list[str]]],
     ways: Sequence[Way],
+    pixels: Pixels | None = None,
+    curves: Sequence[Curve] = (),
 ) -> str:
     """Write the page.
 
@@ -35,6 +37,8 @@ def page(
         masks: drawn in them.
         tables: of the layers and of the ways, as text with their heads first.
         ways: drawn as bars.
+        pixels: which pixels kept their connections, where the network reads images flat.
+        curves: how training went.
     """
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
@@ -42,11 +46,33 @@ def page(
         f'<meta name="color-scheme" content="light dark"><title>{_text(summary)}</title><style>{STYLE}</style></head>',
         f"<body><main><h1>Secateur report</h1><p>{_text(summary)}</p>",
         f"<h2>Milliseconds here</h2>{_table(tables[1])}{_times(ways)}",
+        *_training(curves),
+        *_pixels(pixels),
         f'<h2>Layers</h2>{_table(tables[0], total=True)}<p class="small">{_EXPLAINED}</p>',
         *(_section(layer, masks) for layer in layers),
         "</main></body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _training(curves: Sequence[Curve]) -> list[str]:
+    drawn = [(each.name, curve(each, f"{_text(each.name)} over steps")) for each in curves]
+    figures = "".join(f"<figure>{svg}<figcaption>{_text(name)}</figcaption></figure>" for name, svg in drawn if svg)
+    return [f"<h2>Training</h2><div class='figures'>{figures}</div>"] if figures else []
+
+
+def _pixels(found: Pixels | None) -> list[str]:
+    if found is None:
+        return []
+    name, most = _text(found.name), int(found.kept.max())
+    pictures = (
+        (found.kept, f"connections of {name} kept per pixel: white {int(found.kept.min())}, black {most}"),
+        (found.mean, "mean of the example's images"),
+    )
+    figures = "".join(
+        f"<figure>{pixel_picture(picture, said)}<figcaption>{said}</figcaption></figure>" for picture, said in pictures
+    )
+    return [f"<h2>Kept pixels</h2><div class='figures'>{figures}</div>"]
 
 
 def _text(text: object) -> str:
@@ -67,7 +93,7 @@ def _cells(row: list[str]) -> str:
 
 
 def _kind(cell: str) -> str:
-    return ' class="said"' if len(cell) > 30 else ""
+    return ' class="said"' if len(cell) > 24 else ""
 
 
 def _times(ways: Sequence[Way]) -> str:
@@ -88,6 +114,9 @@ def _section(layer: LayerTold, masks: Masks) -> str:
     if layer.histogram is not None:
         found = bars(layer.histogram, f"histogram of the weights of {name} that stay")
         figures += f"<figure>{found}<figcaption>weights that stay</figcaption></figure>"
+    if layer.scores is not None:
+        found = score_bars(*layer.scores, f"histogram of the scores of {name}")
+        figures += f"<figure>{found}<figcaption>scores above zero; grey went, green stays</figcaption></figure>"
     shares = _bar("kept", layer.density, f"{layer.kept:,} of {layer.numel:,}")
     if layer.effective is not None:
         shares += _bar("effective", layer.effective / max(1, layer.numel), f"{layer.effective:,}")

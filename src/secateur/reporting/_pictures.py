@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from secateur._base.types import Bool
-from secateur.reporting._told import Histogram
+from secateur.reporting._told import Curve, Histogram
 
-__all__ = ["bars", "mask_picture", "png"]
+__all__ = ["bars", "curve", "mask_picture", "pixel_picture", "png", "score_bars", "score_histograms"]
 
 _SIDE = 192  # pixels at most
+_BINS = 40
 _BLOCK = 4096  # rows at once: a part of the mask is as large as its floats
 
 
@@ -75,4 +76,68 @@ def bars(histogram: Histogram, label: str) -> str:
     )
     return (
         f'<svg class="bars" viewBox="0 0 200 {height + 16}" role="img" aria-label="{label}">{drawn}{zero}{ends}</svg>'
+    )
+
+
+def score_histograms(scores: Tensor, mask: Bool[Tensor, "..."]) -> tuple[Histogram, Histogram] | None:
+    """Count the logarithms of scores above zero, of what stays and of what went, in the same bins."""
+    scores, mask = scores.detach().to("cpu", torch.float64), mask.to("cpu")
+    above = (scores > 0) & scores.isfinite()
+    if not bool(above.any()):
+        return None
+    logs = scores.clamp(min=torch.finfo(torch.float64).tiny).log10()
+    low, high = float(logs[above].min()), float(logs[above].max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    stay, went = (torch.histc(logs[above & which], _BINS, low, high) for which in (mask, ~mask))
+    return Histogram(low, high, tuple(stay.long().tolist())), Histogram(low, high, tuple(went.long().tolist()))
+
+
+def score_bars(stay: Histogram, went: Histogram, label: str) -> str:
+    """Draw the two histograms of scores on each other, with the powers of ten at their ends."""
+    most = max(*stay.counts, *went.counts)
+    step, height = 200 / len(stay.counts), 60
+    drawn = "".join(
+        f'<rect class="{kind}" x="{k * step:.2f}" y="{height - count / most * height:.2f}" width="{step * 0.9:.2f}" '
+        f'height="{count / most * height:.2f}"/>'
+        for kind, found in (("went", went), ("stay", stay))
+        for k, count in enumerate(found.counts)
+        if count
+    )
+    ends = "".join(
+        f'<text x="{x}" y="{height + 13}"{place}>{10**end:.1e}</text>'
+        for x, end, place in ((0, stay.low, ""), (200, stay.high, ' text-anchor="end"'))
+    )
+    return f'<svg class="bars" viewBox="0 0 200 {height + 16}" role="img" aria-label="{label}">{drawn}{ends}</svg>'
+
+
+def pixel_picture(picture: Tensor, label: str) -> str:
+    """Draw numbers of pixels, the largest black, as an image of their own size; CSS enlarges it."""
+    numbers = picture.double()
+    low, high = float(numbers.min()), float(numbers.max())
+    share = (numbers - low) / (high - low) if high > low else torch.zeros_like(numbers)
+    content = base64.b64encode(png((255 * (1 - share)).round())).decode()
+    size = f'width="{picture.shape[1]}" height="{picture.shape[0]}"'
+    return f'<img class="mask pixels" alt="{label}" {size} src="data:image/png;base64,{content}">'
+
+
+def curve(found: Curve, label: str) -> str:
+    """Draw a line over steps, from zero or the smallest value up to the largest, with its ends."""
+    points = [(step, value) for step, value in found.points if value == value and abs(value) != float("inf")]
+    if not points:
+        return ""
+    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
+    low, high = min(0.0, *(value for _, value in points)), max(value for _, value in points)
+    span, height = (high - low) or 1.0, 60
+    places = " ".join(
+        f"{200 * (step - first) / (last - first):.2f},{height - (value - low) / span * height:.2f}"
+        for step, value in points
+    )
+    ends = (
+        f'<text x="0" y="{height + 13}">step {first:,}</text>'
+        f'<text x="200" y="{height + 13}" text-anchor="end">step {last:,}: {points[-1][1]:.3g}</text>'
+    )
+    return (
+        f'<svg class="bars" viewBox="0 -2 200 {height + 18}" role="img" aria-label="{label}">'
+        f'<polyline points="{places}"/>{ends}</svg>'
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ from secateur.holding import held, hold
 from secateur.masks import Layout, Masks, layouts, require_masks, unwrap
 from secateur.reporting._benchmark import reason, require_seconds
 from secateur.reporting._effective import effective_counts
+from secateur.reporting._pictures import score_histograms
 from secateur.reporting._sampled import sampled, size
-from secateur.reporting._told import Histogram, LayerTold, Way
+from secateur.reporting._seen import kept_pixels
+from secateur.reporting._told import Curve, Histogram, LayerTold, Way
 from secateur.reporting._value import Report
 from secateur.shrinking import shrink
 from secateur.sparse import sparsify
@@ -33,7 +35,15 @@ _BINS = 40
 _PLAIN = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 
 
-def report(model: nn.Module, masks: Masks | None, example_inputs: Any, *, seconds: float = 2.0) -> Report:
+def report(
+    model: nn.Module,
+    masks: Masks | None,
+    example_inputs: Any,
+    *,
+    seconds: float = 2.0,
+    scores: Mapping[str, Tensor] | None = None,
+    curves: Sequence[Curve] = (),
+) -> Report:
     """Say what masks did to a model: layer by layer, in total, and in milliseconds on this machine.
 
     Counted are weights, multiplications, bytes, dead units and effective sparsity, the share of weights that are pruned
@@ -47,6 +57,9 @@ def report(model: nn.Module, masks: Masks | None, example_inputs: Any, *, second
         example_inputs: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones.
         seconds: about how long to time the ways for; choosing sparse layers takes some seconds of its own the first
             time.
+        scores: what the weights were ranked by, by name, as `secateur.scores` returns them: their histograms, of what
+            stays and of what went.
+        curves: how training went, to be drawn: `Curve("test error", [(100, 0.08), (200, 0.05)])`.
 
     Returns:
         The report; `print` it for tables, `.save("report.html")` writes one page that opens offline.
@@ -72,17 +85,21 @@ def report(model: nn.Module, masks: Masks | None, example_inputs: Any, *, second
     masks = Masks.from_zeros(model) if masks is None else masks
     require_masks(masks, "report(model, masks, example_inputs)")
     parameters, call = masks.parameters(model), call_of(example_inputs)
+    _check_scores(scores, masks)
     dense = _plain(model)
     counted = count(dense, call)
     macs = _macs(model, parameters, counted)
     effective = effective_counts(dense, masks, call)
     turned = layouts(model)
     layers = tuple(
-        _told(n, p, masks[n], macs[n], effective.get(n), turned.get(n)) for n, p in _distinct(parameters).items()
+        _told(n, p, masks[n], macs[n], effective.get(n), turned.get(n), (scores or {}).get(n))
+        for n, p in _distinct(parameters).items()
     )
+    pixels = kept_pixels(dense, masks, call)
     ways = _ways(dense, masks, call, example_inputs, seconds)
     spared = sum(each.macs - (each.effective_macs or 0) for each in layers if each.macs is not None)
-    return Report(type(model).__name__, layers, ways, masks, counted.params, counted.macs, counted.macs - spared)
+    totals = counted.params, counted.macs, counted.macs - spared
+    return Report(type(model).__name__, layers, ways, masks, *totals, pixels, tuple(curves))
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -118,7 +135,13 @@ def _macs(model: nn.Module, parameters: Mapping[str, nn.Parameter], cost: Cost) 
 
 
 def _told(
-    name: str, parameter: nn.Parameter, mask: Tensor, macs: int | None, effective: int | None, layout: Layout | None
+    name: str,
+    parameter: nn.Parameter,
+    mask: Tensor,
+    macs: int | None,
+    effective: int | None,
+    layout: Layout | None,
+    scores: Tensor | None,
 ) -> LayerTold:
     turned = mask if layout is None else layout.to_canonical(mask)
     kept, width = int(mask.count_nonzero()), parameter.element_size()
@@ -126,8 +149,20 @@ def _told(
     with torch.no_grad():
         stay = shards.full(parameter).detach()[mask.to(parameter.device)]
     histogram = _histogram(stay.float().cpu()) if kept else None
+    ranked = None if scores is None else score_histograms(scores, mask)
     shape, size = tuple(mask.shape), mask.numel() * width
-    return LayerTold(name, shape, kept, mask.numel(), macs, size, kept * width, dead, effective, histogram)
+    return LayerTold(name, shape, kept, mask.numel(), macs, size, kept * width, dead, effective, histogram, ranked)
+
+
+def _check_scores(scores: Mapping[str, Tensor] | None, masks: Masks) -> None:
+    """Refuse scores of other weights before anything is timed."""
+    for name, found in (scores or {}).items():
+        if name not in masks or found.shape != masks[name].shape:
+            expected = tuple(masks[name].shape) if name in masks else "a masked weight"
+            raise SecateurError(
+                f"`scores` must be of the masked weights and of their shapes: {name!r} must be {expected}, got "
+                f"{tuple(found.shape)}. Pass what secateur.scores(model, method, batches) returned for this model."
+            )
 
 
 def _histogram(values: Tensor) -> Histogram | None:

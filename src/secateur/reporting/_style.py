@@ -27,6 +27,8 @@ figure{margin:.5rem 0;max-width:100%}
 img.mask{image-rendering:pixelated;border:1px solid var(--line);max-width:100%;min-width:3rem;min-height:1rem}
 svg.bars{width:16rem;max-width:100%;display:block}
 svg.bars rect{fill:var(--fill)}svg.bars line{stroke:var(--soft);stroke-dasharray:2 2}
+svg.bars rect.went{fill:var(--soft);opacity:.45}svg.bars polyline{fill:none;stroke:var(--fill);stroke-width:1.5}
+img.pixels{width:10rem;height:auto}
 svg.bars text{fill:var(--soft);font-size:10px}
 @media (max-width:40rem){.bar{grid-template-columns:4rem 1fr 7rem}}
 """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from secateur.costing import Latency
 
-__all__ = ["Histogram", "LayerTold", "Way"]
+__all__ = ["Curve", "Histogram", "LayerTold", "Pixels", "Way"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,34 @@ class Histogram:
     low: float
     high: float
     counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Which pixels kept their connections.
+
+    Attributes:
+        name: of the weight that is given the image, flattened.
+        kept: connections of each pixel that stay, [row, column], summed over channels and units.
+        mean: the mean of the example's images over channels and examples, [row, column].
+    """
+
+    name: str
+    kept: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a number went while the network was trained.
+
+    Attributes:
+        name: what it is: "training loss", "test error".
+        points: (step, value), in the order of steps.
+    """
+
+    name: str
+    points: Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +71,8 @@ class LayerTold:
         dead: units without a weight that stays: rows of [out, in], whatever their bias; of a recurrent layer, gates.
         effective: weights that lie on a path of kept weights from the inputs to the outputs; None where not known.
         histogram: of the weights that stay; None where none does.
+        scores: of the logarithms (base 10) of the scores above zero, of what stays and of what went, in the same bins;
+            None where no scores were given, or none is above zero.
     """
 
     name: str
@@ -52,6 +85,7 @@ class LayerTold:
     dead: int
     effective: int | None
     histogram: Histogram | None = field(default=None, repr=False)
+    scores: tuple[Histogram, Histogram] | None = field(default=None, repr=False)
 
     @property
     def density(self) -> float:

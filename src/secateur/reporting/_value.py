@@ -10,7 +10,7 @@ from secateur._base.files import write_whole
 from secateur._base.text import shown
 from secateur.masks import Masks, density_text
 from secateur.reporting._page import page
-from secateur.reporting._told import LayerTold, Way
+from secateur.reporting._told import Curve, LayerTold, Pixels, Way
 
 __all__ = ["Report"]
 
@@ -29,6 +29,9 @@ class Report:
         params: entries of all parameters of the model.
         macs: multiplications of one forward of the dense model.
         effective_macs: those with weights that stay.
+        pixels: which pixels kept their connections; None where no masked linear layer is given
+            the example's images, flattened.
+        curves: how training went, as they were given.
     """
 
     model: str
@@ -38,6 +41,8 @@ class Report:
     params: int
     macs: int
     effective_macs: int
+    pixels: Pixels | None = field(default=None, repr=False)
+    curves: tuple[Curve, ...] = field(default=(), repr=False)
 
     @property
     def kept(self) -> int:
@@ -79,7 +84,15 @@ class Report:
         Args:
             path: of the file, `report.html` say; replaced in one step where it exists.
         """
-        text = page(self.summary, self.layers, self.masks, tables=(self.rows(), ways_of(self)), ways=self.ways)
+        text = page(
+            self.summary,
+            self.layers,
+            self.masks,
+            tables=(self.rows(), ways_of(self)),
+            ways=self.ways,
+            pixels=self.pixels,
+            curves=self.curves,
+        )
         write_whole(Path(path), text.encode("utf-8"))
 
 

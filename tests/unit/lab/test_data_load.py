@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,11 @@ def test_digits_have_the_sizes_their_documentation_says(digits: data.Dataset) ->
     assert (len(digits.train), len(digits.validation), len(digits.test)) == (1298, 144, 355)
     assert digits.shape == (1, 8, 8) and digits.num_classes == 10
     assert digits.train.x.shape == (1298, 1, 8, 8) and digits.train.y.dtype is torch.int64
-    assert digits.augment is None and "scikit-learn" in digits.note
+    assert digits.augment is None and "CC BY 4.0" in digits.note
 
 
 def test_digits_hold_out_every_fifth_of_each_class(digits: data.Dataset) -> None:
-    from sklearn.datasets import load_digits
-
+    load_digits = pytest.importorskip("sklearn.datasets", reason="scikit-learn has the same digits").load_digits
     pixels, labels = load_digits(return_X_y=True)
     seen = dict.fromkeys(range(10), 0)
     test = []
@@ -42,14 +40,13 @@ def test_digits_hold_out_every_fifth_of_each_class(digits: data.Dataset) -> None
     assert np.array_equal(raw.test.x.flatten(1).numpy() * 16, pixels[test])
 
 
-def test_digits_are_read_without_importing_scikit_learn(digits: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "sklearn.datasets", None)  # an import of it fails
-        assert data.load("digits").digest == digits.digest
-    monkeypatch.setattr("secateur.lab.data._formats.find_spec", lambda name: None)  # as where it keeps them elsewhere
-    assert data.load("digits").digest == digits.digest
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(data.DataError, match=r"`digits` comes with scikit-learn: pip install 'secateur\[lab\]'\."):
+def test_damaged_digits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lying = Path(data.__file__).parent / "bundled" / "digits.u8.gz"
+    assert "CC BY" in data.catalogue()["digits"].note and "Attribution 4.0" in lying.with_name("digits.txt").read_text()
+    (tmp_path / "bundled").mkdir()
+    (tmp_path / "bundled" / lying.name).write_bytes(lying.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr("secateur.lab.data._formats.resources.files", lambda package: tmp_path)
+    with pytest.raises(data.DataError, match="damaged: install it again"):
         data.load("digits")
 
 

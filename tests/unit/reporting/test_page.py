@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import Masks, report, sparsify
-from secateur.reporting import _report
+from secateur import Masks, SecateurError, report, sparsify
+from secateur.reporting import Curve, _report
 from secateur.reporting._pictures import mask_picture, png
 from secateur.sparse import BreakEven, Machine
 
 NEVER = Machine("never", onednn=False, break_evens=(BreakEven(size=64, batch=128, density=0.0),))
-VOID = {"meta", "img", "rect", "line"}
+VOID = {"meta", "img", "rect", "line", "polyline"}
 
 
 class Page(HTMLParser):
@@ -123,3 +123,50 @@ def test_a_large_mask_is_averaged() -> None:
 def test_a_written_picture_is_read_back() -> None:
     grey = torch.arange(12, dtype=torch.uint8).reshape(3, 4)
     assert torch.equal(pixels(png(grey)), grey)
+
+
+def test_pixels_scores_and_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2 * 3 * 4, 5), nn.ReLU(), nn.Linear(5, 24))
+    mask = torch.rand(5, 24) < 0.4
+    masks = Masks({"1.weight": mask, "3.weight": torch.ones(24, 5) > 0})
+    images = torch.rand(6, 2, 3, 4)
+    scores = {"1.weight": torch.where(mask, 100.0, 0.01), "3.weight": torch.zeros(24, 5)}
+    loss = Curve("training <loss>", [(1, 2.0), (50, 1.0), (100, 0.5)])
+    found = report(net, masks, images, seconds=0.02, scores=scores, curves=[loss])
+    assert found.pixels is not None and found.pixels.name == "1.weight"
+    expected = [[int(mask[:, [c * 12 + r * 4 + k for c in range(2)]].sum()) for k in range(4)] for r in range(3)]
+    assert found.pixels.kept.tolist() == expected
+    torch.testing.assert_close(found.pixels.mean, images.mean(dim=(0, 1)))
+    first, second = found.layers
+    assert first.scores is not None and second.scores is None  # no score above zero
+    stay, went = first.scores
+    assert (sum(stay.counts), sum(went.counts)) == (int(mask.sum()), int((~mask).sum()))
+    assert (stay.low, stay.high) == pytest.approx((-2, 2))
+    assert stay.counts[-1] == int(mask.sum()) and went.counts[0] == int((~mask).sum())
+    found.save(tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and "Kept pixels" in page.text and "Training" in page.text
+    assert "training <loss>" in "".join(page.text) and '<polyline points="0.00,0.00 98.99,30.00 200.00,45.00"/>' in text
+
+
+@pytest.mark.parametrize(
+    ("first", "example"),
+    [
+        (nn.Conv2d(1, 24, (3, 8)), torch.rand(2, 1, 3, 8)),  # a convolution sees no pixel once
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(24, eps=0.5)), torch.rand(2, 1, 4, 6)),  # not the image's numbers
+        (nn.Identity(), torch.rand(2, 24)),  # no image
+    ],
+)
+def test_pixels_are_not_made_up(first: nn.Module, example: Tensor) -> None:
+    net = nn.Sequential(first, nn.Flatten(), nn.Linear(24, 5))
+    found = report(net, Masks({"2.weight": torch.rand(5, 24) < 0.5}), example, seconds=0.02)
+    assert found.pixels is None
+
+
+def test_scores_of_other_weights_are_refused() -> None:
+    net, masks = nn.Linear(4, 3), Masks({"weight": torch.ones(3, 4) > 0})
+    for wrong in ({"weight": torch.ones(4, 3)}, {"bias": torch.ones(3)}):
+        with pytest.raises(SecateurError, match="`scores` must be of the masked weights"):
+            report(net, masks, torch.zeros(1, 4), seconds=0.02, scores=wrong)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur._base.errors import SecateurError, nearest
+from secateur.cli.networks import shape
 from secateur.cli.text import Parser, Table, UsageError, console, values
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ fused training step, side by side in one run: a training step, inference of 1 an
   secateur bench lenet-300-100 --sparsity 98%
   secateur bench mlp-784-4096-4096-10 --density 0.02 --batch 128
   secateur bench runs/NAME                         the network and the masks of a run
+  secateur bench package.module:factory --input 3x32x32      one of your own: its module is imported
 
 A model named without a run is pruned by --method first. Inputs are random numbers of the right shape: how
 long a step takes does not depend on what they are."""
@@ -30,13 +32,16 @@ long a step takes does not depend on what they are."""
 def add(commands: Any) -> None:
     """Declare the subcommand."""
     parser: Parser = commands.add_parser("bench", help="time a network dense and sparse", description=ABOUT)
-    parser.add_argument("what", metavar="MODEL_OR_RUN", help="a model's name or a run's directory")
+    parser.add_argument("what", metavar="MODEL_OR_RUN", help="a name, package.module:factory, or a run's directory")
     parser.add_argument("--method", metavar="NAME", default="snip", help="how a model without a run is pruned")
     how_much = parser.add_mutually_exclusive_group()
     how_much.add_argument(
         "--density", metavar="D", type=values.density, help="fraction kept, as 0.05 or 5%% [default: 0.05]"
     )
     how_much.add_argument("--sparsity", metavar="S", type=values.sparsity, dest="density", help="fraction cut, as 95%%")
+    parser.add_argument(
+        "--input", metavar="SHAPE", type=shape, help="of one example, as 3x32x32, for a network of your own"
+    )
     parser.add_argument("--batch", metavar="N", type=values.positive, default=100, help="samples per training step")
     parser.add_argument("--seconds", metavar="S", type=values.seconds, default=3.0, help="time for each comparison")
     parser.add_argument("--threads", metavar="N", type=values.positive, help="threads [default: torch's own number]")
@@ -107,14 +112,39 @@ def _of_model(args: argparse.Namespace) -> tuple[nn.Module, Masks, Tensor, Tenso
             f"--method {args.method} prunes no untrained network: name one that does, or a run that used it."
         )
     generator = torch.Generator().manual_seed(args.seed)
-    shape, classes = _sizes_of(args.what)
-    try:
-        model = models.build(args.what, generator=generator, in_shape=shape, num_classes=classes)
-    except SecateurError as problem:
-        raise UsageError(str(problem).replace("`name`", "the network", 1)) from None
-    inputs, targets = _batch(args, shape, classes)
+    if ":" in args.what:
+        model, sizes, classes = _own(args)
+    else:
+        sizes, classes = _sizes_of(args.what)
+        try:
+            model = models.build(args.what, generator=generator, in_shape=sizes, num_classes=classes)
+        except SecateurError as problem:
+            raise UsageError(str(problem).replace("`name`", "the network", 1)) from None
+    inputs, targets = _batch(args, sizes, classes)
     method = known[name].factory(args.density or 0.05)
     return model, prune(model, method, [(inputs, targets)], generator=generator), inputs, targets
+
+
+def _own(args: argparse.Namespace) -> tuple[nn.Module, tuple[int, ...], int]:
+    """Make a network of one's own; return it, the shape of one input, and how many numbers it answers with."""
+    import torch
+
+    from secateur.cli.networks import made_by
+
+    if args.input is None or args.input[0] != "float":
+        raise UsageError("--input says the shape of one example, as 3x224x224, for a network of your own.")
+    sizes: tuple[int, ...] = args.input[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        model = made_by(args.what)
+    try:
+        with torch.no_grad():
+            found = model(torch.zeros(2, *sizes))
+    except Exception as problem:  # whatever a user's forward raises
+        raise SecateurError(f"{args.what} does not take --input: {type(problem).__name__}: {problem}") from problem
+    if not isinstance(found, torch.Tensor) or found.dim() != 2:
+        raise SecateurError(f"{args.what} must answer with [batch, classes]: a training step is timed with a loss.")
+    return model, sizes, found.shape[1]
 
 
 def _batch(args: argparse.Namespace, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ are where."""
 
 _PACKAGES = {
     "core": ("torch", "numpy", "safetensors"),
-    "lab": ("scikit-learn", "rich", "matplotlib", "pillow"),
+    "lab": ("rich", "matplotlib", "pillow"),
 }
 
 
@@ -127,7 +127,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"data {name}", place or "not found") for name, place in report["data"].items()),
     ]
     if missing["lab"]:
-        lines.append(("missing", f"{', '.join(missing['lab'])}: pip install 'secateur[lab]'"))
+        lines.append(("missing", f"{', '.join(missing['lab'])}: pip install '.[lab]' in a clone of Secateur"))
     return lines
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from secateur.cli.networks._networks import NAMES, SHRUNK, Network, add_network, fill, network, run_of, shape
+from secateur.cli.networks._networks import NAMES, SHRUNK, Network, add_network, fill, made_by, network, run_of, shape
 
-__all__ = ["NAMES", "SHRUNK", "Network", "add_network", "fill", "network", "run_of", "shape"]
+__all__ = ["NAMES", "SHRUNK", "Network", "add_network", "fill", "made_by", "network", "run_of", "shape"]

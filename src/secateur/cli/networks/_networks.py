@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +89,7 @@ def network(args: Any, name: str) -> Network:
     if ":" in name:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)
-            model = _made(name)
+            model = made_by(name)
         return Network(name, model, _inputs(args, args.input, generator))
     model, in_shape = _of_lab(name, args, generator)
     return Network(name, model, _inputs(args, args.input or [("float", in_shape)], generator))
@@ -149,32 +147,16 @@ def fill(model: nn.Module, tensors: Any, path: Path) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def _made(name: str) -> nn.Module:
+def made_by(name: str) -> nn.Module:
     """Call a factory, `package.module:factory`, found from the current directory as well."""
     from torch import nn
 
-    place, _, function = name.partition(":")
-    if not place or not function:
-        raise UsageError(f"a network of your own is written package.module:factory, got {name!r}.")
-    before = list(sys.path)
-    sys.path.insert(0, "")
+    from secateur.lab.own import NotThereError, imported
+
     try:
-        module: Any = importlib.import_module(place)
-    except ModuleNotFoundError as problem:
-        if problem.name is None or not (place == problem.name or place.startswith(f"{problem.name}.")):
-            raise SecateurError(f"{place} needs {problem.name!r}, which is not installed here.") from problem
-        raise UsageError(f"there is no module {problem.name!r} here or among what is installed.") from None
-    except Exception as problem:  # whatever a user's module raises as it is imported
-        raise SecateurError(f"{place} cannot be imported: {type(problem).__name__}: {problem}") from problem
-    finally:
-        sys.path[:] = before
-    made = module
-    for part in function.split("."):
-        if not hasattr(made, part):
-            raise UsageError(
-                f"{place} has no {function!r}.{nearest(part, vars(made) if hasattr(made, '__dict__') else [])}"
-            )
-        made = getattr(made, part)
+        made = imported(name)
+    except NotThereError as problem:
+        raise UsageError(str(problem)) from None
     try:
         model = made() if callable(made) and not isinstance(made, nn.Module) else made
     except Exception as problem:

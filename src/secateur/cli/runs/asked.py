@@ -15,6 +15,7 @@ from secateur._base.errors import SecateurError, told
 from secateur._catalogue import called, catalogue
 from secateur.cli.runs._progress import bars
 from secateur.cli.text import UsageError, console
+from secateur.lab import data, models
 from secateur.lab.cluster import on_ray
 from secateur.lab.comparing import Comparison, Runner, compare, grid, needed_first, one_by_one, processes
 from secateur.lab.experiment import (
@@ -31,6 +32,7 @@ from secateur.lab.experiment import (
     untrained,
 )
 from secateur.lab.models import Initial
+from secateur.lab.own import is_own
 
 _DENSITY = 0.05
 _SMALL = 300_000  # parameters
@@ -45,10 +47,12 @@ def experiments(args: argparse.Namespace) -> list[Experiment]:
     methods = [called(name) for name in args.compare or [args.method]]
     seeds = range(args.seed, args.seed + (args.seeds or 1))
     try:
-        wanted = grid(_base(args, methods), methods, seeds)
+        admit(args)
+        bases = [_base(args, methods, density) for density in args.density or [None]]
+        wanted = list(dict.fromkeys(one for base in bases for one in grid(base, methods, seeds)))
         if args.pretrain == 0:
             wanted = [replace(one, pretrain=None) for one in wanted]
-        for experiment in wanted[: len(methods)]:  # those of the first seed; the others differ in nothing else
+        for experiment in (one for one in wanted if one.seed == args.seed):  # the others differ in nothing else
             check(experiment)
     except SecateurError as problem:
         raise UsageError(as_options(str(problem))) from None
@@ -88,6 +92,24 @@ def runner_of(args: argparse.Namespace, wanted: Sequence[Experiment]) -> Runner:
         raise UsageError(f"--address is a cluster's: add --on ray, got --address {args.address} alone.")
     threads = args.threads or (1 if _is_small(wanted[0]) else None)
     return one_by_one(threads=threads) if args.jobs == 1 else processes(args.jobs, threads=threads)
+
+
+def admit(args: argparse.Namespace) -> None:
+    """Import the network and the data that the command line names as one's own; their code runs.
+
+    Raises:
+        UsageError: they are to run on a cluster, which does not have them.
+        SecateurError: they cannot be imported.
+    """
+    own = {"--model": is_own(args.model), "--data": is_own(args.data)}
+    if any(own.values()) and args.on == "ray":
+        raise UsageError(
+            f"{next(o for o in own if own[o])} of your own is imported on this machine: leave out --on ray."
+        )
+    if own["--model"]:
+        models.admit(args.model)
+    if own["--data"]:
+        data.admit(args.data)
 
 
 def as_options(problem: str) -> str:
@@ -140,13 +162,13 @@ def check_device(name: str) -> None:
         raise UsageError(f"--device {name!r} is not available here: {why}") from None
 
 
-def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
+def _base(args: argparse.Namespace, methods: Sequence[str], density: float | None) -> Experiment:
     pruning = [method for method in methods if method != DENSE]
-    if not pruning and args.density not in (None, 1.0):
+    if not pruning and density not in (None, 1.0):
         raise UsageError("dense prunes nothing: leave out --density and --sparsity, or name a --method.")
     known, recipe = catalogue(), recipe_of(args)
     deciding = [name for name in pruning if name in known and not takes_density(known[name].factory)]
-    if deciding and deciding == pruning and args.density is not None:
+    if deciding and deciding == pruning and density is not None:
         raise UsageError(
             f"{deciding[0]} decides itself how much stays: leave out --density and --sparsity, and see its options in "
             f"`secateur methods {deciding[0]}`."
@@ -155,7 +177,7 @@ def _base(args: argparse.Namespace, methods: Sequence[str]) -> Experiment:
         model=args.model,
         data=args.data,
         method=pruning[0] if pruning else DENSE,
-        density=(args.density or _DENSITY) if pruning else 1.0,
+        density=(density or _DENSITY) if pruning else 1.0,
         recipe=recipe,
         seed=args.seed,
         options=tuple(args.option),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from secateur._base.files import write_whole
 from secateur.cli.text import Table, console
 from secateur.lab.comparing import Comparison, Row, deviation
 from secateur.lab.experiment import DENSE
@@ -89,6 +93,25 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             {"run": experiment.name, "problem": problem} for experiment, problem in comparison.failures.items()
         ],
     }
+
+
+_COLUMNS = ("method", "model", "data", "asked_density", "seed", "density", "kept", "prunable", "test_error")
+_MORE = ("best_test_error", "validation_error", "packed_bytes", "train_seconds", "steps", "directory")
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Write a row per finished run, with its heading, as comma-separated values; errors are fractions."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow((*_COLUMNS, *_MORE))
+    for result in (result for row in comparison.rows for result in row.results):
+        facts, asked = result.facts, result.experiment
+        table.writerow(
+            (asked.method, asked.model, asked.data, asked.density, facts["seed"], facts["density"], facts["kept"],
+             facts["prunable"], facts["test_error"], facts["best"]["test_error"], facts["validation_error"],
+             facts["bytes"]["packed"], facts["seconds"]["train"], facts["steps"], str(result.directory))
+        )  # fmt: skip
+    write_whole(path, text.getvalue().encode())
 
 
 def _row(row: Row) -> dict[str, Any]:

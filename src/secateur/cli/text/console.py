@@ -149,9 +149,7 @@ def _rich_table(table: Table) -> bool:
     grid = drawn.Table(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name in table.columns:
         number = name.startswith(">")
-        grid.add_column(
-            name.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number or None
-        )
+        grid.add_column(name.removeprefix(">"), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in table.rows:
         grid.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout).print(grid)

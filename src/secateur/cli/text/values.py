@@ -34,6 +34,24 @@ def sparsity(text: str) -> float:
     return float(1 - value)
 
 
+def densities(text: str) -> tuple[float, ...]:
+    """Read `0.1,5%,0.01` as fractions kept.
+
+    >>> densities("0.1, 5%")
+    (0.1, 0.05)
+    """
+    return tuple(map(density, names(text)))
+
+
+def sparsities(text: str) -> tuple[float, ...]:
+    """Read `90%,0.95`, fractions pruned, as densities.
+
+    >>> sparsities("90%,0.95")
+    (0.1, 0.05)
+    """
+    return tuple(map(sparsity, names(text)))
+
+
 def names(text: str) -> list[str]:
     """Read `snip,random, dense` as a list without repetitions.
 

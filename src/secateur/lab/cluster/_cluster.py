@@ -75,7 +75,7 @@ def _ray() -> Any:
             warnings.simplefilter("ignore")  # of Ray's own imports: nothing that a user could act on
             import ray
     except ModuleNotFoundError:
-        raise SecateurError("running on a cluster needs Ray: pip install 'secateur[ray]'") from None
+        raise SecateurError("running on a cluster needs Ray: pip install '.[ray]' in a clone of Secateur") from None
     return ray
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from secateur._base.errors import OF_THE_OUTCOME, SecateurError, told
-from secateur.lab import data
+from secateur.lab import data, models
 from secateur.lab.experiment import Experiment, load_data, source
 from secateur.lab.running import OnProgress, Progress, Result, run
 
@@ -126,8 +126,9 @@ def _parallel(
 ) -> Outcomes:
     # Spawned, not forked: a forked child of a process that has used OpenMP may hang.
     context = multiprocessing.get_context("spawn")
+    started = threads, models.admitted(), data.admitted()
     others = {child.pid for child in multiprocessing.active_children()}
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=started) as pool:
         futures = {pool.submit(run_at, experiment, places): experiment for experiment in experiments}
         try:
             for future in as_completed(futures):
@@ -152,10 +153,14 @@ def _parallel(
             raise
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, networks: Sequence[str], sets: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: end without a traceback
     torch.set_num_threads(threads)
     _ignore_outcomes()
+    for name in networks:
+        models.admit(name)
+    for name in sets:
+        data.admit(name)
 
 
 def _ignore_outcomes() -> None:

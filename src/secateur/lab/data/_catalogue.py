@@ -33,14 +33,14 @@ def whereabouts(data_dir: Folder = None) -> dict[str, str | None]:
         data_dir: searched first, as in `load`.
 
     >>> whereabouts()["digits"]
-    'bundled with scikit-learn'
+    'in the package'
     """
     places: dict[str, str | None] = {}
     for name, source in SOURCES.items():
         found = find(source, data_dir)
         places[name] = None if found is None else str(found[0])
         if not source.variants:
-            places[name] = "bundled with scikit-learn"
+            places[name] = "in the package"
     return places
 
 

@@ -96,8 +96,13 @@ def moments(x: Tensor, levels: int) -> tuple[tuple[float, ...], tuple[float, ...
     >>> moments(torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8), 255)
     ((0.5,), (0.5,))
     """
+    if x.is_floating_point():  # of one's own
+        spread = x.double().transpose(0, 1).flatten(1)
+        deviations = [each or 1.0 for each in spread.std(dim=1, correction=0).tolist()]  # a constant stays one
+        return tuple(spread.mean(dim=1).tolist()), tuple(deviations)
     values = torch.arange(256, dtype=torch.int64)
-    means, deviations = [], []
+    means: list[float] = []
+    deviations: list[float] = []
     for channel in range(x.shape[1]):
         counts = torch.bincount(x[:, channel].reshape(-1), minlength=256)
         n = int(counts.sum())
@@ -136,9 +141,10 @@ def to_float(
     dtype: torch.dtype,
 ) -> Tensor:
     """Return bytes as (x / levels − mean) / std on `device`: bytes travel, floats are made there."""
-    scale = torch.tensor([1 / (levels * s) for s in std], device=device).view(1, -1, 1, 1)
-    offset = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
-    return x.to(device).to(torch.float32).mul_(scale).sub_(offset).to(dtype)
+    channels = 1, -1, *(1 for _ in x.shape[2:])
+    scale = torch.tensor([1 / (levels * s) for s in std], device=device).view(channels)
+    offset = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device).view(channels)
+    return x.to(device).to(torch.float32, copy=True).mul_(scale).sub_(offset).to(dtype)
 
 
 def shuffle_labels(dataset: Dataset, *, seed: int) -> Dataset:

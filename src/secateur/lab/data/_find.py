@@ -36,7 +36,7 @@ class Source:
         num_classes: how many classes there are.
         note: where the data are from and what is not canonical about them.
         read: turns the content of the files, by path, into tensors.
-        variants: the sets of files that hold the data; the first complete one is used. None: it is bundled.
+        variants: the sets of files that hold the data; the first complete one is used. Empty: they are in the package.
         origin: where the files are published, in words.
         lookalikes: paths that may be there instead, each with a sentence on why that will not do.
         slow: decoding takes seconds, so the result is kept in the cache.

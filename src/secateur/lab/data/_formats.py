@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import tarfile
 import zlib
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib import resources
 from itertools import pairwise
 from math import prod
-from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -24,6 +24,7 @@ CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 _BESIDES = 1 << 24  # bytes of labels and offsets, which do become smaller
 _SMALLEST_JPEG = 100  # bytes
 _UNREADABLE = (ValueError, KeyError, OSError, ArithmeticError, BadZipFile, zlib.error)
+_DIGITS_MD5 = "6744eb5522f60ec1b9f1825a2b8e6fc1"
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # one byte of class, then the red, the green and the blue plane
 
 
@@ -124,7 +125,7 @@ def _decoded(jpegs: bytes, offsets: list[int]) -> Tensor:
     try:
         from PIL import Image
     except ImportError:
-        raise DataError("decoding JPEG needs Pillow: pip install 'secateur[lab]'.") from None
+        raise DataError("decoding JPEG needs Pillow: pip install '.[lab]' in a clone of Secateur.") from None
     if not offsets or any(stop - start < _SMALLEST_JPEG for start, stop in pairwise([0, *offsets[1:]])):
         raise ValueError("its offsets are no places of JPEG files, one after another")
     if offsets[0] != 0 or offsets[-1] > len(jpegs):
@@ -144,32 +145,18 @@ def _decoded(jpegs: bytes, offsets: list[int]) -> Tensor:
 
 
 def read_digits(files: Mapping[str, bytes]) -> Raw:
-    """Return scikit-learn's digits, every fifth image of each class (5th, 10th, …) held out for testing.
+    """Return the digits that lie in the package, every fifth image of each class (5th, 10th, …) held out for testing.
 
     No randomness, so that the test set is the same for everyone for ever; stratified by construction.
 
     Raises:
-        DataError: scikit-learn is missing.
+        DataError: the installed file is damaged.
     """
-    table = _digits_table()
-    x = torch.from_numpy(table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8))
-    y = torch.from_numpy(table[:, -1].astype(np.int64))
+    content = (resources.files("secateur.lab.data") / "bundled" / "digits.u8.gz").read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != _DIGITS_MD5:
+        raise DataError("the digits in the package are damaged: install it again.")
+    table = torch.from_numpy(np.frombuffer(gzip.decompress(content), np.uint8).reshape(-1, 65).copy())
+    x, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
     rank = torch.stack([(y == label).cumsum(0) for label in range(10)])[y, torch.arange(len(y))]
     test = rank % 5 == 0
     return Raw(x[~test], y[~test], x[test], y[test], 16, tuple("0123456789"))
-
-
-def _digits_table() -> np.ndarray:
-    """Read scikit-learn's file: 64 pixels and a label a row. Importing scikit-learn for that takes a second or more."""
-    found = find_spec("sklearn")
-    for folder in (found and found.submodule_search_locations) or ():
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
-        if path.exists():
-            with gzip.open(path, "rt") as file:
-                return np.loadtxt(file, delimiter=",")
-    try:
-        from sklearn.datasets import load_digits  # wherever this version keeps it
-    except ImportError:
-        raise DataError("`digits` comes with scikit-learn: pip install 'secateur[lab]'.") from None
-    pixels, labels = load_digits(return_X_y=True)
-    return np.column_stack([pixels, labels])

@@ -25,7 +25,7 @@ _DIGITS = Source(
     title="Digits",
     shape=(1, 8, 8),
     num_classes=10,
-    note="Optical digits, 8 × 8 pixels of 17 grey levels, bundled with scikit-learn (UCI's test set). "
+    note="Optical digits, 8 × 8 pixels of 17 grey levels, in the package (UCI's test set, CC BY 4.0). "
     "Every fifth image of each class is our test set.",
     read=read_digits,
 )

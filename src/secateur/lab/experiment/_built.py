@@ -14,6 +14,8 @@ from secateur.lab.data import Dataset
 from secateur.lab.experiment._engine import Engine, misfit
 from secateur.lab.experiment._experiment import DENSE, Experiment, Sanity
 from secateur.lab.experiment._method import entry_of, method_of, program_of, tags_of, takes_density
+from secateur.lab.models import Initial
+from secateur.lab.own import is_own
 from secateur.lab.repeat import generator
 
 
@@ -35,6 +37,8 @@ def check(experiment: Experiment) -> None:
         raise SecateurError("`options` are a method's, and dense has none.")
     data.split(1, experiment.validation, experiment.seed)  # refuses what is no fraction
     found = known[experiment.data]
+    if is_own(experiment.model) and (experiment.initialiser, experiment.score_initialiser) != (Initial.VS_X, None):
+        raise SecateurError("`initialiser` is for networks of the lab: one of your own draws its weights itself.")
     models.check(experiment.model, in_shape=found.shape, num_classes=found.num_classes)
 
 
@@ -142,7 +146,7 @@ def untrained(experiment: Experiment, *, scoring: bool = False) -> nn.Module:
             `score_initialiser`, and for the check "reinit".
     """
     other = scoring and not scored_is_trained(experiment)
-    source = data.catalogue()[experiment.data]
+    source = _source_of(experiment)
     return models.build(
         experiment.model,
         in_shape=source.shape,
@@ -152,16 +156,25 @@ def untrained(experiment: Experiment, *, scoring: bool = False) -> nn.Module:
     )
 
 
+def _source_of(experiment: Experiment) -> data.Source:
+    known = data.catalogue()
+    if experiment.data not in known and is_own(experiment.data):
+        raise SecateurError(
+            f"{experiment.data!r} are data of one's own, and nobody but a command line that names them (--data "
+            f"{experiment.data}) has them imported: that runs their code. Name the network, not the run."
+        )
+    if experiment.data not in known:
+        raise SecateurError(f"`data` must be one of {', '.join(known)}, got {experiment.data!r}.")
+    return known[experiment.data]
+
+
 def skeleton(experiment: Experiment) -> nn.Module:
     """Build the network on the meta device: its layers, without memory and without values.
 
     Raises:
         SecateurError: its model or its data set is not known.
     """
-    known = data.catalogue()
-    if experiment.data not in known:
-        raise SecateurError(f"`data` must be one of {', '.join(known)}, got {experiment.data!r}.")
-    source = known[experiment.data]
+    source = _source_of(experiment)
     return models.skeleton(experiment.model, in_shape=source.shape, num_classes=source.num_classes)
 
 

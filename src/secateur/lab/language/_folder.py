@@ -19,7 +19,7 @@ def _transformers() -> Any:
         import transformers  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise SecateurError(
-            "Reading a language model's folder needs the package transformers: pip install 'secateur[hf]'."
+            "Reading a language model's folder needs transformers: pip install '.[hf]' in a clone of Secateur."
         ) from None
     return transformers
 

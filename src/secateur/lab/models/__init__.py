@@ -21,6 +21,7 @@ from secateur.lab.models._init import (
     vs_h,
     vs_x,
 )
+from secateur.lab.models._own import admit, admitted
 from secateur.lab.models._recurrent import RowReader, gru, lstm
 from secateur.lab.models._registry import Entry, build, catalogue, check, skeleton
 from secateur.lab.models._wide_resnet import WideBlock, wrn
@@ -32,6 +33,8 @@ __all__ = [
     "Initialiser",
     "RowReader",
     "WideBlock",
+    "admit",
+    "admitted",
     "alexnet",
     "build",
     "catalogue",

@@ -24,8 +24,10 @@ from secateur.lab.models._chains import (
 )
 from secateur.lab.models._counts import Counts, count
 from secateur.lab.models._init import Initialiser, vs_h
+from secateur.lab.models._own import make_own
 from secateur.lab.models._recurrent import gru, lstm
 from secateur.lab.models._wide_resnet import wrn
+from secateur.lab.own import is_own
 
 Architecture = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -95,7 +97,7 @@ def build(
         generator: draws the weights, on its own device: the same state gives the same weights everywhere.
         num_classes: units of the last layer.
         in_shape: of one input, (channel, row, column); by default the paper's.
-        init: the initialiser, a function of `secateur.lab.models`.
+        init: the initialiser, a function of `secateur.lab.models`; a network of one's own (`admit`) has its own.
         device: where the model goes after it was made.
 
     Raises:
@@ -105,6 +107,9 @@ def build(
     >>> model.fc1
     Linear(in_features=64, out_features=300, bias=True)
     """
+    if is_own(name):
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        return make_own(name, seed, in_shape, num_classes).to(device)
     model = _make(name, in_shape, num_classes)
     init(model, generator=generator)
     return model.to(device)
@@ -127,6 +132,8 @@ def skeleton(name: str, *, num_classes: int = 10, in_shape: tuple[int, ...] | No
     Raises:
         SecateurError: unknown name, or sizes that do not fit.
     """
+    if is_own(name):
+        return make_own(name, 0, in_shape, num_classes)
     with torch.device("meta"):
         return _make(name, in_shape, num_classes)
 

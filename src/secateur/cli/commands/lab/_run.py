@@ -15,6 +15,8 @@ after training is the method's affair.
   secateur run --data mnist --density 0.05
   secateur run --data mnist --sparsity 98% --protocol paper --recipe paper-mnist
   secateur run --compare snip,random,magnitude,dense --seeds 5
+  secateur run --compare snip,random --density 10%,5%,1% --seeds 3 --csv errors.csv --plot errors.png
+  secateur run --model nets:small --data mine:load --density 0.1     (imports nets and mine: runs their code)
 
 Every run has a directory of its own under --runs, named by what was asked for. Give the same command again
 to go on after an interruption, or to see a finished result at once."""
@@ -38,6 +40,8 @@ def add(commands: Any) -> None:
         type=values.names,
         help="methods with commas between them; dense prunes nothing",
     )
+    many.add_argument("--csv", metavar="FILE", type=Path, help="write a row per run, to be read by other programs")
+    many.add_argument("--plot", metavar="FILE", type=Path, help="draw the errors over the densities (.png, .svg, .pdf)")
     many.add_argument("--seeds", metavar="N", type=values.positive, help="run N seeds, counted up from --seed")
     many.add_argument("--jobs", metavar="N", type=values.positive, default=1, help="runs at a time, as processes")
     places = parser.add_argument_group("where, and what is written")
@@ -85,14 +89,29 @@ def add_bf16(group: Any) -> None:
 
 
 def _what(group: Any) -> None:
-    group.add_argument("--model", metavar="NAME", default="lenet-300-100", help="the network")
-    group.add_argument("--data", metavar="NAME", default="digits", help="the data set")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        default="lenet-300-100",
+        help="the network; package.module:factory for one of your own, whose code runs",
+    )
+    group.add_argument(
+        "--data",
+        metavar="NAME",
+        default="digits",
+        help="the data set; package.module:factory for your own, whose code runs",
+    )
     group.add_argument("--method", metavar="NAME", default="snip", help="see `secateur methods`; dense prunes nothing")
     how_much = group.add_mutually_exclusive_group()
     how_much.add_argument(
-        "--density", metavar="D", type=values.density, help="fraction kept, as 0.05 or 5%% [default: 0.05]"
+        "--density",
+        metavar="D",
+        type=values.densities,
+        help="fraction kept, as 0.05 or 5%%; several with commas [default: 0.05]",
     )
-    how_much.add_argument("--sparsity", metavar="S", type=values.sparsity, dest="density", help="fraction cut, as 95%%")
+    how_much.add_argument(
+        "--sparsity", metavar="S", type=values.sparsities, dest="density", help="fraction cut, as 95%%"
+    )
     group.add_argument(
         "--block",
         metavar="RxC",
@@ -168,10 +187,14 @@ def _training(group: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the subcommand; return the exit status."""
-    from secateur.cli.runs import asked, report
+    from secateur.cli.runs import asked, plot, report
 
     experiments = asked.experiments(args)
     comparison = asked.run_all(experiments, args)
+    if args.csv:
+        report.write_csv(comparison, args.csv)
+    if args.plot:
+        plot(comparison, args.plot)
     if args.json:
         console.emit(report.to_json(comparison))
     elif len(experiments) == 1:

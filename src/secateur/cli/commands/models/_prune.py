@@ -22,7 +22,7 @@ is in memory at a time; what was interrupted goes on where it was when the comma
   secateur prune opt-125m --method sparsegpt --density 0.5 --calibration wiki.txt --to opt-125m-half
   secateur prune llama --method wanda --pattern 2:4 --calibration ids.npy --to llama-2of4
 
-Needs the package transformers: pip install 'secateur[hf]'."""
+Needs the package transformers: pip install '.[hf]' in a clone of Secateur."""
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "obc")
 

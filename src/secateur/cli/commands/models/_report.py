@@ -13,7 +13,7 @@ from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
     from secateur.masks import Masks
-    from secateur.reporting import Report
+    from secateur.reporting import Curve, Report
 
 ABOUT = f"""\
 Says what pruning did to a network: kept weights, multiplications, bytes, dead units and effective sparsity of
@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError(f"--html: there is no directory {console.shown(args.html.parent)}.")
     found = opened(args)
     with busy(f"timing {args.what}", quiet=args.json):
-        told = report(found.model, _masks(found), found.inputs, seconds=args.seconds)
+        told = report(found.model, _masks(found), found.inputs, seconds=args.seconds, curves=curves_of(found.run))
     if args.html is not None:
         told.save(args.html)
     if args.json:
@@ -59,6 +59,22 @@ def execute(args: argparse.Namespace) -> int:
         if args.html is not None:
             console.say(f"Written to {args.html} ({console.size(args.html.stat().st_size)}).")
     return 0
+
+
+def curves_of(run: Path | None) -> list[Curve]:
+    """Return how the training of a finished run went: its loss and its errors."""
+    from secateur.lab.running import RESULT, Result
+    from secateur.reporting import Curve
+
+    if run is None or not (run / RESULT).is_file():
+        return []
+    facts = Result.load(run).facts
+    asked = (("training loss", "curve", "loss"), ("validation error", "evaluations", "validation_error"))
+    found = []
+    for name, where, what in (*asked, ("test error", "evaluations", "test_error")):
+        points = [(each["step"], each[what]) for each in facts.get(where, []) if each.get(what) is not None]
+        found += [Curve(name, points)] if points else []
+    return found
 
 
 def _masks(found: Network) -> Masks | None:

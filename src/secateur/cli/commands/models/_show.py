@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from secateur.lab.experiment import Experiment
 
 ABOUT = """\
-Shows what is in PATH: densities per layer, empty layers, and effective numbers.
+Shows what is in PATH: densities per layer, empty layers, and effective numbers; of a folder of runs, a line each.
 
-PATH is a run's directory, a mask file written by Masks.save, or a checkpoint (.safetensors; a .pt
+PATH is a folder of runs, a run's directory, a mask file written by Masks.save, or a checkpoint (.safetensors; a .pt
 or .pth file is opened only as far as it holds plain tensors, at the top or under a key such as
 state_dict or model). In a checkpoint a weight that is exactly zero counts as pruned.
 
@@ -41,12 +41,53 @@ def execute(args: argparse.Namespace) -> int:
     path: Path = args.path
     if not path.exists():
         raise UsageError(f"there is nothing at {console.shown(path)}.{_nearest_path(path)}")
+    if path.is_dir() and (runs := _runs_in(path)):
+        _list(path, runs, args)
+        return 0
     report = _of_run(path) if path.is_dir() else _of_file(path)
     if args.json:
         console.emit(report)
     else:
         _print(report)
     return 0
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """The runs right below a directory that is none itself."""
+    from secateur.lab.running import EXPERIMENT
+
+    if (path / EXPERIMENT).exists():
+        return []
+    return sorted(below for below in path.iterdir() if (below / EXPERIMENT).is_file())
+
+
+def _list(path: Path, runs: list[Path], args: argparse.Namespace) -> None:
+    """Write a line per run: what was asked for, how far it is, what came out."""
+    found = [_listed(run) for run in runs]
+    if args.json:
+        console.emit({"path": str(path), "kind": "runs", "runs": found})
+        return
+    columns = "method", "model", "data", ">density", ">seed", "state", ">test error", "run"
+    table = Table(f"{console.shown(path)}  ({len(runs)} runs)", columns)
+    for run in found:
+        error = None if run["test_error"] is None else console.percent(run["test_error"])
+        words = run["method"], run["model"], run["data"], run["density"], run["seed"]
+        table.add(*words, run["state"], error, run["run"])
+    console.show(table)
+
+
+def _listed(run: Path) -> dict[str, Any]:
+    from secateur.lab.running import RESULT, Result, experiment_in, state_of
+
+    wanted = "method", "model", "data", "density", "seed"
+    try:
+        experiment = experiment_in(run)
+        error = Result.load(run).test_error if (run / RESULT).exists() else None
+        return {name: getattr(experiment, name) for name in wanted} | {
+            "state": state_of(run), "test_error": error, "run": run.name
+        }  # fmt: skip
+    except SecateurError as problem:  # of another version, or damaged: one such run hides no other
+        return dict.fromkeys(wanted) | {"state": f"unreadable: {problem}"[:60], "test_error": None, "run": run.name}
 
 
 def _of_run(path: Path) -> dict[str, Any]:
