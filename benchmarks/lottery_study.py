@@ -4,6 +4,7 @@
     python benchmarks/lottery_study.py --parts subset_sum residual --seeds 3
 
     subset_sum   how many numbers it takes to come within ε of a target by some subset (no data)
+    gadget       each weight of a network of 4-6-2 units as a subset of n random products, and the gap (no data)
     width        the gap that random pruning leaves between a network and its target, over width (no data)
     residual     SNIP and SBP-SR at 98 % on a residual perceptron of 100 layers, MNIST
     deep         SNIP with and without isometry on a plain perceptron of 30 layers, MNIST
@@ -71,6 +72,32 @@ def _sums(numbers: Tensor) -> Tensor:
     for k in range(numbers.shape[1]):
         found = torch.cat([found, found + numbers[:, k : k + 1]], 1)
     return found
+
+
+def gadget(seed: int, _: int) -> Iterator[Line]:
+    """Σ_i s_i a_i σ(b_i x) for w·x, s by subset sum over the b_i > 0 and over the b_i < 0: the sup norm on a grid.
+
+    `bound` follows from the largest error ε of a weight: on |x| ≤ 1 a hidden unit is off by 4ε at most, and an output
+    by Σ_j (|v_j| + ε)·4ε + ε Σ_j h_j.
+    """
+    g = torch.Generator().manual_seed(seed)
+    first, second = (torch.rand(s, generator=g, dtype=torch.float64) - 0.5 for s in ((6, 4), (2, 6)))
+    x = torch.cartesian_prod(*[torch.linspace(-1, 1, 9, dtype=torch.float64)] * 4)
+    for n in (6, 8, 10, 12, 14, 16):
+        ups, downs, outs = (_by_products(w.flatten(), n, g).reshape(w.shape) for w in (first, first, second))
+        hidden = (x.clamp(min=0) @ ups.T - (-x).clamp(min=0) @ downs.T).clamp(min=0)
+        true = (x @ first.T).clamp(min=0)
+        gap = (hidden @ outs.T - true @ second.T).abs().max()
+        off = max(float((one - two).abs().max()) for one, two in ((ups, first), (downs, first), (outs, second)))
+        bound = ((second.abs() + off).sum(1) * 4 * off + off * true.sum(1).max()).max()
+        yield {"n": n, "gap": float(gap), "bound": float(bound)}
+
+
+def _by_products(wanted: Tensor, n: int, g: torch.Generator) -> Tensor:
+    """The nearest sum of a subset of n products of uniform numbers, for each weight its own products."""
+    draws = [2 * torch.rand(len(wanted), n, generator=g, dtype=torch.float64) - 1 for _ in range(2)]
+    sums = _sums(draws[0] * draws[1].abs())
+    return sums.gather(1, (sums - wanted[:, None]).abs().argmin(1, keepdim=True))[:, 0]
 
 
 def width(seed: int, _: int) -> Iterator[Line]:
@@ -271,8 +298,8 @@ def criteria(seed: int, steps: int) -> Iterator[Line]:
 
 
 PARTS: dict[str, Callable[[int, int], Iterator[Line]]] = {
-    "subset_sum": subset_sum, "width": width, "residual": residual, "deep": deep, "prospect": prospect,
-    "criteria": criteria, "tickets": ticket,
+    "subset_sum": subset_sum, "gadget": gadget, "width": width, "residual": residual, "deep": deep,
+    "prospect": prospect, "criteria": criteria, "tickets": ticket,
 }  # fmt: skip
 
 
@@ -289,7 +316,7 @@ def save(lines: list[Line]) -> None:
 def measure(parts: list[str], seeds: int, steps: int) -> None:
     for seed, part in itertools.product(range(seeds), parts):
         done = load()
-        asked = 0 if part in ("subset_sum", "width") else steps
+        asked = 0 if part in ("subset_sum", "gadget", "width") else steps
         if any((line["part"], line["seed"], line["steps"]) == (part, seed, asked) for line in done):
             continue
         begun = time.process_time()
@@ -311,7 +338,9 @@ def table(part: str) -> str:
         rows.setdefault(key, []).append(line)
     said = []
     for key, some in rows.items():
-        numbers = [n for n in ("error", "early", "gap", "empty", "least", "singular", "untrained") if n in some[0]]
+        numbers = [
+            n for n in ("error", "early", "gap", "bound", "empty", "least", "singular", "untrained") if n in some[0]
+        ]
         values = {n: [line[n] for line in some] for n in numbers}
         cells = [f"{n} {mean(v):.4g} ± {pstdev(v):.2g}" for n, v in values.items()]
         said.append(f"{', '.join(map(str, key))}: {'; '.join(cells)} ({len(some)} seeds)")
