@@ -165,13 +165,13 @@ class Block(nn.Module):
 
 def residual(seed: int, steps: int) -> Iterator[Line]:
     depth, wide = 98, 64
-    for name, stable in (("snip", False), ("snip, stable", True), ("sbp_sr, stable", True)):
+    for name, stable in (("snip", False), ("sbp_sr", True), ("sbp_sr, rescaled", True)):
         torch.manual_seed(seed)
         share = 1 / math.sqrt(depth) if stable else 1.0
         model = nn.Sequential(nn.Flatten(), nn.Linear(784, wide), *(Block(wide, share) for _ in range(depth)))
         model.append(nn.Linear(wide, 10))
         edge_of_chaos_(model, generator=torch.Generator().manual_seed(seed))
-        method = methods.sbp_sr(0.02) if name.startswith("sbp") else methods.snip(0.02)
+        method = methods.snip(0.02) if name == "snip" else methods.sbp_sr(0.02, rescale="rescaled" in name)
         masks = sc.prune(model, method, [batch_at(seed, 10_000)])
         with sc.hold(model, masks):
             train(model, seed, steps // 3, 1e-3)
