@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.masks import prunable, unwrap
-from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, preserved
+from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, at_least_float32, preserved
 from secateur.selection import check_density, kept_count, topk_mask
 from secateur.signals._weighted import Gathering, outputs_of, trained_with, twice_differentiable, with_weights
 
@@ -73,7 +73,7 @@ class _Transferred(Gathering):
     def compute(self) -> Evidence:
         options, model = self._options, self.probes[0].model
         teacher = trained_with(model, self.params)
-        teacher |= {n: w.clone() for n, w in self.probes[0].weights.items() if n in teacher}
+        teacher |= {n: at_least_float32(w).clone() for n, w in self.probes[0].weights.items()}
         student = {name: tensor.clone().requires_grad_(True) for name, tensor in teacher.items()}
         teacher = {name: tensor.requires_grad_(True) for name, tensor in teacher.items()}
         optimizer = torch.optim.Adam(list(student.values()), lr=options.rate)
