@@ -187,7 +187,7 @@ def test_levels_of_other_weights_are_refused(digits: data.Dataset, tmp_path: Pat
 def test_trained_weights_are_pruned_and_trained_on(digits: data.Dataset, tmp_path: Path) -> None:
     wanted = replace(BASE, pretrain=replace(BASE.recipe, steps=20))
     twin = pretraining(wanted)
-    assert twin == dense(replace(BASE, recipe=replace(BASE.recipe, steps=20)), seed=0)
+    assert twin is not None and twin == dense(replace(BASE, recipe=replace(BASE.recipe, steps=20)), seed=0)
     with pytest.raises(CutError):  # while the dense network is trained
         run(wanted, root=tmp_path, dataset=digits, save_every=0.0, on_progress=cut_at("train", 10))
     result = run(wanted, root=tmp_path, dataset=digits)
