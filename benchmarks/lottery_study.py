@@ -4,15 +4,18 @@
     python benchmarks/lottery_study.py --parts subset_sum residual --seeds 3
 
     subset_sum   how many numbers it takes to come within ε of a target by some subset (no data)
+    gadget       each weight of a network of 4-6-2 units as a subset of n random products, and the gap (no data)
     width        the gap that random pruning leaves between a network and its target, over width (no data)
     residual     SNIP and SBP-SR at 98 % on a residual perceptron of 100 layers, MNIST
     deep         SNIP with and without isometry on a plain perceptron of 30 layers, MNIST
     prospect     SNIP and ProsPr at 99 % on LeNet-5-Caffe with a ReLU behind each layer, MNIST
     tickets      layer-wise IMP on LeNet-300-100 down to 3.6 %, against a new draw with the same masks, MNIST
+    search       steps that IMP, PrAC and early-bird train until they have a ticket, LeNet-300-100, digits
     criteria     the mask criteria and the survivors' starts of "Deconstructing lottery tickets", LeNet-300-100, MNIST
 
 What has been measured is kept in `lottery_study.json` beside this file, one line per run, and is not measured again.
-Networks train by Adam for `--steps` steps of 60 images; papers train ten times as long and more.
+Networks train by Adam on batches of 60 images for `--steps` steps (`residual` a third, `deep` and `prospect` half): a
+fraction of an epoch, where papers train for tens of epochs.
 """
 
 from __future__ import annotations
@@ -70,6 +73,32 @@ def _sums(numbers: Tensor) -> Tensor:
     for k in range(numbers.shape[1]):
         found = torch.cat([found, found + numbers[:, k : k + 1]], 1)
     return found
+
+
+def gadget(seed: int, _: int) -> Iterator[Line]:
+    """Σ_i s_i a_i σ(b_i x) for w·x, s by subset sum over the b_i > 0 and over the b_i < 0: the sup norm on a grid.
+
+    `bound` follows from the largest error ε of a weight: on |x| ≤ 1 a hidden unit is off by 4ε at most, and an output
+    by Σ_j (|v_j| + ε)·4ε + ε Σ_j h_j.
+    """
+    g = torch.Generator().manual_seed(seed)
+    first, second = (torch.rand(s, generator=g, dtype=torch.float64) - 0.5 for s in ((6, 4), (2, 6)))
+    x = torch.cartesian_prod(*[torch.linspace(-1, 1, 9, dtype=torch.float64)] * 4)
+    for n in (6, 8, 10, 12, 14, 16):
+        ups, downs, outs = (_by_products(w.flatten(), n, g).reshape(w.shape) for w in (first, first, second))
+        hidden = (x.clamp(min=0) @ ups.T - (-x).clamp(min=0) @ downs.T).clamp(min=0)
+        true = (x @ first.T).clamp(min=0)
+        gap = (hidden @ outs.T - true @ second.T).abs().max()
+        off = max(float((one - two).abs().max()) for one, two in ((ups, first), (downs, first), (outs, second)))
+        bound = ((second.abs() + off).sum(1) * 4 * off + off * true.sum(1).max()).max()
+        yield {"n": n, "gap": float(gap), "bound": float(bound)}
+
+
+def _by_products(wanted: Tensor, n: int, g: torch.Generator) -> Tensor:
+    """The nearest sum of a subset of n products of uniform numbers, for each weight its own products."""
+    draws = [2 * torch.rand(len(wanted), n, generator=g, dtype=torch.float64) - 1 for _ in range(2)]
+    sums = _sums(draws[0] * draws[1].abs())
+    return sums.gather(1, (sums - wanted[:, None]).abs().argmin(1, keepdim=True))[:, 0]
 
 
 def width(seed: int, _: int) -> Iterator[Line]:
@@ -137,16 +166,16 @@ class Block(nn.Module):
 
 def residual(seed: int, steps: int) -> Iterator[Line]:
     depth, wide = 98, 64
-    for name, stable in (("snip", False), ("snip, stable", True), ("sbp_sr, stable", True)):
+    for name, stable in (("snip", False), ("sbp_sr", True), ("sbp_sr, rescaled", True)):
         torch.manual_seed(seed)
         share = 1 / math.sqrt(depth) if stable else 1.0
         model = nn.Sequential(nn.Flatten(), nn.Linear(784, wide), *(Block(wide, share) for _ in range(depth)))
         model.append(nn.Linear(wide, 10))
         edge_of_chaos_(model, generator=torch.Generator().manual_seed(seed))
-        method = methods.sbp_sr(0.02) if name.startswith("sbp") else methods.snip(0.02)
+        method = methods.snip(0.02) if name == "snip" else methods.sbp_sr(0.02, rescale="rescaled" in name)
         masks = sc.prune(model, method, [batch_at(seed, 10_000)])
         with sc.hold(model, masks):
-            train(model, seed, steps, 1e-3)
+            train(model, seed, steps // 3, 1e-3)
         least = min(layer.kept for layer in masks.layers())
         yield {"method": name, "empty": len(emptied_layers(masks)), "least": least, "error": error(model)}
 
@@ -173,7 +202,7 @@ def deep(seed: int, steps: int) -> Iterator[Line]:
         inner = {n: p for n, p in sc.prunable(model).items() if p.shape == (100, 100)}
         values = torch.cat([*singular_values(inner).values()])
         line = {"method": name, "density": density, "singular": float(values.mean())}
-        train(model, seed, steps, 1e-3)
+        train(model, seed, steps // 2, 1e-3)
         yield {**line, "error": error(model)}
 
 
@@ -269,9 +298,53 @@ def criteria(seed: int, steps: int) -> Iterator[Line]:
         yield {"rule": name, "density": 0.05, "untrained": at_once, "error": error(model)}
 
 
+def search(seed: int, _: int) -> Iterator[Line]:
+    """Tickets of 10 % by five rounds; `trained` counts images seen in the search, 1 being one dense training."""
+    digits, steps, size = data.load("digits", seed=0, validation=0.0), 600, 50
+    epoch = data.steps_in(len(digits.train), size, epochs=1)
+    images: list[int] = []
+
+    def part(model: nn.Module, stage: tickets.Stage) -> dict[str, Tensor]:
+        named, optimizer = dict(model.named_parameters()), torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+        for name, value in (stage.state or {}).items():
+            optimizer.state[named[name]]["momentum_buffer"] = value.clone()
+        among = torch.arange(len(digits.train)) if stage.among is None else stage.among
+        some = data.Examples(digits.train.x[among], digits.train.y[among])
+        for step in range(stage.start, stage.stop):
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / stage.of)) / 2
+            x, y = data.batch_at(some, size, seed=seed, step=step)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        images.append((stage.stop - stage.start) * size)
+        return {name: optimizer.state[p]["momentum_buffer"] for name, p in named.items() if p in optimizer.state}
+
+    def whole(model: nn.Module) -> None:
+        part(model, tickets.Stage(0, steps, steps))
+
+    def judged(name: str, run: Callable[[nn.Module], sc.Masks | None]) -> Line:
+        layers = [nn.Flatten(), nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)]
+        model = drawn(nn.Sequential(*layers), seed)
+        images.clear()
+        masks = run(model)
+        seen = sum(images) / (steps * size)
+        if masks is not None:
+            sc.hold(model, masks)
+        whole(model)
+        wrong = (model(digits.test.x).argmax(1) != digits.test.y).float().mean()
+        return {"method": name, "trained": seen, "error": 100 * float(wrong)}
+
+    about: dict[str, Any] = {"steps": steps, "epoch": epoch, "density": 0.1}
+    both = (digits.train.x, digits.train.y)
+    yield judged("dense", lambda model: None)
+    yield judged("imp", lambda model: programs.imp(model, train=whole, density=0.1, rounds=5))
+    yield judged("prac", lambda model: programs.prac(model, train=part, examples=both, rounds=5, **about))
+    yield judged("early_bird", lambda model: programs.early_bird(model, train=part, **about))
+
+
 PARTS: dict[str, Callable[[int, int], Iterator[Line]]] = {
-    "subset_sum": subset_sum, "width": width, "residual": residual, "deep": deep, "prospect": prospect,
-    "criteria": criteria, "tickets": ticket,
+    "subset_sum": subset_sum, "gadget": gadget, "width": width, "residual": residual, "deep": deep,
+    "prospect": prospect, "search": search, "criteria": criteria, "tickets": ticket,
 }  # fmt: skip
 
 
@@ -288,7 +361,7 @@ def save(lines: list[Line]) -> None:
 def measure(parts: list[str], seeds: int, steps: int) -> None:
     for seed, part in itertools.product(range(seeds), parts):
         done = load()
-        asked = 0 if part in ("subset_sum", "width") else steps
+        asked = 0 if part in ("subset_sum", "gadget", "width", "search") else steps
         if any((line["part"], line["seed"], line["steps"]) == (part, seed, asked) for line in done):
             continue
         begun = time.process_time()
@@ -310,7 +383,11 @@ def table(part: str) -> str:
         rows.setdefault(key, []).append(line)
     said = []
     for key, some in rows.items():
-        numbers = [n for n in ("error", "early", "gap", "empty", "least", "singular", "untrained") if n in some[0]]
+        numbers = [
+            n
+            for n in ("error", "trained", "early", "gap", "bound", "empty", "least", "singular", "untrained")
+            if n in some[0]
+        ]
         values = {n: [line[n] for line in some] for n in numbers}
         cells = [f"{n} {mean(v):.4g} ± {pstdev(v):.2g}" for n, v in values.items()]
         said.append(f"{', '.join(map(str, key))}: {'; '.join(cells)} ({len(some)} seeds)")
@@ -335,7 +412,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tables", action="store_true", help="measure nothing, print what is kept")
     args = parser.parse_args()
     torch.set_num_threads(1)

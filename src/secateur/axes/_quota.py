@@ -131,7 +131,7 @@ def smart_ratio_densities(shapes: Shapes, density: float, *, last: float = 0.3) 
 
     >>> shapes = {"fc1": torch.Size([300, 784]), "fc2": torch.Size([100, 300]), "fc3": torch.Size([10, 100])}
     >>> {name: round(d, 5) for name, d in smart_ratio_densities(shapes, 0.1).items()}
-    {'fc1': 0.10604, 'fc2': 0.05302, 'fc3': 0.3}
+    {'fc1': 0.1052, 'fc2': 0.0526, 'fc3': 0.3}
     """
     size, depth = {name: shape.numel() for name, shape in shapes.items()}, len(shapes)
     final = next(reversed(size))

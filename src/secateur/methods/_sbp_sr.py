@@ -1,4 +1,4 @@
-"""SBP-SR: SNIP's criterion on a stable network, and survivors rescaled to where signals carry."""
+"""SBP-SR: SNIP's criterion on a stable network; survivors of plain ones rescaled to where signals carry."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ def score(weight: Tensor, grad: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.mul(weight, grad, out=out).abs_()
 
 
-def sbp_sr(density: float) -> Method:
-    """Keep the weights with the largest |w ∂L/∂w|, and rescale what stays of each layer so that signals carry again.
+def sbp_sr(density: float, *, rescale: bool = False) -> Method:
+    """Keep the weights with the largest |w ∂L/∂w| of a network in which signals carry: no layer is emptied there.
 
     Sensitivity-based pruning empties whole layers of a deep network away from the edge of chaos. Draw the weights there
-    (`signals.edge_of_chaos_`) and let residual branches be y = x + F(x)/√L, L their number (a stable ResNet): then it
-    does not. The survivors of each layer are multiplied by √(Σ w² / Σ (m ⊙ w)²) (`repairs.restored.rescaled`).
+    (`signals.edge_of_chaos_`) and let residual branches be y = x + F(x)/√L, L their number (a stable ResNet). Then the
+    criterion is SNIP's, and the sum keeps the pruned network at the edge.
+
+    Args:
+        density: the fraction that stays.
+        rescale: for networks without such sums, multiply the survivors of each layer by √(Σ w² / Σ (m ⊙ w)²)
+            (`repairs.restored.rescaled`).
 
     Family: at initialisation.
     Source: Hayou, Ton, Doucet & Teh, "Robust pruning at initialization", ICLR 2021, arXiv 2002.08797, §3 and §4.
@@ -34,5 +39,5 @@ def sbp_sr(density: float) -> Method:
         structure=weights(),
         scope=everywhere(),
         schedule=once(density),
-        repair=rescaled(),
+        repair=rescaled() if rescale else None,
     )

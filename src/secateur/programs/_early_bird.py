@@ -55,11 +55,13 @@ def early_bird(
     if not 0 < distance <= 1:
         raise SecateurError(f"`distance` is a share of the kept weights, in (0, 1], got {distance:g}.")
     method, state, seen = magnitude(density, scope=scope), None, deque[Masks](maxlen=patience)
+    masks: Masks | None = None
     for begin in range(0, steps, epoch):
         state = staged(train, model, None, Stage(begin, min(begin + epoch, steps), steps, state))
         masks = would_keep(model, method, None, only)
         if len(seen) == patience and max(mask_distance(masks, earlier) for earlier in seen) < distance:
             break
         seen.append(masks)
-    masks.apply_(model)  # at least one epoch was trained
+    assert masks is not None  # at least one epoch was trained
+    masks.apply_(model)
     return masks

@@ -154,8 +154,8 @@ def orthogonal_(model: nn.Module, *, gain: float = 1.0, generator: torch.Generat
 def singular_values(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The singular values of each tensor as a matrix [out, in · kernel], the largest first, in float64.
 
-    >>> singular_values({"w": torch.tensor([[3.0, 0.0], [0.0, 2.0]])})["w"].tolist()
-    [3.0, 2.0]
+    >>> singular_values({"w": torch.tensor([[3.0, 0.0], [0.0, 2.0]])})["w"].round(decimals=6)
+    tensor([3., 2.], dtype=torch.float64)
     """
     return {name: torch.linalg.svdvals(w.detach().flatten(1).double()) for name, w in weights.items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
 from secateur.masks import prunable, unwrap
-from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, preserved
+from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, at_least_float32, preserved
 from secateur.selection import check_density, kept_count, topk_mask
 from secateur.signals._weighted import Gathering, outputs_of, trained_with, twice_differentiable, with_weights
 
@@ -73,20 +73,20 @@ class _Transferred(Gathering):
     def compute(self) -> Evidence:
         options, model = self._options, self.probes[0].model
         teacher = trained_with(model, self.params)
-        teacher |= {n: w.clone() for n, w in self.probes[0].weights.items() if n in teacher}
+        teacher |= {n: at_least_float32(w).clone() for n, w in self.probes[0].weights.items()}
         student = {name: tensor.clone().requires_grad_(True) for name, tensor in teacher.items()}
         teacher = {name: tensor.requires_grad_(True) for name, tensor in teacher.items()}
         optimizer = torch.optim.Adam(list(student.values()), lr=options.rate)
         with twice_differentiable():
-            for step in range(options.rounds * options.every):
-                if step % options.every == 0:
-                    bits = self._largest(student)
-                probe = self.probes[step % len(self.probes)]
-                optimizer.zero_grad()
-                masked = {name: w * bits[name] if name in bits else w for name, w in student.items()}
-                loss = self._distance(probe, masked, student, teacher) + self._size(masked)
-                loss.backward(inputs=list(student.values()))
-                optimizer.step()
+            for step in range(0, options.rounds * options.every, options.every):
+                bits = self._largest(student)
+                for number in range(step, step + options.every):
+                    probe = self.probes[number % len(self.probes)]
+                    optimizer.zero_grad()
+                    masked = {name: w * bits[name] if name in bits else w for name, w in student.items()}
+                    loss = self._distance(probe, masked, student, teacher) + self._size(masked)
+                    loss.backward(inputs=list(student.values()))
+                    optimizer.step()
         return {name: student[name].detach() for name in self.params}
 
     def _largest(self, student: Mapping[str, Tensor]) -> Evidence:
@@ -98,7 +98,8 @@ class _Transferred(Gathering):
         return found
 
     def _size(self, masked: Mapping[str, Tensor]) -> Tensor:
-        return self._options.decay / self._options.keep * sum(masked[name].square().sum() for name in self.params)
+        squares = torch.stack([masked[name].square().sum() for name in self.params])
+        return self._options.decay / self._options.keep * squares.sum()
 
     def _distance(
         self, probe: Probe, masked: Mapping[str, Tensor], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]

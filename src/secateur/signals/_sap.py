@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur.measures import Collector, Evidence, Measure, Needs, Params, Probe, Running, from_first_rank
+from secateur.measures import (
+    Collector,
+    Evidence,
+    Measure,
+    Needs,
+    Params,
+    Probe,
+    Running,
+    at_least_float32,
+    from_first_rank,
+)
 from secateur.signals._weighted import alive_in, outputs_of, with_weights
 
 __all__ = ["kernel_change"]
@@ -40,7 +50,7 @@ class _KernelChange(Running):
 
         for _ in range(self._options.resamples):
             inputs = _noise(probe.inputs, normal)
-            weights = {name: self._redrawn(weight, probe) for name, weight in probe.weights.items()}
+            weights = {n: self._redrawn(at_least_float32(w), probe) for n, w in probe.weights.items()}
             self.fold(self._change(probe, inputs, weights, alive, normal))
 
     def _change(

@@ -203,3 +203,15 @@ def test_ntt_counts_by_layer_needs_no_labels_and_comes_nearer() -> None:
     kernel = tangent_kernel(dense, x[:4], x[4:8])
     far, near = (float((tangent_kernel(net, x[:4], x[4:8]) - kernel).square().mean()) for net in (plain, model))
     assert near < far
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["prospr", "ntk_sap", "ntt", "cnip", "phew"])
+def test_halves_are_measured_in_float32(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)).to(dtype)
+    batch = torch.randn(8, 3, 6, 6).to(dtype), torch.arange(8) % 4
+    rounds = {"ntk_sap": {"rounds": 2}, "ntt": {"rounds": 2, "every": 2}}.get(name, {})
+    masks = prune(model, getattr(methods, name)(0.3, **rounds), [batch], generator=torch.Generator().manual_seed(0))
+    assert abs(masks.density - 0.3) < 0.01 and all(p.dtype == dtype for p in model.parameters())
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

@@ -130,6 +130,12 @@ def test_rescaled_survivors_carry_what_the_layer_did() -> None:
     assert cut < 1e-9 * dense and 0.01 * dense < back < 100 * dense
     data, other = batches(1), mlp(8, 12, 4)
     assert prune(other, methods.sbp_sr(0.3), data) == prune(mlp(8, 12, 4), methods.snip(0.3), data)
+    again = mlp(8, 12, 4)
+    masks = prune(again, methods.sbp_sr(0.3, rescale=True), data)
+    for name, mask in masks.items():
+        one, two = (net.get_parameter(name).detach()[mask] for net in (other, again))
+        whole, kept = mlp(8, 12, 4).get_parameter(name).detach().norm(), one.norm()
+        torch.testing.assert_close(two, one * whole / kept)
 
 
 @pytest.mark.parametrize("shape", [(20, 12), (12, 20), (8, 3, 3, 3)])

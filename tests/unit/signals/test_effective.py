@@ -146,9 +146,9 @@ def test_what_opens_too_much_is_passed_over() -> None:
     # The largest weights of the first layer lead to units that nothing reads, until one weight opens them all.
     model = nn.Sequential(nn.Linear(8, 1, bias=False), nn.Linear(1, 8, bias=False), nn.Linear(8, 1, bias=False))
     with torch.no_grad():
-        model[0].weight.copy_(torch.arange(16.0, 8, -1)[None])
-        model[1].weight.copy_(torch.tensor([[9.0] + [0.5] * 7]).T)
-        model[2].weight.copy_(torch.tensor([[0.1] + [0.05 * k for k in range(1, 8)]]))
+        model.get_parameter("0.weight").copy_(torch.arange(16.0, 8, -1)[None])
+        model.get_parameter("1.weight").copy_(torch.tensor([[9.0] + [0.5] * 7]).T)
+        model.get_parameter("2.weight").copy_(torch.tensor([[0.1] + [0.05 * k for k in range(1, 8)]]))
     plain = method(
         "plain",
         lambda weight: weight.abs(),

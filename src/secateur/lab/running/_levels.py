@@ -55,7 +55,7 @@ class Levels:
             self.last = trained(work, State(model), checkpoint, stage=f"level {self.count}", part=stage)
             _write(path, self.last, begun)
         checkpoint.path.unlink(missing_ok=True)
-        return {name: value.to(work.device) for name, value in self.last.memory.items()}
+        return dict(self.last.memory)  # where each belongs is for who takes it up to say: Adam's counter is on the CPU
 
     def _place(self, model: nn.Module, stage: Stage | None, begun: str) -> Path:
         if stage is None or stage.among is not None or held(model):

@@ -14,7 +14,7 @@ from secateur.lab import data
 from secateur.lab.data import Dataset, Examples
 from secateur.lab.experiment import DENSE, Constant, Engine, Experiment, Recipe, shortened, trained_on
 from secateur.lab.repeat import damaged, derive, read_tensors
-from secateur.lab.running._checkpoint import Checkpoint
+from secateur.lab.running._checkpoint import Checkpoint, Saved
 from secateur.lab.running._engine import Begin, Choice, Stepper, choose, start
 from secateur.lab.running._train import Splits, Trail, evaluation_interval, judge, train
 from secateur.masks import Masks
@@ -120,10 +120,7 @@ def trained(
     experiment, model = work.experiment, state.model
     assert model is not None
     recipe, dataset = recipe_of(experiment.recipe, part), examples_of(trained_on(experiment, work.dataset), part)
-    saved = checkpoint.load()
-    if saved is not None and saved.trail.step >= recipe.steps:  # none is written after the last step
-        raise damaged(checkpoint.path, f"it stands at step {saved.trail.step} of {recipe.steps}")
-    first = 0 if part is None else part.start
+    saved, first = _saved(checkpoint, recipe), 0 if part is None else part.start
     # A run goes on with the engine it began with: engines differ in their last bits.
     choice = saved.choice if saved else _choice(experiment, state, begin)
     splits = Splits((dataset.validation.x, dataset.validation.y), (dataset.test.x, dataset.test.y))
@@ -147,13 +144,25 @@ def trained(
             on_step=_teller(work, state, stepper, stage),
         )
         stepper.verify()
-        masks, exploration = state.masks, state.exploration
-        if stepper.pruner is not None:
-            exploration = stepper.pruner.exploration
-            masks = stepper.pruner.finish().to("cpu")
-            judge(stepper, splits, trail)  # anew: what is finished may have changed the weights
-        memory = {name: value.clone() for name, value in stepper.state().items()}
-    return State(model, masks, state.fingerprint, state.seconds, choice, trail, exploration, memory)
+        return _ended(replace(state, choice=choice, trail=trail), stepper, splits)
+
+
+def _saved(checkpoint: Checkpoint, recipe: Recipe) -> Saved | None:
+    saved = checkpoint.load()
+    if saved is not None and saved.trail.step >= recipe.steps:  # none is written after the last step
+        raise damaged(checkpoint.path, f"it stands at step {saved.trail.step} of {recipe.steps}")
+    return saved
+
+
+def _ended(state: State, stepper: Stepper, splits: Splits) -> State:
+    """The state after training: the optimizer's memory, and what a pruner finished."""
+    memory = {name: value.clone() for name, value in stepper.state().items()}
+    if stepper.pruner is None:
+        return replace(state, memory=memory)
+    exploration, masks = stepper.pruner.exploration, stepper.pruner.finish().to("cpu")
+    assert state.trail is not None
+    judge(stepper, splits, state.trail)  # anew: what is finished may have changed the weights
+    return replace(state, masks=masks, exploration=exploration, memory=memory)
 
 
 def recipe_of(whole: Recipe, part: Stage | None) -> Recipe:
