@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,14 +31,21 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         called.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
 
     keys, hooks = list(given.model.state_dict()), _hooks(given.model)
-    options = {"density": density} if "density" in inspect.signature(program).parameters else {}
+
+    @torch.no_grad()
+    def evaluate(network: nn.Module) -> float:
+        return float((network(inputs).argmax(1) == targets).double().mean())
+
+    takes = inspect.signature(program).parameters
+    able: dict[str, Any] = {"density": density, "evaluate": evaluate, "rounds": 3, "batches": [given.batch]}
+    options = {name: value for name, value in able.items() if name in takes}
     with calm(), torch.random.fork_rng():
         torch.manual_seed(0)
-        masks = program(given.model, train=train, **options)
-    assert called, f"{model}: the program never trained"
+        masks = program(given.model, **({"train": train} if "train" in takes else {}), **options)
+    assert called or "train" not in takes, f"{model}: the program never trained"
     assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
     assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
-    if options:
+    if "density" in takes:
         assert masks.kept == kept_count(density, masks.numel), f"{model}: {masks.kept} of {masks.numel} weights kept"
     for name, mask in masks.items():
         assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"

@@ -17,6 +17,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -204,15 +205,23 @@ class _Levels:
 
 
 def _given(work: Work, program: Callable[..., Masks]) -> dict[str, Any]:
-    """Return what a program asks for by the names of its parameters besides `train`: batches, a generator."""
+    """Return what a program asks for by the names of its parameters besides `train`: batches, a generator, a judge."""
     experiment = work.experiment
     size = experiment.score_batch or experiment.recipe.batch
     able = {
         "batches": lambda: list(data.batches(work.dataset.train, size, seed=experiment.seed, stop=1)),
         "generator": lambda: generator(experiment.seed, "method"),
+        "evaluate": lambda: partial(_accuracy, work.dataset.validation),
     }
     wanted = inspect.signature(program).parameters
     return {name: make() for name, make in able.items() if name in wanted}
+
+
+@torch.no_grad()
+def _accuracy(examples: data.Examples, model: nn.Module) -> float:
+    """The fraction of examples that a network names right, for programs that try what it is worth."""
+    model.eval()
+    return sum(int((model(x).argmax(1) == y).sum()) for x, y in data.in_order(examples, 1000)) / len(examples)
 
 
 def _only(experiment: Experiment, network: nn.Module) -> list[str] | None:
