@@ -59,8 +59,7 @@ def retrain(
         old: batches of the old data that are still at hand.
         rehearsal: the share of old examples in each batch, in [0, 1).
         trains: names or globs of the parameters that move; None: all. Statistics of batch norms are no parameters.
-        reopened: the share of the pruned weights that may grow again, from zero, drawn at random.
-        generator: for both draws; the global seed by default.
+        reopened: the share of the pruned weights that may grow again, from zero, drawn at random by `generator`.
 
     Source: Chandakkar, Li, Ding & Li, "Strategies for re-training a pruned neural network in an edge computing
     paradigm", IEEE EDGE 2017, from its abstract: which strategies they compare is not known to this library.
