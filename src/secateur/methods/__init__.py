@@ -24,6 +24,7 @@ from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._forgetting import forgetting
 from secateur.methods._fpgm import fpgm
+from secateur.methods._gcs import gcs
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
@@ -84,7 +85,7 @@ from secateur.methods._wood_fisher import wood_fisher
 __all__ = [
     "agp", "apoz", "auto_prune", "c_obs", "channel_lasso", "chita", "class_blind", "deep_r",
     "density_diversity", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force", "forgetting",
-    "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "intra_kernel",
+    "fpgm", "gcs", "granet", "grasp", "group_brain_damage", "group_fisher", "heads", "igq", "inbound", "intra_kernel",
     "ista_bn", "iter_snip", "itop", "karnin", "kernel_sparsity_entropy",
     "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc",
     "learning_neurons", "lwc", "magnitude", "matrix_similarity", "mlprune", "movement", "narang", "nisp", "obc",
