@@ -66,7 +66,8 @@ def catalogue() -> dict[str, Entry]:
     ('labels', 'weights', '1810.02340', ['counted'])
     """
     rows = [_entry(f"methods.{name}", getattr(methods, name)) for name in methods.__all__]
-    rows += [_program(f"programs.{name}", getattr(programs, name)) for name in programs.__all__]
+    offered = {name: getattr(programs, name) for name in programs.__all__}  # a family is what makes one a method
+    rows += [_program(f"programs.{name}", function) for name, function in offered.items() if _family(function)]
     return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secateur.curvature._costs import macs_saved, memory_saved
+from secateur.curvature._coupled import gradient_coupling
 from secateur.curvature._factors import input_factor, output_factor
 from secateur.curvature._fisher import empirical_fisher, ggn_diag, true_fisher
 from secateur.curvature._gates import Cost, gate_fisher, gate_magnitude, gate_relevance, gate_taylor
@@ -25,6 +26,7 @@ __all__ = [
     "gate_taylor",
     "gaussian",
     "ggn_diag",
+    "gradient_coupling",
     "input_factor",
     "kernel_variance",
     "lecun_diag",

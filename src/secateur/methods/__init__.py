@@ -27,6 +27,7 @@ from secateur.methods._filter_skeleton import filter_skeleton
 from secateur.methods._force import force, iter_snip
 from secateur.methods._forgetting import forgetting
 from secateur.methods._fpgm import fpgm
+from secateur.methods._gcs import gcs
 from secateur.methods._granet import granet
 from secateur.methods._grasp import grasp
 from secateur.methods._group_brain_damage import group_brain_damage
@@ -100,7 +101,7 @@ from secateur.methods._wood_fisher import wood_fisher
 __all__ = [
     "agp", "apoz", "auto_prune", "binarise", "c_obs", "channel_lasso", "chita", "class_blind", "cnip", "deep_r",
     "density_diversity", "depth", "dns", "dsr", "edge_popup", "erk", "espn", "filter_skeleton", "force",
-    "forgetting", "fpgm", "granet", "grasp", "group_brain_damage", "group_fisher", "hashed", "heads", "igq",
+    "forgetting", "fpgm", "gcs", "granet", "grasp", "group_brain_damage", "group_fisher", "hashed", "heads", "igq",
     "inbound", "intra_kernel", "isometry", "ista_bn", "iter_snip", "itop", "karnin", "kernel_sparsity_entropy",
     "kron_obs", "l0", "l1_filters", "l1_penalty", "l_obs", "lamp", "lc", "learning_neurons", "low_rank", "lwc",
     "magnitude", "matrix_similarity", "mlprune", "movement", "n_of_m", "narang", "nisp", "ntk_sap", "ntt", "obc",

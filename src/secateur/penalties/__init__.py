@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.penalties._angles import angle_similarity
 from secateur.penalties._groups import group_lasso, group_shrinkage
 from secateur.penalties._norms import on_scales, scale_shrinkage
 from secateur.penalties._pairs import density_and_diversity
@@ -9,6 +10,7 @@ from secateur.penalties._shortcuts import around
 from secateur.penalties._single import elimination, forgotten
 
 __all__ = [
+    "angle_similarity",
     "around",
     "density_and_diversity",
     "elimination",

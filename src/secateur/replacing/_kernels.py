@@ -141,8 +141,8 @@ def clustered_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         if last != "counts" or f"{path}.centres" not in state:
             continue
         layer = dict(network.named_modules()).get(path)
-        fits = isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.in_channels == len(counts)
-        if not fits or bool((counts < 0).any()):
+        known = isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if not known or layer.in_channels != len(counts) or bool((counts < 0).any()):
             raise SecateurError(f"`state` has clustered kernels of {path!r}: no such convolution is in this model.")
         network.set_submodule(path, ClusteredConv(layer, counts).train(layer.training))
     network.load_state_dict(dict(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def _net(seed: int = 0) -> nn.Sequential:
 def _by_definition(weight: Tensor, nearest: int = 5, alpha: float = 1.0) -> list[float]:
     """v of each input channel, written out with loops."""
 
-    def scaled(values: list[float]) -> list[float]:
+    def scaled(values: Sequence[float]) -> list[float]:
         return [(value - min(values)) / (max(values) - min(values)) for value in values]
 
     outputs, inputs = weight.shape[:2]
@@ -117,8 +118,9 @@ def test_each_kernel_is_stored_as_the_nearest_centre_and_centres_are_means() -> 
 def test_with_all_kernels_kept_nothing_changes_and_otherwise_it_computes_the_dense_weight() -> None:
     net, x = _net(2), torch.randn(2, 3, 9, 9, dtype=torch.float64)
     with torch.no_grad():
-        for layer in (net[0], net[3], net[5]):
-            layer.weight.copy_(layer.weight[:, :1].expand_as(layer.weight))  # all channels alike: all are worth 1
+        for path in ("0", "3", "5"):
+            weight = net.get_parameter(f"{path}.weight")
+            weight.copy_(weight[:, :1].expand_as(weight).clone())  # all channels alike: all are worth 1
     same = cluster_kernels(net)
     assert torch.equal(same.model(x), net(x)) and all(each.after == each.before for each in same.layers.values())
     net = _net(3)

@@ -17,6 +17,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -179,7 +180,7 @@ def masks_and_network(
 
 
 def _given(work: Work, program: Callable[..., Masks]) -> dict[str, Any]:
-    """Return what a program asks for by the names of its parameters besides `train`, and of its clock."""
+    """Return what a program asks for by the names of its parameters besides `train`: batches, a judge, its clock."""
     experiment, examples = work.experiment, work.dataset.train
     size = experiment.score_batch or experiment.recipe.batch
     able = {
@@ -187,9 +188,17 @@ def _given(work: Work, program: Callable[..., Masks]) -> dict[str, Any]:
         "generator": lambda: generator(experiment.seed, "method"),
         "examples": lambda: (examples.x, examples.y),
         "epoch": lambda: min(experiment.recipe.steps, data.steps_in(len(examples), experiment.recipe.batch, epochs=1)),
+        "evaluate": lambda: partial(_accuracy, work.dataset.validation),
     }
     wanted, given = inspect.signature(program).parameters, dict(experiment.options)
     return {name: make() for name, make in able.items() if name in wanted and name not in given}
+
+
+@torch.no_grad()
+def _accuracy(examples: data.Examples, model: nn.Module) -> float:
+    """The fraction of examples that a network names right, for programs that try what it is worth."""
+    model.eval()
+    return sum(int((model(x).argmax(1) == y).sum()) for x, y in data.in_order(examples, 1000)) / len(examples)
 
 
 def _only(experiment: Experiment, network: nn.Module) -> list[str] | None:
