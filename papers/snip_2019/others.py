@@ -73,6 +73,7 @@ ROWS = (
         ("many", "no", "yes"),
         _both(quality=4.0),
         counted=False,
+        why="How much stays follows from c, one number for all layers here, of which 4 alone was tried at this length.",
         recipe=GENTLE_AFTER,
     ),
     Row("LC", "lc", _printed(99.0, 3.2, 99.0, 1.1), ("many", "yes", "no"), _both(begin=0, every=300)),
