@@ -18,8 +18,8 @@ from secateur.coding import Coder, Cursor, number, read_stream, written
 
 __all__ = ["BLOCK", "Head", "Part", "parts", "read", "read_head", "write"]
 
-#: Entries of a block, as a power of two: what is in memory at a time besides the record.
-BLOCK = 20
+#: Entries of a block, as a power of two: what is in memory at a time besides the record; and of the largest that is read.
+BLOCK, _LARGEST = 18, 20
 #: Bytes of a tensor that stand behind one byte of its record at most, so that a small file never asks for much memory.
 MOST = 4096
 _DIMENSIONS, _LONGEST = 64, 1 << 48
@@ -265,7 +265,7 @@ def _begin(cursor: Cursor, size: int) -> tuple[Head, Reader, Code]:
     if prod(shape) * dtype.itemsize > MOST * size:
         raise ValueError(f"it claims the shape {shape} in {size:,} bytes")
     block = cursor.byte()
-    if not 1 <= block <= BLOCK:
+    if not 1 <= block <= _LARGEST:
         raise ValueError(f"it has blocks of 2^{block} entries")
     if prod(shape) > size << block:
         raise ValueError(f"it claims {prod(shape) >> block:,} blocks in {size:,} bytes")

@@ -138,7 +138,9 @@ def codebook_of(kept: Tensor, bits: int, init: Init = linear, *, rounds: int = 3
     below, above = np.searchsorted(ordered, 0, "left"), np.searchsorted(ordered, 0, "right")
     zeros = int(above - below)
     if zeros:  # out of the way of the others, in place
-        ordered[below : len(ordered) - zeros] = ordered[above:]
+        for begin in range(int(above), len(ordered), _CHUNK):
+            part = ordered[begin : begin + _CHUNK]
+            ordered[begin - zeros : begin - zeros + len(part)] = part
         ordered = ordered[: len(ordered) - zeros]
     found = _centroids(ordered, (1 << bits) - bool(zeros), init, rounds)
     if zeros:
