@@ -18,7 +18,7 @@ from secateur.coding import Coder, Cursor, number, read_stream, written
 
 __all__ = ["BLOCK", "Head", "Part", "parts", "read", "read_head", "write"]
 
-#: Entries of a block, as a power of two: what is in memory at a time besides the record; and of the largest that is read.
+#: Entries of a block, as a power of two: what is in memory at a time besides the record; and of the largest there is.
 BLOCK, _LARGEST = 18, 20
 #: Bytes of a tensor that stand behind one byte of its record at most, so that a small file never asks for much memory.
 MOST = 4096

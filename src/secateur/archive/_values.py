@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
+from secateur._base.zeros import count_true
 from secateur.coding import Cursor, Init, codebook_of, linear, nearest, number
 
 __all__ = ["Code", "Values", "exact", "int8", "read_code", "rounded", "shared"]
@@ -207,7 +208,7 @@ def _survivors(weight: Tensor, mask: Tensor | None) -> Tensor:
     flat = weight.reshape(-1)
     if mask is None:
         return flat.clone()
-    kept = torch.empty(int(mask.sum()), dtype=weight.dtype)
+    kept = torch.empty(count_true(mask), dtype=weight.dtype)
     at = 0
     for part, alive in zip(flat.split(_PART), mask.reshape(-1).split(_PART), strict=True):
         found = part[alive]
@@ -226,7 +227,7 @@ class _Exact:
             return _Bytes(weight.dtype)
         few = np.zeros(0, _UNSIGNED[weight.itemsize])
         flat, alive = weight.reshape(-1), None if mask is None else mask.reshape(-1)
-        most = min(_MOST, (len(flat) if alive is None else int(alive.sum())) // 4)  # more would take what they save
+        most = min(_MOST, (len(flat) if alive is None else count_true(alive)) // 4)  # more would take what they save
         for begin in range(0, len(flat), _PART):
             part = slice(begin, begin + _PART)
             few = np.union1d(few, _bits(_survivors(flat[part], None if alive is None else alive[part])))

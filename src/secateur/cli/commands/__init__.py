@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from secateur.cli import archives
 from secateur.cli.commands import (
-    _archive,
     _bench,
     _cost,
     _demo,
@@ -19,6 +19,6 @@ from secateur.cli.commands import (
 )
 
 #: In the order in which help lists them. A new command is one file and one name here.
-COMMANDS = (_demo, _run, _paper, _prune, _methods, _show, _report, _shrink, _archive, _explain, _cost, _doctor, _bench)
+COMMANDS = (_demo, _run, _paper, _prune, _methods, _show, _report, _shrink, archives, _explain, _cost, _doctor, _bench)
 
 __all__ = ["COMMANDS"]
