@@ -200,7 +200,7 @@ def parts(content: bytes) -> Iterator[Part]:
     Raises:
         ValueError: it is damaged.
     """
-    body = content[:-_CHECKSUM]
+    body = memoryview(content)[:-_CHECKSUM]
     if len(content) < _CHECKSUM or zlib.crc32(body) != int.from_bytes(content[-_CHECKSUM:], "little"):
         raise ValueError("its checksum is another")
     cursor = Cursor(body)

@@ -204,7 +204,8 @@ def _sums(ordered: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]
             return found
 
         return added
-    steps = np.add.reduceat(ordered, np.arange(0, size, _STEP), dtype=np.float64)
+    parts = (ordered[begin : begin + _CHUNK] for begin in range(0, size, _CHUNK))  # of all, numpy would make a copy
+    steps = np.concatenate([np.add.reduceat(part, np.arange(0, len(part), _STEP), dtype=np.float64) for part in parts])
     before = np.concatenate(([0.0], np.cumsum(steps)))
 
     def subtracted(edges: np.ndarray) -> np.ndarray:
