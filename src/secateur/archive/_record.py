@@ -223,7 +223,7 @@ def _bound(reader: Reader, flags: np.ndarray, streams: Sequence[tuple[np.ndarray
 
 
 def read(content: bytes, into: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Read a record: its tensor, and its mask where it has one.
+    """Read a record: its tensor, and its mask where it has one and no memory was given.
 
     Args:
         content: of the record.
@@ -234,7 +234,7 @@ def read(content: bytes, into: Tensor | None = None) -> tuple[Tensor, Tensor | N
     """
     head = read_head(content)
     full = torch.zeros(head.shape, dtype=head.dtype) if into is None else into
-    mask = torch.ones(head.shape, dtype=torch.bool) if head.masked else None
+    mask = torch.ones(head.shape, dtype=torch.bool) if head.masked and into is None else None
     flat, bits = full.view(-1), None if mask is None else mask.view(-1)
     for part in parts(content):
         end = part.begin + len(part.flags)

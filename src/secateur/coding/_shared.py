@@ -135,7 +135,8 @@ def codebook_of(kept: Tensor, bits: int, init: Init = linear, *, rounds: int = 3
     ordered.sort()
     if len(ordered) and not (np.isfinite(ordered[0]) and np.isfinite(ordered[-1])):
         raise SecateurError("shared values need weights that are finite, got NaN or an infinity.")
-    below, above = np.searchsorted(ordered, 0, "left"), np.searchsorted(ordered, 0, "right")
+    zero = ordered.dtype.type(0)  # of their own type: of another, numpy would make a copy of all of them
+    below, above = np.searchsorted(ordered, zero, "left"), np.searchsorted(ordered, zero, "right")
     zeros = int(above - below)
     if zeros:  # out of the way of the others, in place
         for begin in range(int(above), len(ordered), _CHUNK):
@@ -181,7 +182,6 @@ def _centroids(ordered: np.ndarray, count: int, init: Init, rounds: int) -> np.n
         raise SecateurError(f"`init` must return {count} values, got {len(centres)}.")
     before, sums_of = None, _sums(ordered, count)
     for _ in range(rounds):
-        # In the values' own type: of another, numpy would make a copy of all of them.
         cuts = np.searchsorted(ordered, ((centres[1:] + centres[:-1]) / 2).astype(ordered.dtype), "right")
         if before is not None and np.array_equal(cuts, before):
             break
