@@ -107,10 +107,11 @@ def peak(size: int, step: str, density: float, path: Path) -> None:
     with open("/proc/self/clear_refs", "w") as reset:
         reset.write("5")
     before = status("VmRSS")
-    if step == "load":
+    verb, _, values = step.partition(", ")
+    if verb == "load":
         sc.load(path, net)
     else:
-        archive.compress(net, masks, path, values=VALUES[step])
+        archive.compress(net, masks, path, values=VALUES[values])
     print(1024 * (status("VmHWM") - before))
 
 
@@ -120,10 +121,11 @@ def status(name: str) -> int:
 
 
 def memory(size: int, folder: Path) -> None:
-    print("| kept | compress, float32 | compress, 5 bits | load |\n" + "|---" * 4 + "|")
+    steps = [f"{verb}, {values}" for values in VALUES for verb in ("compress", "load")]
+    print(f"| kept | {' | '.join(steps)} |\n" + "|---" * 5 + "|")
     for density in DENSITIES:
         found = []
-        for step in (*VALUES, "load"):
+        for step in steps:
             said = [str(size), step, str(density), str(folder / "peak")]
             ran = subprocess.run(
                 [sys.executable, __file__, "--peak", *said], capture_output=True, text=True, check=True

@@ -217,7 +217,8 @@ def _not_zero(weight: Tensor) -> Tensor | None:
 
 
 def _memory(tensor: Tensor) -> Any:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b""
+    content: Any = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+    return memoryview(content)
 
 
 def _sum(tensor: Tensor) -> int:

@@ -18,8 +18,8 @@ from secateur.coding import Coder, Cursor, number, read_stream, written
 
 __all__ = ["BLOCK", "Head", "Part", "parts", "read", "read_head", "write"]
 
-#: Entries of a block, as a power of two: what is in memory at a time besides the record.
-BLOCK = 20
+#: Entries of a block, as a power of two: what is in memory at a time besides the record; and of the largest there is.
+BLOCK, _LARGEST = 18, 20
 #: Bytes of a tensor that stand behind one byte of its record at most, so that a small file never asks for much memory.
 MOST = 4096
 _DIMENSIONS, _LONGEST = 64, 1 << 48
@@ -200,7 +200,7 @@ def parts(content: bytes) -> Iterator[Part]:
     Raises:
         ValueError: it is damaged.
     """
-    body = content[:-_CHECKSUM]
+    body = memoryview(content)[:-_CHECKSUM]
     if len(content) < _CHECKSUM or zlib.crc32(body) != int.from_bytes(content[-_CHECKSUM:], "little"):
         raise ValueError("its checksum is another")
     cursor = Cursor(body)
@@ -223,7 +223,7 @@ def _bound(reader: Reader, flags: np.ndarray, streams: Sequence[tuple[np.ndarray
 
 
 def read(content: bytes, into: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Read a record: its tensor, and its mask where it has one.
+    """Read a record: its tensor, and its mask where it has one and no memory was given.
 
     Args:
         content: of the record.
@@ -234,7 +234,7 @@ def read(content: bytes, into: Tensor | None = None) -> tuple[Tensor, Tensor | N
     """
     head = read_head(content)
     full = torch.zeros(head.shape, dtype=head.dtype) if into is None else into
-    mask = torch.ones(head.shape, dtype=torch.bool) if head.masked else None
+    mask = torch.ones(head.shape, dtype=torch.bool) if head.masked and into is None else None
     flat, bits = full.view(-1), None if mask is None else mask.view(-1)
     for part in parts(content):
         end = part.begin + len(part.flags)
@@ -265,7 +265,7 @@ def _begin(cursor: Cursor, size: int) -> tuple[Head, Reader, Code]:
     if prod(shape) * dtype.itemsize > MOST * size:
         raise ValueError(f"it claims the shape {shape} in {size:,} bytes")
     block = cursor.byte()
-    if not 1 <= block <= BLOCK:
+    if not 1 <= block <= _LARGEST:
         raise ValueError(f"it has blocks of 2^{block} entries")
     if prod(shape) > size << block:
         raise ValueError(f"it claims {prod(shape) >> block:,} blocks in {size:,} bytes")

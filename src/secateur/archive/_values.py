@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
+from secateur._base.zeros import count_true
 from secateur.coding import Cursor, Init, codebook_of, linear, nearest, number
 
 __all__ = ["Code", "Values", "exact", "int8", "read_code", "rounded", "shared"]
@@ -22,6 +23,7 @@ DTYPES = (
 )  # fmt: skip
 _ROTATED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _UNSIGNED = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_CHUNK, _PART = 1 << 15, 1 << 18  # entries at a time
 _FEW, _MOST = 256, 1 << 16  # values of a codebook: with one byte for the index, and with two
 
 
@@ -129,10 +131,17 @@ class _Codebook:
 
     def decode(self, planes: Sequence[np.ndarray], rows: np.ndarray) -> Tensor:
         """Indices → survivors."""
-        index = planes[0].astype(np.int64) if len(planes) == 1 else planes[0].astype(np.int64) << 8 | planes[1]
-        if len(index) and int(index.max()) >= len(self.codebook):
-            raise ValueError(f"an index is {int(index.max())}, and there are {len(self.codebook)} shared values")
-        return self.codebook[torch.from_numpy(index)]
+        found = np.empty(len(planes[0]), _UNSIGNED[self.codebook.itemsize])
+        table = _bits(self.codebook)
+        for begin in range(0, len(found), _CHUNK):  # that wide indices stay in the cache
+            part = slice(begin, begin + _CHUNK)
+            index = planes[0][part].astype(np.intp)
+            if len(planes) == 2:
+                index = index << 8 | planes[1][part]
+            if index.max() >= len(table):
+                raise ValueError(f"an index is {index.max()}, and there are {len(table)} shared values")
+            found[part] = table[index]
+        return _from_bits(found, self.codebook.dtype)
 
 
 class _Bytewise:
@@ -195,8 +204,17 @@ def read_code(kind: int, cursor: Cursor, dtype: torch.dtype, rows: int) -> Code:
 
 
 def _survivors(weight: Tensor, mask: Tensor | None) -> Tensor:
-    """The survivors in memory of their own."""
-    return weight.reshape(-1).clone() if mask is None else weight[mask]
+    """The survivors in memory of their own; part by part, since an index of all would take more than they do."""
+    flat = weight.reshape(-1)
+    if mask is None:
+        return flat.clone()
+    kept = torch.empty(count_true(mask), dtype=weight.dtype)
+    at = 0
+    for part, alive in zip(flat.split(_PART), mask.reshape(-1).split(_PART), strict=True):
+        found = part[alive]
+        kept[at : at + len(found)] = found
+        at += len(found)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -209,9 +227,9 @@ class _Exact:
             return _Bytes(weight.dtype)
         few = np.zeros(0, _UNSIGNED[weight.itemsize])
         flat, alive = weight.reshape(-1), None if mask is None else mask.reshape(-1)
-        most = min(_MOST, (len(flat) if alive is None else int(alive.sum())) // 4)  # more would take what they save
-        for begin in range(0, len(flat), 1 << 18):
-            part = slice(begin, begin + (1 << 18))
+        most = min(_MOST, (len(flat) if alive is None else count_true(alive)) // 4)  # more would take what they save
+        for begin in range(0, len(flat), _PART):
+            part = slice(begin, begin + _PART)
             few = np.union1d(few, _bits(_survivors(flat[part], None if alive is None else alive[part])))
             if len(few) > most:
                 return _Bytes(weight.dtype)
@@ -249,8 +267,9 @@ class _Half:
 
     def fit(self, weight: Tensor, mask: Tensor | None) -> Code:
         """Values of fewer bits."""
-        if weight.numel() and float(weight.abs().max()) > torch.finfo(self.dtype).max:
-            raise SecateurError(f"values up to {float(weight.abs().max()):g} do not fit into {self.dtype}.")
+        largest = max(abs(float(end)) for end in weight.aminmax()) if weight.numel() else 0.0
+        if largest > torch.finfo(self.dtype).max:
+            raise SecateurError(f"values up to {largest:g} do not fit into {self.dtype}.")
         return _Rounded(self.dtype, weight.dtype)
 
 

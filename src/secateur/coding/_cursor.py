@@ -25,8 +25,8 @@ class Cursor:
     Every method raises ValueError where the bytes end too early.
     """
 
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
+    def __init__(self, content: bytes | memoryview) -> None:
+        self._content, self._at = memoryview(content), 0
 
     @property
     def left(self) -> int:
@@ -42,11 +42,11 @@ class Cursor:
         if size > self.left:
             raise ValueError(f"it ends {size - self.left:,} bytes too early")
         self._at += size
-        return self._content[self._at - size : self._at]
+        return bytes(self._content[self._at - size : self._at])
 
     def number(self, most: int) -> int:
         """The next whole number, at most `most`."""
-        value = 0
+        value = byte = 0
         for shift in range(0, 63, 7):
             byte = self.byte()
             value |= (byte & 127) << shift

@@ -33,6 +33,7 @@ class RangeEncoder:
 
     def finish(self) -> bytes:
         """Return the fewest bytes that, followed by zeros, are a number of the interval."""
+        value = count = 0
         for count in range(9):
             rest = (1 << (64 - 8 * count)) - 1
             value = (self._low + rest) & ~rest

@@ -135,10 +135,13 @@ def codebook_of(kept: Tensor, bits: int, init: Init = linear, *, rounds: int = 3
     ordered.sort()
     if len(ordered) and not (np.isfinite(ordered[0]) and np.isfinite(ordered[-1])):
         raise SecateurError("shared values need weights that are finite, got NaN or an infinity.")
-    below, above = np.searchsorted(ordered, 0, "left"), np.searchsorted(ordered, 0, "right")
+    zero = ordered.dtype.type(0)  # of their own type: of another, numpy would make a copy of all of them
+    below, above = np.searchsorted(ordered, zero, "left"), np.searchsorted(ordered, zero, "right")
     zeros = int(above - below)
     if zeros:  # out of the way of the others, in place
-        ordered[below : len(ordered) - zeros] = ordered[above:]
+        for begin in range(int(above), len(ordered), _CHUNK):
+            part = ordered[begin : begin + _CHUNK]
+            ordered[begin - zeros : begin - zeros + len(part)] = part
         ordered = ordered[: len(ordered) - zeros]
     found = _centroids(ordered, (1 << bits) - bool(zeros), init, rounds)
     if zeros:
@@ -179,7 +182,6 @@ def _centroids(ordered: np.ndarray, count: int, init: Init, rounds: int) -> np.n
         raise SecateurError(f"`init` must return {count} values, got {len(centres)}.")
     before, sums_of = None, _sums(ordered, count)
     for _ in range(rounds):
-        # In the values' own type: of another, numpy would make a copy of all of them.
         cuts = np.searchsorted(ordered, ((centres[1:] + centres[:-1]) / 2).astype(ordered.dtype), "right")
         if before is not None and np.array_equal(cuts, before):
             break
@@ -202,7 +204,8 @@ def _sums(ordered: np.ndarray, count: int) -> Callable[[np.ndarray], np.ndarray]
             return found
 
         return added
-    steps = np.add.reduceat(ordered, np.arange(0, size, _STEP), dtype=np.float64)
+    parts = (ordered[begin : begin + _CHUNK] for begin in range(0, size, _CHUNK))  # of all, numpy would make a copy
+    steps = np.concatenate([np.add.reduceat(part, np.arange(0, len(part), _STEP), dtype=np.float64) for part in parts])
     before = np.concatenate(([0.0], np.cumsum(steps)))
 
     def subtracted(edges: np.ndarray) -> np.ndarray:

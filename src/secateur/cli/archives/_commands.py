@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.cli.archives._weights import weights
 from secateur.cli.text import Parser, UsageError, console, values
 
 if TYPE_CHECKING:
@@ -97,10 +98,9 @@ def _way(args: argparse.Namespace) -> Values:
 
 def _found(file: Path, folder: Path | None, *, lossy: bool) -> tuple[nn.Module, Masks | None]:
     """A module that holds the weights, and what of them survives: the run's masks, or what is not zero."""
-    from secateur.cli.commands.models._shrink import _weights
     from secateur.masks import Masks
 
-    state = _weights(file)
+    state = weights(file)
     if folder is not None and (folder / _MASKS).is_file():
         return _bare(state), Masks.load(folder / _MASKS)
     alive = {name: tensor != 0 for name, tensor in state.items() if tensor.dim() > 1 and tensor.is_floating_point()}
