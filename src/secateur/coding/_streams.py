@@ -57,12 +57,18 @@ def _unpack(content: bytes, size: int) -> np.ndarray:
     bits = Cursor(content).byte()
     if not 1 <= bits <= 8 or len(content) != 1 + (size * bits + 7) // 8:
         raise ValueError(f"{size:,} numbers of {bits} bits were expected, and there are {len(content) - 1:,} bytes")
-    flat = np.unpackbits(np.frombuffer(content, np.uint8, offset=1))
-    if flat[size * bits :].any():
+    eights = -(-size // 8)  # numbers of which take as many bytes as one has bits
+    table = np.frombuffer(content[1:].ljust(eights * bits, b"\0"), np.uint8).reshape(eights, bits)
+    words, found = np.zeros(eights, np.uint64), np.empty((eights, 8), np.uint8)
+    for column in range(bits):
+        words = words << np.uint64(8) | table[:, column]
+    for place in range(8):
+        found[:, place] = (words >> np.uint64(bits * (7 - place))) & np.uint64((1 << bits) - 1)
+    flat = found.reshape(-1)
+    rest = 8 * (len(content) - 1) - size * bits
+    if flat[size:].any() or (rest and content[-1] & ((1 << rest) - 1)):
         raise ValueError("there are bits set behind the last number")
-    wide = np.zeros((size, 8), np.uint8)
-    wide[:, 8 - bits :] = flat[: size * bits].reshape(size, bits)
-    return np.packbits(wide, axis=1)[:, 0]
+    return flat[:size]
 
 
 def _packed_bits(symbols: np.ndarray) -> float:
