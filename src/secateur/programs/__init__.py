@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from secateur.axes import speaking
 from secateur.programs._filter_agent import FilterAgent, policy_loss
+from secateur.programs._gal import gal
 from secateur.programs._imp import imp
 from secateur.programs._rehearsal import Rehearsal
 from secateur.programs._retrain import Retrained, retrain
@@ -21,6 +22,7 @@ __all__ = [
     "Rehearsal",
     "Retrained",
     "Trial",
+    "gal",
     "imp",
     "policy_loss",
     "retrain",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from secateur._base.errors import UnfitModelError
 from secateur.masks import Masks, prunable
 from secateur.selection import kept_count
 from secateur.testing._cases import calm, case
@@ -30,6 +32,7 @@ def check_program(program: Program, *, density: float, model: str) -> None:
             optimizer.step()
         called.append({name: parameter.detach().clone() for name, parameter in network.named_parameters()})
 
+    before = copy.deepcopy(given.model.state_dict())
     keys, hooks = list(given.model.state_dict()), _hooks(given.model)
 
     @torch.no_grad()
@@ -37,11 +40,15 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         return float((network(inputs).argmax(1) == targets).double().mean())
 
     takes = inspect.signature(program).parameters
-    able: dict[str, Any] = {"density": density, "evaluate": evaluate, "rounds": 3, "batches": [given.batch]}
+    able: dict[str, Any] = {"density": density, "evaluate": evaluate, "rounds": 3, "steps": 5, "batches": [given.batch]}
     options = {name: value for name, value in able.items() if name in takes}
     with calm(), torch.random.fork_rng():
         torch.manual_seed(0)
-        masks = program(given.model, **({"train": train} if "train" in takes else {}), **options)
+        try:
+            masks = program(given.model, **({"train": train} if "train" in takes else {}), **options)
+        except UnfitModelError:  # a model that lacks what the program is about
+            assert _same(before, given.model.state_dict()), f"{model}: was changed before it was refused"
+            return
     assert called or "train" not in takes, f"{model}: the program never trained"
     assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
     assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
@@ -49,6 +56,10 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         assert masks.kept == kept_count(density, masks.numel), f"{model}: {masks.kept} of {masks.numel} weights kept"
     for name, mask in masks.items():
         assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
+
+
+def _same(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(before[name], value) for name, value in after.items())
 
 
 def _hooks(model: nn.Module) -> list[int]:
