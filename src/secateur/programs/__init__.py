@@ -13,6 +13,8 @@ from __future__ import annotations
 from secateur.axes import speaking
 from secateur.programs._deconstructed import deconstructed
 from secateur.programs._early_bird import early_bird
+from secateur.programs._filter_agent import FilterAgent, policy_loss
+from secateur.programs._gal import gal
 from secateur.programs._imp import imp
 from secateur.programs._late_rewinding import late_rewinding
 from secateur.programs._prac import prac
@@ -34,7 +36,6 @@ __all__ = [
 from secateur.programs._iterative_lwc import iterative_lwc
 
 __all__ = ["imp", "iterative_lwc"]
-from secateur.programs._filter_agent import FilterAgent, policy_loss
 from secateur.programs._rehearsal import Rehearsal
 from secateur.programs._retrain import Retrained, retrain
 from secateur.programs._search import Proposer, Trial, search
@@ -46,6 +47,7 @@ __all__ = [
     "Rehearsal",
     "Retrained",
     "Trial",
+    "gal",
     "imp",
     "policy_loss",
     "retrain",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from secateur._base.errors import UnfitModelError
 from secateur.masks import Masks, prunable
 from secateur.testing._cases import STEPS, calm, case, counts
 from secateur.tickets import Stage
@@ -34,6 +36,7 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         called.append(stage)
         return {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in named.items() if p.grad is not None}
 
+    before = copy.deepcopy(given.model.state_dict())
     keys, hooks = list(given.model.state_dict()), _hooks(given.model)
 
     @torch.no_grad()
@@ -46,7 +49,11 @@ def check_program(program: Program, *, density: float, model: str) -> None:
     options = {name: value for name, value in able.items() if name in takes}
     with calm(), torch.random.fork_rng():
         torch.manual_seed(0)
-        masks = program(given.model, **({"train": train} if "train" in takes else {}), **options)
+        try:
+            masks = program(given.model, **({"train": train} if "train" in takes else {}), **options)
+        except UnfitModelError:  # a model that lacks what the program is about
+            assert _same(before, given.model.state_dict()), f"{model}: was changed before it was refused"
+            return
     assert called or "train" not in takes, f"{model}: the program never trained"
     assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
     assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
@@ -56,6 +63,10 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         )
     for name, mask in masks.items():
         assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
+
+
+def _same(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(before[name], value) for name, value in after.items())
 
 
 def _hooks(model: nn.Module) -> list[int]:

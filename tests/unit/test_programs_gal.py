@@ -1,0 +1,152 @@
+"""GAL: soft masks by FISTA, label-free training of a student, and channels that really go."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur import EmptyLayerWarning, SecateurError, UnfitModelError, shrink
+from secateur.programs import gal
+from secateur.programs.adversarial import Pace, Place, SoftMasks, momentum, places_of, train_student
+
+
+class Net(nn.Module):
+    """Two convolutions, the second in a residual branch, and a perceptron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.two, self.norm2 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.hidden, self.out = nn.Linear(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.one(x)))
+        x = torch.relu(x + self.norm2(self.two(x)))
+        return self.out(torch.relu(self.hidden(x.mean((2, 3)))))
+
+
+def _net() -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net()
+        for _ in range(3):
+            net(torch.randn(16, 3, 6, 6))
+        return net.eval()
+
+
+def _x(count: int = 2) -> list[Tensor]:
+    drawn = torch.Generator().manual_seed(1)
+    return [torch.randn(8, 3, 6, 6, generator=drawn) for _ in range(count)]
+
+
+def _params(net: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in net.named_parameters() if p.dim() > 1}
+
+
+def test_masks_stand_behind_hidden_layers_and_their_norms() -> None:
+    net = _net()
+    places = places_of(net, _params(net), ["norm2"])
+    assert [(place.weight, place.units) for place in places] == [
+        ("one.weight", 8), ("two.weight", 8), ("hidden.weight", 6), ("two.weight", 1),
+    ]  # fmt: skip
+    assert [place.module for place in places] == [net.norm, net.norm2, net.hidden, net.norm2]
+
+
+def test_fista_is_the_published_sequence_with_exact_zeros_and_no_negatives() -> None:
+    """Against FISTA written out, on ½‖m − target‖² + λ‖m‖₁, whose minimum is max(target − λ, 0)."""
+    target, rate, strength = torch.tensor([0.9, 0.3, -0.5, 2.0]), 0.3, 0.4
+    soft = SoftMasks([Place(nn.Linear(1, 4), "w", 4)], torch.zeros(()))
+    m = y = torch.ones(4)
+    alpha = 1.0
+    for _ in range(60):
+        (0.5 * (soft.at[0] - target).square().sum()).backward()
+        soft.step(rate, strength)
+        after = (y - rate * (y - target + strength)).clamp(min=0)
+        following = (1 + math.sqrt(1 + 4 * alpha**2)) / 2
+        assert momentum(alpha) == following
+        y, m, alpha = after + (alpha - 1) / following * (after - m), after, following
+        assert torch.allclose(soft.values[0], m) and torch.allclose(soft.at[0].detach(), y)
+    assert torch.allclose(soft.values[0], (target - strength).clamp(min=0), atol=1e-4)
+    assert soft.values[0][1:3].tolist() == [0, 0]
+
+
+def test_masks_of_one_change_nothing_and_folding_computes_what_the_masked_network_did() -> None:
+    net, x = _net(), _x()[0]
+    soft = SoftMasks(places_of(net, _params(net), ["norm2"]), x)
+    before = net(x)
+    soft.attach()
+    assert torch.equal(net(x), before)
+    drawn = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for y in soft.at:
+            y.copy_(torch.rand(y.shape, generator=drawn) * (torch.rand(y.shape, generator=drawn) < 0.7))
+    soft.values = [y.detach().clone() for y in soft.at]
+    masked = net(x)
+    soft.detach()
+    soft.fold()
+    assert torch.allclose(net(x), masked, atol=1e-6) and not torch.allclose(masked, before)
+
+
+def test_the_teacher_and_the_labels_are_left_alone_and_one_step_from_the_start_has_no_distance() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    x = torch.randn(5, 4)
+    soft = SoftMasks(places_of(net, _params(net), []), x)
+    soft.attach()
+    dense = copy.deepcopy(nn.Sequential(*net)).eval()
+    assert float(nn.functional.mse_loss(net(x), dense(x)).detach()) == 0
+    soft.detach()
+    train_student(net, soft, [x], Pace(3, 0.5, 1.0, 0.01, 0.1))
+    assert float(soft.values[0].max()) < 1, "λ acts from the first step on"
+    assert all(p.grad is None for p in net.parameters()) and not net[0]._forward_hooks
+
+
+def test_channels_go_and_shrink_takes_them_out_exactly() -> None:
+    net, x = _net(), _x()
+    torch.manual_seed(0)
+    masks = gal(net, batches=[(each, None) for each in x], steps=40, strength=0.3, mask_rate=0.1, blocks=())
+    assert not net.training and list(net.state_dict()) == list(_net().state_dict())
+    rows = masks["one.weight"].flatten(1)
+    assert torch.equal(rows.all(1), rows.any(1)) and 0 < int(rows.any(1).sum()) < 8
+    assert masks["out.weight"].all()
+    gone = ~rows.any(1)
+    assert not bool(net.norm.weight[gone].any()) and not bool(net.norm.bias[gone].any())
+    small = shrink(net, masks, x[0]).model
+    assert torch.allclose(small(x[1]), net(x[1]), atol=1e-5)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in net.parameters())
+
+
+def test_a_block_is_one_number() -> None:
+    net, x = _net(), _x()[0]
+    soft = SoftMasks(places_of(net, {"two.weight": net.two.weight}, ["norm*"]), x)
+    assert [place.units for place in soft.places] == [8, 1]
+    soft.values[1].zero_()
+    soft.fold()
+    assert not bool(net.norm2.weight.any()) and not bool(net.norm2.bias.any())
+
+
+def test_bad_input_is_refused_unchanged() -> None:
+    net, x = _net(), _x()
+    before = copy.deepcopy(net.state_dict())
+    for wrong, said in [
+        ({"batches": []}, "`batches` must have inputs"),
+        ({"batches": x, "steps": 0}, "`steps` must be 1 at least"),
+        ({"batches": x, "strength": -1.0}, "`strength`"),
+        ({"batches": x, "mask_rate": 0.0}, "rates above 0"),
+        ({"batches": x, "blocks": ["layer9"]}, "'layer9' names no hidden layer"),
+    ]:
+        with pytest.raises(SecateurError, match=said):
+            gal(net, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UnfitModelError, match="no hidden"):
+        gal(nn.Sequential(nn.Linear(3, 3)), batches=[torch.randn(2, 3)])
+    with pytest.raises(SecateurError, match="logits"):
+        gal(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)), batches=x)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_losing_a_whole_layer_is_said() -> None:
+    with pytest.warns(EmptyLayerWarning, match="lower `strength`"):
+        gal(_net(), batches=_x(), steps=30, strength=50.0)
