@@ -12,8 +12,7 @@ from secateur._base.arguments import require_model
 from secateur._base.errors import SecateurError
 from secateur.holding import hold
 from secateur.masks import Masks, unwrap
-from secateur.programs._moving import only_these, opened
-from secateur.programs._rehearsal import Rehearsal
+from secateur.programs.deployed import Rehearsal, only_these, opened
 
 Pair = tuple[Tensor, Tensor]
 

@@ -14,8 +14,7 @@ from secateur._base.errors import SecateurError
 from secateur.axes import all_alive
 from secateur.holding import hold
 from secateur.masks import Masks, Only, layouts, prunable, unwrap
-from secateur.programs._filter_agent import FilterAgent
-from secateur.programs._search import search
+from secateur.programs.searching import FilterAgent, search
 
 
 def reward(quality: float, dense: float, *, drop: float, filters: int, kept: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.axes.structure import filters
 from secateur.masks import Layout, Masks
-from secateur.programs._search import Trial
+from secateur.programs.searching._search import Trial
 
 _HIDDEN = 32
 _BEGIN = 2.0  # the logit of staying at first: 0.88
