@@ -95,15 +95,18 @@ class BoostedConv(nn.Module):
         offset = self.shift - self.norm.running_mean * factor
         if self.conv.bias is not None:
             offset = offset + self.conv.bias * factor
+        order = won.sort(dim=1).values
+        scale, shift = g * factor, g * offset
+        live, used = g.gather(1, order) > 0, size > 0
         made: Tensor | None = None
-        for index in range(len(x)):
-            rows = won[index][g[index, won[index]] > 0].sort().values
-            columns = (size[index] > 0).nonzero().flatten()
+        for index, (all_live, all_used) in enumerate(zip(live.all(1).tolist(), used.all(1).tolist(), strict=True)):
+            rows = order[index] if all_live else order[index][live[index]]
+            columns = order.new_empty(x.shape[1]) if all_used else used[index].nonzero().flatten()  # a number
             rows, columns = (each if len(each) else each.new_zeros(1) for each in (rows, columns))  # 0 times something
             part = self._convolved(x[index : index + 1], rows, columns)[0]
             made = x.new_zeros(len(x), len(self.shift), *part.shape[1:]) if made is None else made
-            scaled = part * _along(factor[rows], part[None])[0] + _along(offset[rows], part[None])[0]
-            made[index, rows] = scaled * _along(g[index, rows], part[None])[0]
+            each = (-1, *[1] * (part.dim() - 1))
+            made[index, rows] = torch.addcmul(shift[index, rows].view(each), part, scale[index, rows].view(each))
         return x.new_zeros(0, len(self.shift), *x.shape[2:]) if made is None else made
 
     def _convolved(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
