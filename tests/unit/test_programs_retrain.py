@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def _train(model: nn.Module, batches: Iterable[Pair]) -> None:
             optimizer.step()
 
 
-def _sum(name: str):
+def _sum(name: str) -> Callable[[nn.Module], float]:
     def quality(model: nn.Module) -> float:
         return float(model.get_parameter(name).detach().sum())
 
@@ -53,7 +54,7 @@ def _sum(name: str):
 def test_zeros_stay_and_both_qualities_are_told_before_and_after() -> None:
     net, masks = _pruned()
     first = {name: float(p.detach().sum()) for name, p in net.named_parameters()}
-    on = {"on_old": _sum("0.weight"), "on_new": _sum("2.bias")}
+    on: dict[str, Any] = {"on_old": _sum("0.weight"), "on_new": _sum("2.bias")}
     found = retrain(net, masks, train=_train, new=_data(1), **on)
     assert found.masks == masks and found.trained == masks.kept + 24
     assert found.old == (first["0.weight"], on["on_old"](net)) and found.old[0] != found.old[1]
@@ -105,7 +106,7 @@ def test_old_examples_are_so_much_of_each_batch_and_keep_their_labels(share: flo
 def test_bad_input_is_refused_before_anything_is_changed() -> None:
     net, masks = _pruned()
     on = _sum("0.bias")
-    good = {"train": _train, "new": _data(1), "on_old": on, "on_new": on}
+    good: dict[str, Any] = {"train": _train, "new": _data(1), "on_old": on, "on_new": on}
     before = copy.deepcopy(net.state_dict())
     for wrong, said in [
         ({"new": []}, "`new` must have at least one batch"),

@@ -117,6 +117,7 @@ def test_an_agent_learns_a_bandit() -> None:
     masks = Masks({"w": torch.ones(6, 4, dtype=torch.bool)})
     drawn = torch.Generator().manual_seed(2)
     agent = FilterAgent("w", weight, masks, None, 0.1, drawn)
+    proposals = list[Masks]()
     for _ in range(150):
         proposals = [agent.propose(drawn) for _ in range(5)]
         agent.feedback([Trial(one, float((one["w"].all(1) == wanted).sum())) for one in proposals])
@@ -181,7 +182,7 @@ def test_bad_input_is_refused_unchanged(wrong: dict[str, float]) -> None:
     with pytest.raises(SecateurError, match=f"`{next(iter(wrong))}`"):
         try_and_learn(net, train=lambda model: None, evaluate=lambda model: 1.0, **wrong)  # type: ignore[arg-type]
     with pytest.raises(SecateurError, match="no option `density`"):
-        programs.try_and_learn(net, train=lambda model: None, evaluate=lambda model: 1.0, density=0.5)
+        programs.try_and_learn(net, train=lambda model: None, evaluate=lambda model: 1.0, density=0.5)  # type: ignore[call-arg]  # pyright: ignore
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 

@@ -17,7 +17,7 @@ from secateur.programs.adversarial import Pace, SoftMasks, inputs_in, masks_from
 def gal(
     model: nn.Module,
     *,
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Tensor | Sequence[object]],
     steps: int = 1000,
     strength: float = 1e-2,
     mse: float = 1.0,

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+# What copying a weight out of the others costs, of whole filters and of parts of them, in multiplications.
+_ROW, _COLUMN = 4, 16  # copying a weight out of whole filters, and out of parts of them, in multiplications
 #: ‖g‖₁ of each layer's last forward in training, with its graph; beside the modules, which are copied and pickled.
 _PRICES: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
@@ -31,7 +33,8 @@ class BoostedConv(nn.Module):
 
     In training, and wherever gradients are recorded, everything is computed and multiplied by π. In eval mode without
     gradients each sample is convolved by itself, by the filters that won and over the input channels that are not all
-    zero, which is what the layer before has suppressed. Nothing is removed from storage.
+    zero, which is what the layer before has suppressed; where a layer has so few places that copying those weights out
+    costs more than it saves, more is multiplied. Nothing is removed from storage.
 
     Attributes:
         conv: the convolution.
@@ -92,32 +95,35 @@ class BoostedConv(nn.Module):
         offset = self.shift - self.norm.running_mean * factor
         if self.conv.bias is not None:
             offset = offset + self.conv.bias * factor
+        order = won.sort(dim=1).values
+        scale, shift = g * factor, g * offset
+        live, used = g.gather(1, order) > 0, size > 0
         made: Tensor | None = None
-        for index in range(len(x)):
-            rows = won[index][g[index, won[index]] > 0].sort().values
-            columns = (size[index] > 0).nonzero().flatten()
-            chosen = len(rows) * len(columns)
+        for index, (all_live, all_used) in enumerate(zip(live.all(1).tolist(), used.all(1).tolist(), strict=True)):
+            rows = order[index] if all_live else order[index][live[index]]
+            columns = order.new_empty(x.shape[1]) if all_used else used[index].nonzero().flatten()  # a number
             rows, columns = (each if len(each) else each.new_zeros(1) for each in (rows, columns))  # 0 times something
             part = self._convolved(x[index : index + 1], rows, columns)[0]
             made = x.new_zeros(len(x), len(self.shift), *part.shape[1:]) if made is None else made
-            scaled = part * _along(factor[rows], part[None])[0] + _along(offset[rows], part[None])[0]
-            made[index, rows] = scaled * _along(g[index, rows], part[None])[0]
-            if self.tally is not None:
-                self._count(self.tally, chosen, math.prod(part.shape[1:]))
+            each = (-1, *[1] * (part.dim() - 1))
+            made[index, rows] = torch.addcmul(shift[index, rows].view(each), part, scale[index, rows].view(each))
         return x.new_zeros(0, len(self.shift), *x.shape[2:]) if made is None else made
 
     def _convolved(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """The outputs `rows`. Where copying weights out would cost more than it saves, more is multiplied."""
         weight = self.conv.weight
-        if len(columns) < weight.shape[1]:
-            x, weight = x.index_select(1, columns), weight.index_select(1, columns)
-        if len(rows) < len(weight):
+        places = math.prod(x.shape[2:]) // math.prod(self.conv.stride)
+        by_rows = places * (len(weight) - len(rows)) > _ROW * len(rows)
+        if by_rows:  # first: whole filters lie in one piece
             weight = weight.index_select(0, rows)
-        return self.conv._conv_forward(x, weight, None)
-
-    def _count(self, tally: Tally, kernels: int, places: int) -> None:
-        weight = self.conv.weight
-        tally.dense += places * weight.numel()
-        tally.done += places * kernels * math.prod(weight.shape[2:]) + self.saliency.weight.numel()
+        if places * (x.shape[1] - len(columns)) > _COLUMN * len(columns):
+            x, weight = x.index_select(1, columns), weight.index_select(1, columns)
+        made = self.conv._conv_forward(x, weight, None)
+        if self.tally is not None:
+            each = math.prod(made.shape[2:])
+            self.tally.dense += each * self.conv.weight.numel()
+            self.tally.done += each * weight.numel() + self.saliency.weight.numel()
+        return made if by_rows else made.index_select(1, rows)
 
     def extra_repr(self) -> str:
         """How many channels win."""

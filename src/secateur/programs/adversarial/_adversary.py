@@ -18,11 +18,12 @@ from secateur.masks import Masks
 from secateur.programs.adversarial._soft_masks import SoftMasks
 
 
-def inputs_in(batches: Iterable[Tensor | Sequence[Tensor]]) -> list[Tensor]:
+def inputs_in(batches: Iterable[Tensor | Sequence[object]]) -> list[Tensor]:
     """The inputs of each batch: the tensor itself, or the first of a tuple."""
-    found = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
-    if not found or not all(isinstance(each, Tensor) for each in found):
-        raise SecateurError("`batches` must have inputs to look at: tensors, or tuples that begin with one; got none.")
+    given = [batch if isinstance(batch, Tensor) else next(iter(batch), None) for batch in batches]
+    found = [each for each in given if isinstance(each, Tensor)]
+    if not found or len(found) < len(given):
+        raise SecateurError("`batches` must have inputs to look at: tensors, or tuples that begin with one.")
     return found
 
 

@@ -25,7 +25,7 @@ def momentum(alpha: float) -> float:
     """FISTA's sequence: α ← (1 + √(1 + 4α²))/2.
 
     >>> [round(momentum(alpha), 3) for alpha in (1.0, 1.618)]
-    [1.618, 2.194]
+    [1.618, 2.193]
     """
     return (1 + math.sqrt(1 + 4 * alpha * alpha)) / 2
 
