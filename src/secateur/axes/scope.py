@@ -7,9 +7,8 @@ always chosen in `selection`, exactly and index-stably; a scope only says in whi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -17,9 +16,10 @@ from torch import Tensor
 from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur._base.types import Float
 from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, slower_last, smart_ratio, uniform_plus
+from secateur.axes._named import ByName, by_name, given
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
 from secateur.axes._scope import patterns as patterns
-from secateur.selection import at_least, best_prefix, check_density, kept_count, topk_mask, topk_rows
+from secateur.selection import at_least, best_prefix, kept_count, topk_mask, topk_rows
 
 __all__ = [
     "Scope",
@@ -48,9 +48,6 @@ __all__ = [
     "threshold",
     "uniform_plus",
 ]
-
-#: Numbers by layer: names or globs. An exact name wins over a glob, an earlier glob over a later one.
-ByName = Mapping[str, float]
 
 # --- one pool -----------------------------------------------------------------------------------------------------
 Cost = Mapping[str, float] | Callable[[str, torch.Size], float]
@@ -134,48 +131,6 @@ def _layerwise(scores: Scores, shapes: Shapes, density: float) -> Keep:
     if not any(counts.values()):
         kappa(density, max((tensor.numel() for tensor in scores.values()), default=0))
     return best_of_each(scores, counts)
-
-
-def given(densities: ByName) -> Scope:
-    """The densities you name, layer by layer: `given({"fc1.weight": 0.1, "conv*": 1.0})`, names or globs.
-
-    Layers that are not named are kept whole; the schedule's density is ignored. Names are checked. An exact name wins
-    over a glob, an earlier glob over a later one.
-    """
-    for name, density in densities.items():
-        if density != 0:
-            check_density(density, name=f"densities[{name!r}]")
-    return Scope(f"given({dict(densities)})", _Given(tuple(densities.items())), counted=False)
-
-
-@dataclass(frozen=True)
-class _Given:
-    densities: tuple[tuple[str, float], ...]
-
-    def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
-        wanted = dict.fromkeys(scores, 1.0) | by_name(dict(self.densities), scores, "given")
-        return best_of_each(
-            scores,
-            {name: kept_count(wanted[name], tensor.numel()) if wanted[name] else 0 for name, tensor in scores.items()},
-        )
-
-
-def by_name(given: ByName, names: Collection[str], caller: str) -> dict[str, float]:
-    """The number of each layer that a name or glob of `given` means; what fits no layer is refused by its name.
-
-    >>> by_name({"conv*": 0.7, "conv2": 1.2}, ["conv1", "conv2", "fc"], "quality")
-    {'conv1': 0.7, 'conv2': 1.2}
-    """
-    found: dict[str, float] = {}
-    for pattern, value in sorted(given.items(), key=lambda entry: entry[0] not in names):
-        hits = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
-        if not hits:
-            raise SecateurError(
-                f"`{caller}`: {pattern!r} is not a prunable tensor of this model.{nearest(pattern, names)} "
-                f"Prunable here: {', '.join(names)}."
-            )
-        found = dict.fromkeys(hits, value) | found
-    return found
 
 
 # --- no pool: units against a value -------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from secateur._base.errors import SecateurError, UnfitModelError
+from secateur._base.errors import SecateurError
 from secateur._base.shards import is_sharded
 from secateur._base.zeros import all_true, count_true
 from secateur.axes import Method, Moment, all_alive
@@ -86,7 +86,7 @@ def prune(
     network = unwrap(model)
     refuse_offline(method)
     if effective:
-        refuse_unbudgeted(method, by_blocks=blocks is not None)
+        refuse_unbudgeted(model, method, by_blocks=blocks is not None)
     if blocks is not None:
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
@@ -96,8 +96,6 @@ def prune(
     if only is None:
         report_left_out(network, params)
     if any(is_sharded(parameter) for parameter in params.values()):
-        if effective:
-            raise UnfitModelError("`effective` follows paths through whole weights: prune before you cut them up.")
         given = Given(reusable(batches), loss, masks, generator)
         return prune_sharded(network, method, params, given, check=partial(report_empty, allow_empty=allow_empty))
     bits, turned = _present(network, method, masks, params), layouts(network, params)

@@ -37,7 +37,7 @@ def check_program(program: Program, *, density: float, model: str) -> None:
         return {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in named.items() if p.grad is not None}
 
     before = copy.deepcopy(given.model.state_dict())
-    keys, hooks = list(given.model.state_dict()), _hooks(given.model)
+    hooks = _hooks(given.model)
 
     @torch.no_grad()
     def evaluate(network: nn.Module) -> float:
@@ -55,14 +55,20 @@ def check_program(program: Program, *, density: float, model: str) -> None:
             assert _same(before, given.model.state_dict()), f"{model}: was changed before it was refused"
             return
     assert called or "train" not in takes, f"{model}: the program never trained"
-    assert list(given.model.state_dict()) == keys and _hooks(given.model) == hooks, f"{model}: names or hooks changed"
-    assert masks.keys() == prunable(given.model).keys(), f"{model}: the masks cover {sorted(masks)}"
-    if "density" in takes:
-        assert masks.kept in counts(density, prunable(given.model).values()), (
+    assert list(given.model.state_dict()) == list(before), f"{model}: names changed"
+    assert _hooks(given.model) == hooks, f"{model}: hooks changed"
+    _check_masks(given.model, masks, density if "density" in takes else None, model)
+
+
+def _check_masks(network: nn.Module, masks: Masks, density: float | None, model: str) -> None:
+    """The masks are of the network and keep what was asked for, and the weights obey them."""
+    assert masks.keys() == prunable(network).keys(), f"{model}: the masks cover {sorted(masks)}"
+    if density is not None:
+        assert masks.kept in counts(density, prunable(network).values()), (
             f"{model}: {masks.kept} of {masks.numel} weights kept"
         )
     for name, mask in masks.items():
-        assert bool((given.model.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
+        assert bool((network.get_parameter(name)[~mask] == 0).all()), f"{model}: a pruned weight of {name} lives"
 
 
 def _same(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:

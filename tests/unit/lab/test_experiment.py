@@ -88,6 +88,8 @@ CHANGES = {
     "examples": 500,
     "bf16": True,
     "pretrain": Recipe(steps=50, rate=Constant(0.1)),
+    "layers": (0.1, 0.2, 0.3),
+    "effective": True,
 }
 
 

@@ -29,11 +29,14 @@ class _Keywords(nn.Module):
         return self.inner(x)
 
 
+NOTHING = {"weight", "noise", "norm_scale", "rows", "kernels"}
+
+
 def test_needs_are_ordered_and_speak() -> None:
     assert [str(needs) for needs in sorted(Needs)] == ["nothing", "input shapes", "inputs", "labels"]
     assert f"{Needs.SHAPES}" == "input shapes"
     needs = {name: factory().needs for name, factory in KNOWN.items()}
-    assert {name for name, need in needs.items() if need is Needs.NOTHING} == {"weight", "noise", "norm_scale", "rows"}
+    assert {name for name, need in needs.items() if need is Needs.NOTHING} == NOTHING
     assert {name for name, need in needs.items() if need is Needs.SHAPES} == {"flow"}
     assert {name for name, need in needs.items() if need is Needs.INPUTS} == {
         "input_norm",

@@ -68,7 +68,9 @@ def test_equal_values_share_their_rank_and_constant_features_go_with_none() -> N
 
 def test_features_that_are_all_alike_are_all_worth_the_same() -> None:
     found = infinite_selection(torch.arange(5.0)[:, None].expand(5, 4))
-    assert bool((found == found[0]).all()) and bool(torch.isfinite(found).all())
+    # To the rounding of the solve: which bits it ends in is the processor's affair.
+    torch.testing.assert_close(found, found[0].expand(4), rtol=1e-12, atol=0.0)
+    assert bool(torch.isfinite(found).all())
 
 
 @pytest.mark.parametrize(

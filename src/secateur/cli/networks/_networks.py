@@ -182,7 +182,8 @@ def _of_lab(name: str, args: Any, generator: Any) -> tuple[nn.Module, tuple[int,
     except SecateurError as problem:
         runs = [path.name for path in args.runs.iterdir()] if args.runs.is_dir() else []
         hint = nearest(name, runs)
-        raise UsageError(f"{problem}{hint} A network of your own is written package.module:factory.") from None
+        said = str(problem).replace("`name`", "the network", 1)
+        raise UsageError(f"{said}{hint} A network of your own is written package.module:factory.") from None
 
 
 def _inputs(args: Any, shapes: Sequence[tuple[str, tuple[int, ...]]] | None, generator: Any) -> tuple[Tensor, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from torch import nn
 
 from secateur._base.errors import SecateurError, UnfitModelError
+from secateur._base.shards import is_sharded
 from secateur.axes import Method
 from secateur.masks import Masks
 from secateur.measures import Batch
@@ -30,8 +32,10 @@ def first_of(batches: Iterable[Batch] | None) -> Batch:
     return found
 
 
-def refuse_unbudgeted(method: Method, *, by_blocks: bool) -> None:
+def refuse_unbudgeted(network: nn.Module, method: Method, *, by_blocks: bool) -> None:
     """Refuse a method whose density is not a number of single weights, and a network in parts."""
+    if any(is_sharded(parameter) for parameter in network.parameters()):
+        raise UnfitModelError("`effective=True` follows paths through whole weights: prune before you cut them up.")
     if by_blocks:
         raise SecateurError("`effective=True` looks for paths through the whole network, not block by block.")
     if not method.structure.name.startswith("weights") or method.density is None or method.scope.budgeted:

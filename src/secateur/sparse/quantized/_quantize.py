@@ -44,6 +44,7 @@ def quantize(model: nn.Module, masks: Masks, *, example_inputs: Inputs | None = 
         SecateurError: a model that is sparsified or quantized already, or in which two parameters share memory, or one
             that does not run on `example_inputs`.
 
+    >>> from secateur.sparse import quantization_of
     >>> model = nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[127.0, 3.2]]))
     >>> small = quantize(model, Masks({"weight": torch.tensor([[True, True]])}))

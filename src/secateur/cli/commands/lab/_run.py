@@ -102,6 +102,19 @@ def _what(group: Any) -> None:
         help="the data set; package.module:factory for your own, whose code runs",
     )
     group.add_argument("--method", metavar="NAME", default="snip", help="see `secateur methods`; dense prunes nothing")
+    _how_much(group)
+    group.add_argument("--seed", metavar="N", type=values.natural, default=0, help="decides every random choice")
+    group.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        type=values.option,
+        action="append",
+        default=[],
+        help="an option of the method, as rounds=20; may be repeated",
+    )
+
+
+def _how_much(group: Any) -> None:
     how_much = group.add_mutually_exclusive_group()
     how_much.add_argument(
         "--density",
@@ -120,15 +133,6 @@ def _what(group: Any) -> None:
     )
     group.add_argument(
         "--effective", action="store_true", help="the density is that of weights on a path from inputs to outputs"
-    )
-    group.add_argument("--seed", metavar="N", type=values.natural, default=0, help="decides every random choice")
-    group.add_argument(
-        "--option",
-        metavar="NAME=VALUE",
-        type=values.option,
-        action="append",
-        default=[],
-        help="an option of the method, as rounds=20; may be repeated",
     )
 
 
