@@ -57,7 +57,7 @@ def test_more_weights_than_the_paper_keeps_are_a_miss(snip: Paper) -> None:
     cell = next(cell for cell in snip.find("table1").cells if cell.row.startswith("SVD, LeNet-300"))
     assert cell.most_kept == int(266_200 * 0.0155) == 4_126
     for kept, said in ((4_126, Verdict.REACHED), (4_127, Verdict.MISSED)):
-        assert verdict(cell, record(1.5, experiment=cell.experiment, kept=kept)) is said
+        assert verdict(cell, record(1.5, 1.5, 1.5, experiment=cell.experiment, kept=kept)) is said
     table = snip.find("table1")
     fat = record(1.5, experiment=cell.experiment, kept=5_000)
     (told,) = misses(table, {cell.name: fat})
