@@ -15,8 +15,19 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError, UnfitModelError, nearest
 from secateur._base.types import Float
-from secateur.axes._layers import convolutions, erdos_renyi, erk, igq, keeping, slower_last, smart_ratio, uniform_plus
-from secateur.axes._named import ByName, by_name, given
+from secateur.axes._layers import (
+    ByName,
+    by_name,
+    convolutions,
+    erdos_renyi,
+    erk,
+    given,
+    igq,
+    keeping,
+    slower_last,
+    smart_ratio,
+    uniform_plus,
+)
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, floored, inverted, kappa, living, sparing
 from secateur.axes._scope import patterns as patterns
 from secateur.selection import at_least, best_prefix, kept_count, topk_mask, topk_rows

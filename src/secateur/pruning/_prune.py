@@ -90,11 +90,7 @@ def prune(
     if blocks is not None:
         one = partial(_one_block, generator=generator, allow_empty=allow_empty)
         return prune_blocks(network, method, reusable(batches), blocks, only=only, masks=masks, one=one)
-    params = prunable(network, only, biases=method.structure.biases)
-    refuse_unscorable(params, sharded=True)
-    refuse_unfit(method, network, params)
-    if only is None:
-        report_left_out(network, params)
+    params = _scorable(network, method, only)
     if any(is_sharded(parameter) for parameter in params.values()):
         given = Given(reusable(batches), loss, masks, generator)
         return prune_sharded(network, method, params, given, check=partial(report_empty, allow_empty=allow_empty))
@@ -111,6 +107,16 @@ def prune(
         report_empty(chosen, allow_empty=allow_empty)
         chosen.apply_(network)
     return chosen
+
+
+def _scorable(network: nn.Module, method: Method, only: Only) -> Params:
+    """Return what a method prunes; refuse what it cannot, and report what is left out of its own accord."""
+    params = prunable(network, only, biases=method.structure.biases)
+    refuse_unscorable(params, sharded=True)
+    refuse_unfit(method, network, params)
+    if only is None:
+        report_left_out(network, params)
+    return params
 
 
 @torch.inference_mode(mode=False)

@@ -256,7 +256,7 @@ def test_mlp_names_carry_their_widths() -> None:
         ),
         ("mlp-9-2", {}, "but the data have 9 and 10. Did you mean 'mlp-9-10'?"),
         ("lenet-300", {}, "got 'lenet-300'. Did you mean 'lenet-300-100'?"),
-        ("mlp-0-5-10", {}, "mlp-INPUTS-HIDDEN-…-CLASSES or wrn-DEPTH-WIDTH; got 'mlp-0-5-10'."),
+        ("mlp-0-5-10", {}, "lenet-5-FILTERS-FILTERS-HIDDEN or wrn-DEPTH-WIDTH; got 'mlp-0-5-10'."),
         (
             "lenet-5-caffe",
             {"in_shape": (1, 8, 8)},
