@@ -31,6 +31,10 @@ network that was pruned beforehand counts by the weights left. Seconds are those
 processes shared; milliseconds are of a forward of 100 examples on one thread, in processor time, dense → sparsified;
 *file* is the network with packed bits against dense float32. *Effective* is the part of the kept weights on some path
 from input to output. A dash is not measured, or has no meaning there.
+
+Methods of whole units mask units of every layer, the last one included, whose units are classes: one that keeps a tenth
+of each layer's units keeps one class of ten. `shrink` protects outputs; here their rows say what masks alone do, and
+nothing against a method.
 """
 
 _HEADS = (
@@ -62,9 +66,8 @@ def _summary(sheets: Mapping[Setting, Sequence[Line]]) -> str:
 
 
 def _sheet(setting: Setting, lines: Sequence[Line]) -> list[str]:
-    dense = interval(
-        [100 * line.error for line in lines if line.method == DENSE_TWIN and line.error is not None] or [0]
-    )
+    whole = [100 * line.error for line in lines if line.method == DENSE_TWIN and line.error is not None]
+    dense = f"Dense: {_error(interval(whole))} %." if whole else "No dense run yet."
     machines = ", ".join(sorted({line.machine for line in lines if line.machine}))
     versions = ", ".join(sorted({line.versions for line in lines if line.versions}))
     head = (
