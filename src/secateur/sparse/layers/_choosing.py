@@ -28,6 +28,7 @@ class Choosing:
                 without; None: neither. Calls under autocast are never settled.
         """
         self.__dict__["_choices"], self.__dict__["_settled"] = {}, settled
+        self.__dict__.setdefault("_kernels", {})  # not anew: what a report has told stays so
 
     def _apart_is_faster(
         self, place: object, x: Tensor, together: Callable[[Tensor], Any], apart: Callable[[Tensor], Any], owner: Any
