@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from secateur import Masks
+from secateur.sparse.calls import _half_chosen as blocks
 from secateur.sparse.convert import _timed as layers_timed
 from secateur.sparse.convert import _whole as whole
-from secateur.sparse.layers import _blocks as blocks
 from secateur.sparse.layers import _choosing as choosing
 from secateur.sparse.timing import Verdict
 

@@ -14,7 +14,7 @@ from secateur import Masks, densify, sparsify
 from secateur._base import door
 from secateur.sparse import SparseLinear, report_of
 from secateur.sparse.calls import Rounded, half_linear
-from secateur.sparse.layers import _blocks as blocks_timed
+from secateur.sparse.calls import _half_chosen as blocks_timed
 from secateur.sparse.plans import LayerPlan, half_of, paired_of, plan_layer
 from secateur.sparse.timing import Verdict, verdicts_here
 from timed_cases import DENSE, OPEN, SPARSE, Clock

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.sparse.calls import BlocksTimed
 from secateur.sparse.convert._inputs import Use
-from secateur.sparse.layers import BlocksTimed, Choosing, OneDnnLinear, RoundedLinear, SparseLinear, onednn_available
+from secateur.sparse.layers import Choosing, OneDnnLinear, RoundedLinear, SparseLinear, onednn_available
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 from secateur.sparse.transformers import SparseAttention
 

@@ -1,6 +1,5 @@
 """Modules that stand where dense layers stood, and store only what survived."""
 
-from secateur.sparse.layers._blocks import BlocksTimed
 from secateur.sparse.layers._built import built
 from secateur.sparse.layers._carried import carry_on, refuse_to_carry
 from secateur.sparse.layers._choosing import Choosing
@@ -17,7 +16,6 @@ from secateur.sparse.layers._sequential import SparseSequential
 from secateur.sparse.layers._state import DenseState, WeightState, fill, take_survivors, thinned, thinned_onto
 
 __all__ = [
-    "BlocksTimed",
     "Choosing",
     "DenseState",
     "NetworkSequential",

@@ -12,9 +12,12 @@ from torch._compile import _disable_dynamo
 from secateur._base import door
 from secateur._base.types import Bool, Float
 from secateur.sparse.calls import (
+    BlocksTimed,
     Rounded,
     are_float32,
     autocast_to,
+    blocks_at_inference,
+    blocks_in_training,
     fits,
     half_fits,
     half_linear,
@@ -22,7 +25,6 @@ from secateur.sparse.calls import (
     refuse_lookers,
     sparse_chain,
 )
-from secateur.sparse.layers._blocks import BlocksTimed, blocks_at_inference, blocks_in_training
 from secateur.sparse.layers._onednn import dense_linear
 from secateur.sparse.layers._state import WeightState, fill, thinned
 from secateur.sparse.plans import LayerPlan, plan_layer

@@ -65,7 +65,7 @@ class Machine:
         """
         if not self.break_evens:
             raise SecateurError(
-                "`machine` has no `break_evens`, and linear, recurrent and attention layers are chosen by them: expected "
+                "`machine` has no `break_evens`, and linear, recurrent and attention layers go by them: expected "
                 f"at least one secateur.sparse.BreakEven, got {self.break_evens!r}. Give one, such as "
                 "BreakEven(size=1024, batch=128, density=0.3), or leave `machine` out: layers are timed then."
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur._base import door
-from secateur.sparse.calls import Rounded, half_linear
+from secateur.sparse.calls._half import Rounded, half_linear
 from secateur.sparse.plans import PAIRED, LayerPlan, paired_of, plan_layer
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 
