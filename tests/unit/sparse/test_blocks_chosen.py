@@ -15,6 +15,10 @@ from secateur._base import door
 from secateur.sparse import SparseLinear, report_of
 from secateur.sparse.calls import Rounded, half_linear
 from secateur.sparse.calls import _half_chosen as blocks_timed
+from secateur.sparse.convert._inputs import Use
+from secateur.sparse.convert._timed import runner
+from secateur.sparse.convert._whole import whole_verdict
+from secateur.sparse.layers import _choosing as choosing
 from secateur.sparse.plans import LayerPlan, half_of, paired_of, plan_layer
 from secateur.sparse.timing import Verdict, verdicts_here
 from timed_cases import DENSE, OPEN, SPARSE, Clock
@@ -173,3 +177,31 @@ def test_replanted_layers_stay_as_they_are_stored(clock: Clock) -> None:
     fast, _ = converted(clock, SPARSE, training=True)
     replant(fast, ~block_mask(), [])
     assert not fast.plan.blocks and torch.equal(fast.plan.mask(), ~block_mask())
+
+
+def test_timing_a_training_step_rounds_at_each_as_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values change at each step: a step that found them rounded already would look faster than it is."""
+    layer, masks = layer_and_masks(training=True)
+    sparse: Any = SparseLinear.from_dense(layer, masks["weight"])
+    sparse.let_choose(settled=None)
+    made: list[object] = []
+    plain = Rounded.of
+
+    def of(self: Rounded, *args: Any) -> Tensor:
+        made.append(self)  # kept alive, so that each is another object
+        return plain(self, *args)
+
+    monkeypatch.setattr(Rounded, "of", of)
+    x, use = torch.randn(SAMPLES, INPUTS), Use((SAMPLES, INPUTS), training=True, autocast=torch.bfloat16)
+    monkeypatch.setattr(choosing, "decide", lambda first, second, *, seconds: (first(), first(), DENSE)[2])
+    with torch.autocast("cpu", torch.bfloat16):
+        step = runner(sparse, x, use)
+        step()
+        first_call = len({id(each) for each in made})
+        assert first_call == 4, "two in each of two choices: against the float32 kernels, and dense"
+        step(), step()
+    assert len({id(each) for each in made}) == first_call + 2
+    made.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        whole_verdict(sparse, sparse, x, training=True)
+    assert len({id(each) for each in made}) * 2 == len(made), "each step once forward, once backward"

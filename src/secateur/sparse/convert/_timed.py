@@ -172,6 +172,8 @@ def _infer(module: Any, x: Tensor) -> None:
 
 def _train(module: Any, x: Tensor, differentiated: bool) -> None:
     inside = x.detach().requires_grad_(differentiated)
+    if isinstance(module, SparseLinear | SparseAttention):
+        module.train(module.training)  # what was rounded is rounded anew, as at each step that changes the values
     y = module(inside)
     y = y if isinstance(y, Tensor) else y[0]
     wanted = [*([inside] if differentiated else []), *(p for p in module.parameters() if p.requires_grad)]

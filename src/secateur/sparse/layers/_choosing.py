@@ -73,6 +73,9 @@ def _second_is_faster(
         if not torch.is_grad_enabled():
             way(sample)
             return
+        for module in modules:
+            if isinstance(module, Choosing) and not module._modules:  # type: ignore[attr-defined]
+                module.train(module.training)  # type: ignore[attr-defined]  # rounded anew, as at each step
         inside = sample.clone().requires_grad_(x.requires_grad)
         y = way(inside)
         y = y if isinstance(y, Tensor) else y[0]
