@@ -204,4 +204,4 @@ def test_timing_a_training_step_rounds_at_each_as_training_does(monkeypatch: pyt
     made.clear()
     with torch.autocast("cpu", torch.bfloat16):
         whole_verdict(sparse, sparse, x, training=True)
-    assert len({id(each) for each in made}) * 2 == len(made), "each step once forward, once backward"
+    assert len(made) > 2 and len({id(each) for each in made}) == len(made)
