@@ -69,8 +69,8 @@ def calls_for(layer: nn.Linear, x: Tensor) -> tuple[dict[str, Callable[[], None]
         calls[f"{name}, inference"] = partial(infer, way, own, cast)
         calls[f"{name}, training"] = partial(train, way, list(way.parameters()), own, cast)
     for density in DENSITIES:
-        single = single_weights(layer, density)
         for mode in MODES:
+            single = single_weights(layer, density)  # of its own: training would have inference round anew
             blocks, marks[f"{density:.0%}, {mode}"] = blocks_chosen(
                 layer, density, x.bfloat16(), training=mode == "training"
             )
