@@ -40,6 +40,8 @@ def infer(layer: Layer, x: Tensor, cast: bool) -> None:
 
 def train(layer: Layer, parameters: list[Tensor], x: Tensor, cast: bool) -> None:
     x = x.detach().requires_grad_()
+    if isinstance(layer, SparseLinear):
+        layer.round_anew()  # as at each step of a training, whose values have changed
     with torch.autocast("cpu", torch.bfloat16, enabled=cast):
         y = layer(x)
     torch.autograd.grad(y, [x, *parameters], torch.ones_like(y))

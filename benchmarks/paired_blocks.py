@@ -4,7 +4,8 @@
 
 As `half_precision.py`, whose dense ways these are: the best float32 (torch, oneDNN) and the best bfloat16 (autocast,
 or a layer held in bfloat16). At each density, random blocks and as many random single weights, under autocast with
-float32 masters, by the kernels for bfloat16. Training is forward and both gradients; values are rounded at each step.
+float32 masters, by the kernels for bfloat16; blocks by the faster of those for blocks and those for single weights, as
+`sparsify` would time them. Training is forward and both gradients; values are rounded at each step.
 On one thread times are the thread's own, so that waiting for other processes does not count.
 """
 
@@ -42,31 +43,46 @@ def block_mask(layer: nn.Linear, density: float) -> Tensor:
     return kept.repeat_interleave(tall, 0).repeat_interleave(wide, 1)
 
 
-def sparse_ways(layer: nn.Linear, density: float) -> dict[str, SparseLinear]:
-    """The layer with blocks, and with single weights."""
+def blocks_chosen(layer: nn.Linear, density: float, x: Tensor, *, training: bool) -> tuple[SparseLinear, str]:
+    """The layer with blocks, multiplied as timing its kernels says, and a mark where that is as single weights."""
+    made = SparseLinear.from_dense(layer, block_mask(layer, density))
+    assert paired_of(made.plan) is not None
+    made.let_choose(settled=None)
+    made.__dict__.pop("_choices")  # between its kernels for bfloat16 alone
+    found = made.store_for_training(x.clone().requires_grad_()) if training else made.blocks_at(x)
+    assert found is not None
+    return made, "" if found.blocks else "ˢ"
+
+
+def single_weights(layer: nn.Linear, density: float) -> SparseLinear:
+    """The layer with as many single weights."""
     generator = torch.Generator().manual_seed(0)
-    single = torch.rand(layer.weight.shape, generator=generator) < density
-    ways = {"blocks": SparseLinear.from_dense(layer, block_mask(layer, density))}
-    assert paired_of(ways["blocks"].plan) is not None
-    return {**ways, "single": SparseLinear.from_dense(layer, single)}
+    return SparseLinear.from_dense(layer, torch.rand(layer.weight.shape, generator=generator) < density)
 
 
-def calls_for(layer: nn.Linear, x: Tensor) -> dict[str, Callable[[], None]]:
+def calls_for(layer: nn.Linear, x: Tensor) -> tuple[dict[str, Callable[[], None]], dict[str, str]]:
+    """What is timed, by name; and the marks of the blocks' cells."""
+    marks: dict[str, str] = {}
     calls: dict[str, Callable[[], None]] = {}
     for name, (way, cast) in dense_ways(layer).items():
         own = x.bfloat16() if name == "bfloat16" else x
         calls[f"{name}, inference"] = partial(infer, way, own, cast)
         calls[f"{name}, training"] = partial(train, way, list(way.parameters()), own, cast)
     for density in DENSITIES:
-        for name, sparse in sparse_ways(layer, density).items():
-            calls[f"{density:.0%} {name}, inference"] = partial(infer, sparse, x.bfloat16(), True)
-            calls[f"{density:.0%} {name}, training"] = partial(
-                train, sparse, list(sparse.parameters()), x.bfloat16(), True
+        for mode in MODES:
+            single = single_weights(layer, density)  # of its own: training would have inference round anew
+            blocks, marks[f"{density:.0%}, {mode}"] = blocks_chosen(
+                layer, density, x.bfloat16(), training=mode == "training"
             )
-    return calls
+            for name, sparse in (("blocks", blocks), ("single", single)):
+                step = (
+                    partial(train, sparse, list(sparse.parameters())) if mode == "training" else partial(infer, sparse)
+                )
+                calls[f"{density:.0%} {name}, {mode}"] = partial(step, x.bfloat16(), True)
+    return calls, marks
 
 
-def rows_of(found: dict[str, float], size: str, batch: int) -> list[str]:
+def rows_of(found: dict[str, float], marks: dict[str, str], size: str, batch: int) -> list[str]:
     lines = []
     for mode in MODES:
         took = {name.removesuffix(f", {mode}"): 1e3 * t for name, t in found.items() if name.endswith(mode)}
@@ -75,7 +91,8 @@ def rows_of(found: dict[str, float], size: str, batch: int) -> list[str]:
         cells = [size, f"{batch:,}", mode, f"{full:.2f}", f"{half:.2f}"]
         for density in DENSITIES:
             single, blocks = took[f"{density:.0%} single"], took[f"{density:.0%} blocks"]
-            cells.append(f"{single:.2f} → {blocks:.2f} ({full / blocks:.1f} / {half / blocks:.2f})")
+            mark = marks[f"{density:.0%}, {mode}"]
+            cells.append(f"{single:.2f} → {blocks:.2f}{mark} ({full / blocks:.1f} / {half / blocks:.2f})")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -96,7 +113,8 @@ def main() -> None:
     shapes, seconds = (((128, 128),), 0.05) if args.quick else (SHAPES, args.seconds)
     shapes = (tuple(args.only),) if args.only else shapes
     print(f"{where(args)}; bfloat16 through {door.native.half_set()}\n")
-    print("Times in ms: single weights → blocks of 64 × 2 (over the best float32 / the best bfloat16).\n")
+    print("Times in ms: single weights → blocks of 64 × 2 (over the best float32 / the best bfloat16).")
+    print("ˢ: timing chose the kernels for single weights for these blocks.\n")
     heads = [
         "inputs → outputs",
         "samples",
@@ -111,9 +129,10 @@ def main() -> None:
     for inputs, outputs in shapes:
         for batch in args.batches:
             layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
-            found = interleaved(calls_for(layer, x), seconds=seconds, sample=TURN, clock=clock)
-            report[f"{inputs} → {outputs}, {batch}"] = found
-            print("\n".join(rows_of(found, f"{inputs} → {outputs}", batch)), flush=True)
+            calls, marks = calls_for(layer, x)
+            found = interleaved(calls, seconds=seconds, sample=TURN, clock=clock)
+            report[f"{inputs} → {outputs}, {batch}"] = {**found, **marks}
+            print("\n".join(rows_of(found, marks, f"{inputs} → {outputs}", batch)), flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 

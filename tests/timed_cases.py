@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from secateur import Masks
+from secateur.sparse.calls import _half_chosen as blocks
 from secateur.sparse.convert import _timed as layers_timed
 from secateur.sparse.convert import _whole as whole
 from secateur.sparse.layers import _choosing as choosing
@@ -47,16 +48,29 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         monkeypatch.setenv("SECATEUR_CACHE", str(cache))
         self.asked: list[str] = []
+        self.asked_kernels: list[str] = []
         self.layers: Callable[[str], Verdict] = lambda kind: SPARSE
+        self.kernels: Callable[[str], Verdict] = lambda kind: DENSE  # for blocks: the second are for single weights
         self.models: list[Verdict] = []
         self.first_calls: list[Verdict] = []
         monkeypatch.setattr(layers_timed, "remembered_verdict", self._layer)
+        monkeypatch.setattr(blocks, "remembered_verdict", self._blocks)
+        monkeypatch.setattr(blocks, "decide", self._pair)
         monkeypatch.setattr(whole, "decide", self._model)
         monkeypatch.setattr(choosing, "decide", self._call)
 
     def _layer(self, kind: str, measure: Callable[[], Any]) -> tuple[Verdict, str]:
         self.asked.append(kind)
         return self.layers(kind), "torch"
+
+    def _blocks(self, kind: str, measure: Callable[[], Any]) -> tuple[Verdict, str]:
+        self.asked_kernels.append(kind)
+        measure()
+        return self.kernels(kind), "blocks"
+
+    def _pair(self, first: Callable[[], object], second: Callable[[], object], *, seconds: float) -> Verdict:
+        first(), second()
+        return OPEN
 
     def _model(self, first: Callable[[], object], second: Callable[[], object], *, seconds: float) -> Verdict:
         first(), second()

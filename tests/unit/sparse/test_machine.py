@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from secateur import Masks
-from secateur._base.errors import MeasurementsWarning
+from secateur._base.errors import MeasurementsWarning, SecateurError
 from secateur.sparse import BreakEven, Choice, Machine, report_of, sparsify, this_machine
 from secateur.sparse.measured import _machine as module
 from secateur.sparse.measured._calibrate import calibrate_recurrent, line_crossing
@@ -172,6 +172,21 @@ def test_break_even_goes_along_a_line_between_sizes() -> None:
 def test_at_the_break_even_both_take_the_same_time(first: float, second: float, dense: float) -> None:
     density = line_crossing(first, second, dense)
     assert first + (second - first) * (density - 0.02) / (0.2 - 0.02) == pytest.approx(dense)
+
+
+def test_a_machine_without_break_evens_is_refused_by_name() -> None:
+    masks = Masks({"weight": torch.eye(8) > 0})
+    nothing = Machine("by hand", False, ())
+    with pytest.raises(
+        SecateurError, match=r"`machine` has no `break_evens`.*BreakEven\(size=1024.*leave `machine` out"
+    ):
+        sparsify(nn.Linear(8, 8), masks, machine=nothing)
+    with pytest.raises(SecateurError, match="`machine` has no `break_evens`"):
+        sparsify(nn.GRU(8, 8), Masks({"weight_hh_l0": torch.eye(8).repeat(3, 1) > 0}), machine=nothing)
+    kept = torch.zeros(8, 2, 3, 3, dtype=torch.bool)
+    kept[0] = True
+    fast = sparsify(nn.Conv2d(2, 8, 3), Masks({"weight": kept}), machine=nothing)
+    assert report_of(fast).layers[0].choice is Choice.SPARSE, "convolutions go by `convolution`"
 
 
 def test_a_break_even_is_a_density_whatever_was_measured() -> None:

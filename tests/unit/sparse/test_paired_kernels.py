@@ -145,7 +145,10 @@ def test_other_masks_are_none_of_these(missing: tuple[int, int]) -> None:
     assert paired_of(plan_layer(fours, blocks=True)) is None
     empty = plan_layer(torch.zeros(64, 4, dtype=torch.bool), blocks=True)
     assert paired_of(empty) is None
-    assert paired_of(plan_layer(torch.ones(64, 4, dtype=torch.bool))) is None, "sorted row by row"
+    singly = torch.ones(64, 4, dtype=torch.bool)
+    assert paired_of(plan_layer(singly)) is not None, "stored row by row, they are blocks all the same"
+    singly[3, 2] = False
+    assert paired_of(plan_layer(singly)) is None
 
 
 @pytest.mark.skipif(door.native is None, reason="needs the compiled kernels")

@@ -3,6 +3,7 @@
 from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
 from secateur.sparse.calls._half import Rounded, half_fits, half_linear
+from secateur.sparse.calls._half_chosen import BlocksTimed, blocks_at_inference, blocks_in_training
 from secateur.sparse.calls._int8 import INPUTS, eight_bits, int8_by_torch, int8_layer, int8_linear
 from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
 from secateur.sparse.calls._network import run_network, slot_tensors
@@ -16,12 +17,15 @@ __all__ = [
     "INPUTS",
     "SHAPES",
     "Arena",
+    "BlocksTimed",
     "Network",
     "Pass",
     "Rounded",
     "addresses",
     "are_float32",
     "autocast_to",
+    "blocks_at_inference",
+    "blocks_in_training",
     "build_network",
     "build_planes",
     "eight_bits",

@@ -25,9 +25,9 @@ class Rounded:
         self._changing = Lock()
         self._made: tuple[object, Tensor, Tensor] | None = None  # made of what, the result, and what it was made of
 
-    def of(self, plan: LayerPlan, values: Tensor) -> Tensor:
-        """Return the rounded values of a plan."""
-        half = half_of(plan)
+    def of(self, plan: LayerPlan, values: Tensor, blocks: bool | None = None) -> Tensor:
+        """Return the rounded values of a plan, for the kernels that `half_of` names."""
+        half = half_of(plan, blocks=blocks)
         key = (id(half), values.data_ptr(), None if values.is_inference() else values._version, values.dtype)
         with self._changing:
             if self._made is not None and self._made[0] == key and not values.is_inference():
@@ -50,7 +50,14 @@ def half_fits(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
     return door.native is not None and right and x.layout is torch.strided and x.numel() > 0
 
 
-def half_linear(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded) -> Tensor:
+def half_linear(
+    x: Tensor,
+    plan: LayerPlan,
+    values: Tensor,
+    bias: Tensor | None,
+    rounded: Rounded,
+    blocks: bool | None = None,
+) -> Tensor:
     """Compute x Wᵀ + b in bfloat16, differentiably.
 
     x and W are rounded to the nearest bfloat16, ties to even (numbers below 1.2e-38 may count as zero); products are
@@ -63,22 +70,26 @@ def half_linear(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None,
         values: [kept], float32 masters or bfloat16.
         bias: [rows], or None.
         rounded: the rounded values of the module that calls.
+        blocks: which kernels multiply weights that are whole blocks of 64 outputs × 2 inputs: those for blocks, or
+            those for single weights; None: those in whose order the values are stored.
 
     Returns:
         [..., rows], contiguous, in bfloat16.
     """
     if torch.compiler.is_compiling():
-        return _uncompiled(x, plan, values, bias, rounded)
-    return _half_linear(x, plan, values, bias, rounded)
+        return _uncompiled(x, plan, values, bias, rounded, blocks)
+    return _half_linear(x, plan, values, bias, rounded, blocks)
 
 
-def _half_linear(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded) -> Tensor:
+def _half_linear(
+    x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded, blocks: bool | None
+) -> Tensor:
     rows = x if x.dim() == 2 else x.reshape(-1, plan.columns)
     inputs = (x, values) if bias is None else (x, values, bias)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):
-        y: Any = _HalfLinear.apply(rows, values, bias, plan, rounded)
+        y: Any = _HalfLinear.apply(rows, values, bias, plan, rounded, blocks)
     else:
-        y = _forward(rows, plan, values, bias, rounded)
+        y = _forward(rows, plan, values, bias, rounded, blocks)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], plan.rows)
 
 
@@ -94,12 +105,14 @@ def _is_half(tensor: Tensor) -> bool:
     return tensor.dtype is torch.bfloat16
 
 
-def _forward(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded) -> Tensor:
-    x, packed = rows_apart(x.detach()), rounded.of(plan, values)
+def _forward(
+    x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, rounded: Rounded, blocks: bool | None
+) -> Tensor:
+    x, packed = rows_apart(x.detach()), rounded.of(plan, values, blocks)
     out = torch.empty((x.shape[0], plan.rows), dtype=torch.bfloat16, device="cpu")
     added = None if bias is None else bias.detach().float().contiguous()
     plus = (0, 0) if added is None else _place(added)
-    half_of(plan).layer.forward(
+    half_of(plan, blocks=blocks).layer.forward(
         *_place(packed), x.data_ptr(), x.stride(0), *x.shape, _is_half(x), *plus,
         *_place(out), True, torch.get_num_threads(),
     )  # fmt: skip
@@ -108,10 +121,18 @@ def _forward(x: Tensor, plan: LayerPlan, values: Tensor, bias: Tensor | None, ro
 
 class _HalfLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: LayerPlan, rounded: Rounded) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        plan: LayerPlan,
+        rounded: Rounded,
+        blocks: bool | None,
+    ) -> Tensor:
         ctx.save_for_backward(x, values)
-        ctx.plan, ctx.rounded, ctx.bias = plan, rounded, None if bias is None else bias.dtype
-        return _forward(x, plan, values, bias, rounded)
+        ctx.plan, ctx.rounded, ctx.bias, ctx.blocks = plan, rounded, None if bias is None else bias.dtype, blocks
+        return _forward(x, plan, values, bias, rounded, blocks)
 
     @staticmethod
     @first_order
@@ -120,23 +141,24 @@ class _HalfLinear(torch.autograd.Function):
         plan: LayerPlan = ctx.plan
         need_x, need_values, need_bias, *_ = ctx.needs_input_grad
         dy, x = rows_apart(grads[0]), rows_apart(x)
-        dx = _input_gradient(dy, x.dtype, plan, ctx.rounded.of(plan, values)) if need_x else None
-        dvalues = _weight_gradient(x, dy, plan).to(values.dtype) if need_values else None
+        packed = ctx.rounded.of(plan, values, ctx.blocks) if need_x else None
+        dx = None if packed is None else _input_gradient(dy, x.dtype, plan, packed, ctx.blocks)
+        dvalues = _weight_gradient(x, dy, plan, ctx.blocks).to(values.dtype) if need_values else None
         dbias = dy.sum(0, dtype=torch.float32).to(ctx.bias) if need_bias and ctx.bias else None
-        return dx, dvalues, dbias, None, None
+        return dx, dvalues, dbias, None, None, None
 
 
-def _input_gradient(dy: Tensor, dtype: torch.dtype, plan: LayerPlan, packed: Tensor) -> Tensor:
+def _input_gradient(dy: Tensor, dtype: torch.dtype, plan: LayerPlan, packed: Tensor, blocks: bool | None) -> Tensor:
     dx = torch.empty((dy.shape[0], plan.columns), dtype=dtype, device="cpu")
-    half_of(plan).layer.input_gradient(
+    half_of(plan, blocks=blocks).layer.input_gradient(
         *_place(packed), dy.data_ptr(), dy.stride(0), *dy.shape, _is_half(dy), *_place(dx), _is_half(dx),
         torch.get_num_threads(),
     )  # fmt: skip
     return dx
 
 
-def _weight_gradient(x: Tensor, dy: Tensor, plan: LayerPlan) -> Tensor:
-    half = half_of(plan)
+def _weight_gradient(x: Tensor, dy: Tensor, plan: LayerPlan, blocks: bool | None) -> Tensor:
+    half = half_of(plan, blocks=blocks)
     found = torch.empty(plan.kept, dtype=torch.float32, device="cpu")
     half.layer.weight_gradient(
         x.data_ptr(), x.stride(0), _is_half(x), dy.data_ptr(), dy.stride(0), _is_half(dy), x.shape[0],

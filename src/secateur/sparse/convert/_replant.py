@@ -49,7 +49,7 @@ def forget_compiled(model: nn.Module) -> None:
 
 def _plan(layer: WeightState[Any], mask: Tensor) -> Survivors:
     if isinstance(layer, SparseLinear):
-        return plan_layer(mask, blocks=True)
+        return plan_layer(mask, blocks=not layer.singly)
     assert isinstance(layer, SparseConvolution), "no other layer is let in"
     return ConvolutionPlan(layer.plan.geometry, places_of(mask))
 

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur._base import door
+from secateur.sparse.calls import BlocksTimed
 from secateur.sparse.convert._inputs import Use
 from secateur.sparse.layers import Choosing, OneDnnLinear, RoundedLinear, SparseLinear, onednn_available
-from secateur.sparse.plans import PAIRED, LayerPlan, paired_of
 from secateur.sparse.timing import Verdict, decide, remembered_verdict
 from secateur.sparse.transformers import SparseAttention
 
@@ -50,27 +49,28 @@ def timed(dense: nn.Module, sparse: Any, use: Use) -> Timed:
         for part in sparse.modules():
             if isinstance(part, Choosing):  # it has several ways itself
                 part.let_choose(settled=None)
-    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}{_blocks(sparse, use)}"
+    found = _blocks(sparse, use) if use.reduced else None
+    through = "" if found is None else f", {found.name}"
+    kind = f"{_named(dense)}, {_pattern(sparse)}, {use}{through}"
     verdict, best = remembered_verdict(kind, lambda: _measure(dense, sparse, use))
-    return Timed(verdict, best, f"{use}{_blocks(sparse, use)}")
+    return Timed(verdict, best, f"{use}{'' if found is None else f', {found}'}")
 
 
-def _blocks(sparse: Any, use: Use) -> str:
-    """Say that a layer's weights are blocks that bfloat16 kernels take, where those may run."""
-    plans = _plans(sparse) if use.reduced and door.native is not None and door.native.half_has_pairs() else []
-    paired = any(isinstance(plan, LayerPlan) and paired_of(plan) is not None for plan in plans)
-    return ", in blocks of {} × {}".format(*PAIRED) if paired else ""
+def _blocks(sparse: Any, use: Use) -> BlocksTimed | None:
+    """Decide how a linear layer's blocks of 64 × 2 are multiplied in bfloat16, by timing it; None of other layers."""
+    if not isinstance(sparse, SparseLinear) or torch.bfloat16 not in (use.autocast or use.dtype,):
+        return None
+    x = torch.rand(use.shape, generator=torch.Generator().manual_seed(0)).to(use.dtype)
+    if use.training:
+        return sparse.store_for_training(x.requires_grad_(not use.first))
+    return sparse.blocks_at(x)
 
 
 def _pattern(sparse: Any) -> str:
     """Say how much a mask keeps, and in how many rows and columns: what decides about the kernels' time."""
     plans = _plans(sparse)
-    said = []
-    for plan in plans:
-        columns = plan.shape[1:].numel()
-        alive = [len((plan.positions // columns).unique()), len((plan.positions % columns).unique())]
-        said.append(f"{plan.density:.3g} in {alive[0]} rows and {alive[1]} columns")
-    return "density " + "; ".join(said) + (", blocks" if getattr(plans[0], "blocks", False) else "")
+    said = "; ".join(plan.spread for plan in plans)
+    return f"density {said}" + (", blocks" if getattr(plans[0], "blocks", False) else "")
 
 
 def _plans(sparse: Any) -> list[Any]:
@@ -172,6 +172,8 @@ def _infer(module: Any, x: Tensor) -> None:
 
 def _train(module: Any, x: Tensor, differentiated: bool) -> None:
     inside = x.detach().requires_grad_(differentiated)
+    if isinstance(module, SparseLinear | SparseAttention):
+        module.train(module.training)  # what was rounded is rounded anew, as at each step that changes the values
     y = module(inside)
     y = y if isinstance(y, Tensor) else y[0]
     wanted = [*([inside] if differentiated else []), *(p for p in module.parameters() if p.requires_grad)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.sparse.convert._inputs import Inputs, call
+from secateur.sparse.layers import SparseLinear
 from secateur.sparse.timing import Verdict, decide, undisturbed
 
 
@@ -37,6 +38,9 @@ def _infer(model: nn.Module, inputs: Inputs) -> None:
 
 
 def _train(model: nn.Module, inputs: Inputs) -> None:
+    for module in model.modules():
+        if isinstance(module, SparseLinear):
+            module.train(module.training)  # what was rounded is rounded anew, as at each step that changes the values
     parts = [part for part in _tensors(call(model, inputs)) if part.requires_grad]
     if parts:  # else nothing is to be trained, and a forward pass is all that training does
         torch.autograd.backward(parts, [torch.ones_like(part) for part in parts])

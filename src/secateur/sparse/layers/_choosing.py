@@ -28,6 +28,7 @@ class Choosing:
                 without; None: neither. Calls under autocast are never settled.
         """
         self.__dict__["_choices"], self.__dict__["_settled"] = {}, settled
+        self.__dict__.setdefault("_kernels", {})  # not anew: what a report has told stays so
 
     def _apart_is_faster(
         self, place: object, x: Tensor, together: Callable[[Tensor], Any], apart: Callable[[Tensor], Any], owner: Any
@@ -72,6 +73,9 @@ def _second_is_faster(
         if not torch.is_grad_enabled():
             way(sample)
             return
+        for module in modules:
+            if isinstance(module, Choosing) and not module._modules:  # type: ignore[attr-defined]
+                module.train(module.training)  # type: ignore[attr-defined]  # rounded anew, as at each step
         inside = sample.clone().requires_grad_(x.requires_grad)
         y = way(inside)
         y = y if isinstance(y, Tensor) else y[0]

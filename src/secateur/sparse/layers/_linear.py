@@ -7,12 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
+from secateur._base import door
 from secateur._base.types import Bool, Float
 from secateur.sparse.calls import (
+    BlocksTimed,
     Rounded,
     are_float32,
     autocast_to,
+    blocks_at_inference,
+    blocks_in_training,
     fits,
     half_fits,
     half_linear,
@@ -46,9 +51,10 @@ class SparseLinear(WeightState[LayerPlan]):
 
     Attributes:
         onednn: whether that dense product goes through oneDNN.
+        singly: whether weights that are whole blocks are stored as single ones, because it trains faster so.
     """
 
-    onednn = False
+    onednn = singly = False
 
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseLinear:
@@ -114,7 +120,40 @@ class SparseLinear(WeightState[LayerPlan]):
 
     def _in_half(self, x: Tensor) -> Tensor:
         rounded: Rounded = self.__dict__.get("_rounded") or self.round_anew()
-        return half_linear(x, self.plan, self.values, self.bias, rounded)
+        tensors = (x, self.values) if self.bias is None else (x, self.values, self.bias)
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        blocks = None
+        if not trains:
+            found = _uncompiled(self, x) if torch.compiler.is_compiling() else self.blocks_at(x)
+            blocks = None if found is None else found.blocks
+        return half_linear(x, self.plan, self.values, self.bias, rounded, blocks)
+
+    def blocks_at(self, x: Tensor) -> BlocksTimed | None:
+        """Tell which kernels multiply this input in bfloat16 without gradients, timing them if it is the first of its
+        kind; None where there is no choice, or it does not choose.
+        """
+        known: dict[object, BlocksTimed | None] | None = self.__dict__.get("_kernels")
+        native: Any = door.native
+        if known is None or not half_fits(x, self.values, self.bias):
+            return None
+        key = (x.dtype, self.values.dtype, x.numel().bit_length(), torch.get_num_threads(), native.half_set())
+        if key not in known:
+            known[key] = blocks_at_inference(x, self.plan, self.values, self.bias)
+        return known[key]
+
+    @torch.no_grad()
+    def store_for_training(self, x: Tensor) -> BlocksTimed | None:
+        """Store whole blocks as they train faster in bfloat16, on inputs like this: as blocks, or as single weights.
+
+        For a new layer: values move, and an optimizer would not know.
+        """
+        found = blocks_in_training(x, self.plan, self.values, self.bias) if half_fits(x, self.values, None) else None
+        if found is not None and not found.blocks:
+            dense, self.singly = self.plan.scatter(self.values.detach()), True
+            self.plan = plan_layer(self.plan.mask())
+            self.values.data = self.plan.gather(dense)
+            self.__dict__.pop("_rounded", None)
+        return found
 
     def round_anew(self) -> Rounded:
         """Begin with no rounded values, and return where they will be: copies of the layer's attributes share it."""
@@ -136,3 +175,7 @@ class SparseLinear(WeightState[LayerPlan]):
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
             f"density={self.plan.density:.4g}{how}"
         )
+
+
+# Timing, and looking a choice up, are nothing for `torch.compile`: it breaks its graph here.
+_uncompiled = _disable_dynamo(SparseLinear.blocks_at)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from secateur._base import door
+from secateur._base.errors import SecateurError
 from secateur.sparse.measured._calibrate import (
     calibrate_convolution,
     calibrate_linear,
@@ -58,7 +59,16 @@ class Machine:
 
         Between the sizes measured it goes along a straight line over log √(rows · columns); the batch is the
         nearest one measured.
+
+        Raises:
+            SecateurError: there are no break-evens; convolutions need none.
         """
+        if not self.break_evens:
+            raise SecateurError(
+                "`machine` has no `break_evens`, and linear, recurrent and attention layers go by them: expected "
+                f"at least one secateur.sparse.BreakEven, got {self.break_evens!r}. Give one, such as "
+                "BreakEven(size=1024, batch=128, density=0.3), or leave `machine` out: layers are timed then."
+            )
         batches = sorted({b.batch for b in self.break_evens}, key=lambda b: abs(math.log(b / max(batch, 1))))
         known = sorted((b.size, b.density) for b in self.break_evens if b.batch == batches[0])
         size = math.sqrt(rows * columns)

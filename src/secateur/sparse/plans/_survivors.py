@@ -61,6 +61,13 @@ class Survivors(Shared):
         """The fraction kept, in [0, 1]."""
         return self.kept / self.shape.numel()
 
+    @property
+    def spread(self) -> str:
+        """How much is kept, and in how many rows and columns, in words: what decides about the kernels' time."""
+        columns = self.shape[1:].numel()
+        alive = [len((self.positions // columns).unique()), len((self.positions % columns).unique())]
+        return f"{self.density:.3g} in {alive[0]} rows and {alive[1]} columns"
+
     def gather(self, dense: Float[Tensor, "*shape"]) -> Float[Tensor, " kept"]:
         """Take the surviving entries out of a dense tensor."""
         return dense.reshape(-1)[self.positions.to(dense.device)]
