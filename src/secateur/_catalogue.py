@@ -114,8 +114,10 @@ def _entry(call: str, factory: Callable[..., Method]) -> Entry:
 
 @cache
 def _program(call: str, function: Callable[..., Any]) -> Entry:
-    counted = "density" in inspect.signature(function).parameters
+    asked = inspect.signature(function).parameters
+    counted, alone = "density" in asked, "train" not in asked  # it trains by itself, what has been trained before
     tags = {"program", "counted" if counted else "emerging"}
+    tags |= {"trained"} if alone and _family(function).startswith("after training") else set()
     tags |= {"complete"} if _first(r"^Ends: (trained)\.$", inspect.getdoc(function) or "") else set()
     return _row(call, function, "training", "weights", tags)
 

@@ -142,7 +142,7 @@ def test_bad_input_is_refused_unchanged() -> None:
     before = copy.deepcopy(net.state_dict())
     for wrong, said in [
         ({"batches": []}, "`batches` must have inputs"),
-        ({"batches": x, "steps": 0}, "`steps` must be 1 at least"),
+        ({"batches": x, "steps": 0}, "`steps` must be a whole number, 1 at least"),
         ({"batches": x, "strength": -1.0}, "`strength`"),
         ({"batches": x, "mask_rate": 0.0}, "rates above 0"),
         ({"batches": x, "blocks": ["layer9"]}, "'layer9' names no hidden layer"),

@@ -85,9 +85,11 @@ def compress(
     >>> report.dense, report.bytes < 1600
     (80000, True)
     """
-    for name, given in (("supports", supports), ("coders", coders)):
+    for name, given, kind in (("supports", supports, Support), ("coders", coders, Coder)):
         if not len(given):
             raise SecateurError(f"`{name}` must have one at least, got none.")
+        if wrong := [each for each in given if not isinstance(each, kind)]:
+            raise SecateurError(f"`{name}` must be those of secateur.archive and secateur.coding, got {wrong[0]!r}.")
     found = described(model, masks, "compress(model, masks, path)")
     lossy = _chosen(found, values)
     path = Path(path)
@@ -117,13 +119,13 @@ def _chosen(found: Described, values: Values | Callable[[str, Tensor], Values]) 
         names = [name for name in found.tensors if name in own]
     chosen: dict[str, Values] = {}
     for name in names:
-        one = values if isinstance(values, Values) else values(name, found.tensors[name])
+        one = values(name, found.tensors[name]) if callable(values) else values
         if not isinstance(one, Values):
             raise SecateurError(
                 f"`values` must be exact, shared(bits), int8() or rounded(dtype), or return one of them; for {name!r} "
                 f"it is {one!r}."
             )
-        if not one.lossy or found.tensors[name].is_floating_point():
+        if not one.lossy or (found.tensors[name].is_floating_point() and found.tensors[name].itemsize > 1):
             chosen[name] = one
     return chosen
 

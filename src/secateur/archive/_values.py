@@ -253,8 +253,8 @@ class _Int8:
 
     def fit(self, weight: Tensor, mask: Tensor | None) -> Code:
         """For each row its largest magnitude, in 127 steps."""
-        rows = weight.reshape(weight.shape[0], -1) if weight.dim() > 1 else weight.reshape(1, -1)
-        largest = torch.stack([row.abs().amax().float() if row.numel() else torch.zeros(()) for row in rows])
+        rows = weight.flatten(1) if weight.dim() > 1 else weight.reshape(1, -1)
+        largest = torch.stack([row.abs().amax().float() for row in rows]) if rows.numel() else torch.zeros(len(rows))
         if not largest.isfinite().all():
             raise SecateurError("eight bits need weights that are finite, got NaN or an infinity.")
         return _Bytewise(torch.where(largest > 0, largest / 127, torch.ones(())), weight.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -64,7 +65,7 @@ class Shortcut(nn.Module):
             if not hasattr(self, name):
                 setattr(self, name, value)
         self._found = found
-        self._after = function_of(block, found.after)
+        self._after = _out_of_place(function_of(block, found.after))
         self.train(block.training)
 
     def _passed(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,6 +88,17 @@ class Shortcut(nn.Module):
 def function_of(block: nn.Module, after: str) -> nn.Module | None:
     """Return what stands after the sum of a block."""
     return None if not after else nn.ReLU() if after == FUNCTION else block.get_submodule(after)
+
+
+def _out_of_place(function: nn.Module | None) -> nn.Module | None:
+    """Return a function that leaves its input as it is: what it overwrote was a sum, and is now the block's input."""
+    if function is None or not any(getattr(each, "inplace", False) for each in function.modules()):
+        return function
+    made = copy.deepcopy(function)
+    for each in made.modules():
+        if getattr(each, "inplace", False):
+            each.inplace = False
+    return made
 
 
 def _attributes_of(module: nn.Module) -> SimpleNamespace:

@@ -111,7 +111,7 @@ def prune_by_program(work: Work, state: State) -> State:
         start = time.perf_counter()
         program = program_of(work.experiment)
         levels = Levels(work)
-        masks = program(model, train=levels, **_given(work, program)).to("cpu")
+        masks = program(model, **_given(work, program, levels)).to("cpu")
         found = masks, time.perf_counter() - start
         _store(work, *found, model.state_dict(), levels=levels.count)
     load_weights(model, work.directory / START)
@@ -123,7 +123,7 @@ def train_by_program(work: Work, state: State) -> State:
     work.tell(Progress(work.experiment, "prune", 0, work.experiment.recipe.steps))
     model, start = state.model or untrained(work.experiment).to(work.device), time.perf_counter()
     program, levels = program_of(work.experiment), Levels(work)
-    masks = program(model, train=levels, **_given(work, program)).to("cpu")
+    masks = program(model, **_given(work, program, levels)).to("cpu")
     assert levels.last is not None and levels.last.trail is not None  # such a program ends with a training
     after = _pruned(state, model, masks, time.perf_counter() - start - levels.last.trail.seconds)
     _store(work, masks, after.seconds["prune"], None)
@@ -179,18 +179,23 @@ def masks_and_network(
     return masks, network
 
 
-def _given(work: Work, program: Callable[..., Masks]) -> dict[str, Any]:
-    """Return what a program asks for by the names of its parameters besides `train`: batches, a judge, its clock."""
+def _given(work: Work, program: Callable[..., Masks], levels: Levels) -> dict[str, Any]:
+    """Return what a program asks for by the names of its parameters: trainings, batches, a judge, its clock.
+
+    One that trains by itself has an epoch of batches; others score on the first.
+    """
     experiment, examples = work.experiment, work.dataset.train
     size = experiment.score_batch or experiment.recipe.batch
+    wanted, given = inspect.signature(program).parameters, dict(experiment.options)
+    many = 1 if "train" in wanted else data.steps_in(len(examples), size, epochs=1)
     able = {
-        "batches": lambda: list(data.batches(work.dataset.train, size, seed=experiment.seed, stop=1)),
+        "train": lambda: levels,
+        "batches": lambda: list(data.batches(work.dataset.train, size, seed=experiment.seed, stop=many)),
         "generator": lambda: generator(experiment.seed, "method"),
         "examples": lambda: (examples.x, examples.y),
         "epoch": lambda: min(experiment.recipe.steps, data.steps_in(len(examples), experiment.recipe.batch, epochs=1)),
         "evaluate": lambda: partial(_accuracy, work.dataset.validation),
     }
-    wanted, given = inspect.signature(program).parameters, dict(experiment.options)
     return {name: make() for name, make in able.items() if name in wanted and name not in given}
 
 

@@ -1,4 +1,4 @@
-"""What a comparison runs under: dropout off, and an eye on the precision that the model's own code computes in."""
+"""What a comparison runs under: dropout and stochastic depth off, and an eye on the precision that the model's own code computes in."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ class _NoDropout(TorchFunctionMode):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         if name in _DROPOUTS:
             return args[0] if args else kwargs["input"]
+        if name == "bernoulli_" and args[0].is_floating_point():  # stochastic depth: the mean, which is then 1
+            return args[0].fill_(args[1] if len(args) > 1 else kwargs.get("p", 0.5))
         if name == "scaled_dot_product_attention" and (kwargs.get("dropout_p") or len(args) > 4):
             args, kwargs = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args, {**kwargs}
             kwargs.pop("dropout_p", None)
@@ -63,7 +65,7 @@ class _NoDropout(TorchFunctionMode):
 
 @contextlib.contextmanager
 def without_dropout(model: nn.Module, mode: str) -> Iterator[None]:
-    """Turn dropout off in train mode: two models of different widths cannot draw the same.
+    """Turn dropout off in train mode, and draw means: two models of different widths cannot draw the same.
 
     Args:
         model: a copy that nobody else uses.

@@ -35,6 +35,7 @@ class SparseInt8Linear(DenseState):
         values: q, in the plan's order.
         scales: s.
         bias: one per row, or None.
+        dtype: of the dense layer that it was, and that `dense` makes again.
     """
 
     compute_dense = False
@@ -42,6 +43,7 @@ class SparseInt8Linear(DenseState):
     values: Tensor
     scales: Tensor
     bias: Tensor | None
+    like: Tensor
 
     def __init__(
         self,
@@ -49,12 +51,14 @@ class SparseInt8Linear(DenseState):
         values: Int[Tensor, " kept"],
         scales: Float[Tensor, " rows"],
         bias: Float[Tensor, " rows"] | None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.plan, self.training = plan, False
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", bias)
+        self.register_buffer("like", torch.empty(0, dtype=dtype, device=scales.device))  # follows `to`, as a weight does
 
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseInt8Linear:
@@ -62,7 +66,7 @@ class SparseInt8Linear(DenseState):
         plan, weight = plan_layer(mask, blocks=True), linear.weight.detach().float()
         whole, scales = eight_bits(weight * mask.to(weight.device))
         bias = None if linear.bias is None else linear.bias.detach().float().clone()
-        return SparseInt8Linear(plan, plan.gather(whole).to(torch.int8), scales, bias)
+        return SparseInt8Linear(plan, plan.gather(whole).to(torch.int8), scales, bias, linear.weight.dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -111,7 +115,7 @@ class SparseInt8Linear(DenseState):
     def dense(self) -> nn.Linear:
         """Return the dense layer of the rounded weights. It does not train."""
         made = nn.Linear(self.plan.columns, self.plan.rows, bias=self.bias is not None, device="meta")
-        return fill(made, self.weight, self, trains=False)
+        return fill(made, self.weight, self, trains=False).to(self.like.dtype)
 
     def dense_state(self) -> dict[str, Tensor]:
         """Return the dense weight and the bias."""
