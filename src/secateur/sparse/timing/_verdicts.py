@@ -13,7 +13,7 @@ from secateur.sparse.timing._store import cache_file, entries, remembered, repla
 from secateur.turns import Verdict
 
 _FILE = "verdicts.json"
-_VERSION = 1  # of the measurement and of the kernels' speed; another one measures anew
+_VERSION = 2  # of the measurement and of the kernels' speed; another one measures anew
 
 
 def remembered_verdict(kind: str, measure: Callable[[], tuple[Verdict, str]]) -> tuple[Verdict, str]:
