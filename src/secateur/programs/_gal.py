@@ -51,8 +51,15 @@ def gal(
     logits, sees the student as student alone; λ acts once; the teacher's batch norms stay. D has no decay.
     """
     require_model(model, "gal(model, batches=…)")
-    if not isinstance(steps, int) or steps < 1 or not all(0 <= each < math.inf for each in (strength, mse)) or not (rate > 0 and mask_rate > 0):
-        raise SecateurError("`steps` must be a whole number, 1 at least, `strength` and `mse` 0 at least, both rates above 0.")
+    if (
+        not isinstance(steps, int)
+        or steps < 1
+        or not all(0 <= each < math.inf for each in (strength, mse))
+        or not (rate > 0 and mask_rate > 0)
+    ):
+        raise SecateurError(
+            "`steps` must be a whole number, 1 at least, `strength` and `mse` 0 at least, both rates above 0."
+        )
     network, seen = unwrap(model), inputs_in(batches)
     params = prunable(network, only)
     soft = SoftMasks(places_of(network, params, blocks), next(iter(params.values())))

@@ -58,7 +58,9 @@ class SparseInt8Linear(DenseState):
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
         self.register_buffer("bias", bias)
-        self.register_buffer("like", torch.empty(0, dtype=dtype, device=scales.device))  # follows `to`, as a weight does
+        self.register_buffer(
+            "like", torch.empty(0, dtype=dtype, device=scales.device)
+        )  # follows `to`, as a weight does
 
     @staticmethod
     def from_dense(linear: nn.Linear, mask: Bool[Tensor, "rows columns"]) -> SparseInt8Linear:
