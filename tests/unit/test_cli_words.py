@@ -52,3 +52,10 @@ def test_show_says_a_recipe_in_words(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["show", directory]) == 0
     shown = capsys.readouterr().out
     assert "{" not in shown and re.search(r"recipe: .*rate ramp \(peak 0\.\d+, steps 6", shown), shown
+
+
+def test_a_program_that_trains_by_itself_runs_from_what_was_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--method", "gal", "--option", "strength=30", "--json"]) == 0
+    (run,) = Path("r").glob("gal-*")
+    assert list(Path("r").glob("dense-*")), "it prunes a network that has been trained"
+    assert json.loads((run / "result.json").read_text())["density"] <= 1

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import EmptyLayerWarning, SecateurError, UnfitModelError, shrink
+from secateur import EmptyLayerWarning, Masks, SecateurError, UnfitModelError, hold, methods, prune, shrink
+from secateur.axes import all_alive
 from secateur.programs import gal
-from secateur.programs.adversarial import Pace, Place, SoftMasks, momentum, places_of, train_student
+from secateur.programs.adversarial import Pace, Place, SoftMasks, masks_from, momentum, places_of, train_student
 
 
 class Net(nn.Module):
@@ -137,6 +138,15 @@ def test_a_block_is_one_number() -> None:
     assert not bool(net.norm2.weight.any()) and not bool(net.norm2.bias.any())
 
 
+def test_a_held_model_is_refused_since_its_masks_would_be_forgotten() -> None:
+    net = _net()
+    hold(net, prune(net, methods.magnitude(0.5)))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(SecateurError, match="`model` is held by masks"):
+        gal(net, batches=_x(), steps=2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
 def test_bad_input_is_refused_unchanged() -> None:
     net, x = _net(), _x()
     before = copy.deepcopy(net.state_dict())
@@ -161,3 +171,40 @@ def test_bad_input_is_refused_unchanged() -> None:
 def test_losing_a_whole_layer_is_said() -> None:
     with pytest.warns(EmptyLayerWarning, match="lower `strength`"):
         gal(_net(), batches=_x(), steps=30, strength=50.0)
+
+
+class _Shifted(nn.Module):
+    """A norm behind the sum shifts every channel of it, also those that nothing feeds any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 1, bias=False)
+        self.norm, self.out = nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.out(torch.relu(self.norm(x + self.branch(torch.relu(x)))).mean((2, 3)))
+
+
+def test_what_a_norm_behind_a_sum_adds_to_dead_channels_is_said_and_can_be_kept() -> None:
+    torch.manual_seed(0)
+    net, x = _Shifted().eval(), _x()
+    with torch.no_grad():
+        net.norm.bias.uniform_(0.5, 1)
+    params = _params(net)
+    soft = SoftMasks(places_of(net, params, []), x[0])
+    soft.values = [m * (torch.arange(8) < 5) for m in soft.values]
+    soft.fold()
+    masks = masks_from(soft, net, Masks(all_alive(params)))
+    want = net(x[0]).detach()
+    closed, kept = shrink(net, masks, x[0]), shrink(net, masks, x[0], close=False)
+    assert torch.allclose(kept.model(x[0]), want, atol=1e-5)
+    told, off = closed.certificate.closing, closed.model(x[0]).detach() - want
+    assert told is not None and told.change > 0.01
+    assert math.isclose(told.change, float(off.abs().max() / want.abs().max()), rel_tol=1e-3)
+
+
+def test_inputs_may_be_whole_numbers() -> None:
+    net = nn.Sequential(nn.Embedding(10, 3), nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    masks = gal(net, batches=[torch.randint(10, (5, 4))], steps=3)
+    assert masks["2.weight"].shape == (8, 12)

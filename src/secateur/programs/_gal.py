@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from secateur._base.arguments import require_model
 from secateur._base.errors import SecateurError
 from secateur.axes import all_alive
+from secateur.holding import held
 from secateur.masks import Masks, Only, prunable, unwrap
 from secateur.programs.adversarial import Pace, SoftMasks, inputs_in, masks_from, places_of, train_student
 
@@ -61,6 +62,8 @@ def gal(
             "`steps` must be a whole number, 1 at least, `strength` and `mse` 0 at least, both rates above 0."
         )
     network, seen = unwrap(model), inputs_in(batches)
+    if held(network):
+        raise SecateurError("`model` is held by masks, which gal does not go on from: release() their hold first.")
     params = prunable(network, only)
     soft = SoftMasks(places_of(network, params, blocks), next(iter(params.values())))
     train_student(network, soft, seen, Pace(steps, strength, mse, rate, mask_rate))

@@ -234,3 +234,35 @@ def test_another_model_is_refused_before_anything_changes(tmp_path: Path) -> Non
     with pytest.raises(SecateurError, match="no archive"):
         sc.save(model, masks, tmp_path / "c")
         archive.inspect(tmp_path / "c")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize("values", [archive.shared(3), archive.int8(), archive.rounded(torch.bfloat16)])
+def test_weights_without_entries_and_floats_of_eight_bits_lose_nothing(tmp_path: Path, values: archive.Values) -> None:
+    for make in (
+        lambda: nn.Sequential(nn.Linear(0, 5), nn.Linear(5, 0)),
+        lambda: nn.Sequential(nn.Linear(8, 8)).to(torch.float8_e4m3fn),
+    ):
+        net = make()
+        sc.compress(net, None, tmp_path / "net", values=values)
+        found = sc.load(tmp_path / "net", make()).model
+        assert found is not None
+        for name, value in net.state_dict().items():
+            kind = torch.uint8 if value.itemsize == 1 else torch.float32
+            want, got = value, found.state_dict()[name]
+            if "bias" not in name:
+                assert torch.equal(got.view(kind), want.view(kind))
+
+
+def test_words_in_the_place_of_values_supports_and_coders_are_refused_by_name(tmp_path: Path) -> None:
+    net = nn.Linear(4, 4)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"values": "int8"}, "values"),
+        ({"values": 4}, "values"),
+        ({"supports": ["gaps"]}, "supports"),
+        ({"coders": ("huffman",)}, "coders"),
+    ]
+    for given, said in cases:
+        with pytest.raises((SecateurError, TypeError), match=said):  # or the checker of types, where it is on
+            sc.compress(net, None, tmp_path / "net", **given)
+    assert not list(tmp_path.iterdir())

@@ -244,3 +244,33 @@ class _Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inner(x) + self.scale * x
+
+
+class _Torchvision(nn.Module):
+    """A basic block as torchvision writes it: in place, and with its own stochastic depth."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        if self.training:
+            out = out * torch.empty(len(x), 1, 1, 1, dtype=x.dtype).bernoulli_(0.5).div_(0.5)
+        out += x
+        return self.relu(out)
+
+
+def test_blocks_that_work_in_place_or_drop_branches_at_random_go_and_leave_their_input_alone() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), *(_Torchvision(6) for _ in range(3)), nn.Flatten(2), nn.Linear(36, 2))
+    masks = Masks({f"1.conv{k}.weight": torch.zeros(6, 6, 3, 3, dtype=torch.bool) for k in (1, 2)})
+    small = shrink(net, masks, X).model.eval()  # proved in train mode too
+    assert isinstance(small[1], Shortcut)
+    x = small[0](X).detach()
+    before = x.clone()
+    torch.testing.assert_close(small[1](x), x.relu())
+    assert torch.equal(x, before) and bool((x < 0).any()), "others may read what runs into the block"
+    assert net[1].relu.inplace, "the model's own block stays as it is"

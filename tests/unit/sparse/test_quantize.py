@@ -178,3 +178,14 @@ def test_other_layers_stay_with_the_reason() -> None:
     assert "untouched: int8 is for" in str(quantization_of(small))
     bare: Any = quantize(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), Masks({"0.weight": torch.eye(4) > 0}))
     assert type(bare[1]) is nn.Linear and len(quantization_of(bare).layers) == 1
+
+
+def test_a_bfloat16_model_is_dense_bfloat16_again() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).bfloat16()
+    small = quantize(net, Masks({"0.weight": torch.rand(8, 6) < 0.5}))
+    again = densify(small)
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
+    x = torch.randn(4, 6, dtype=torch.bfloat16)
+    torch.testing.assert_close(again(x), small(x), atol=0.05, rtol=0.05)
+    assert {p.dtype for p in densify(small.float()).parameters()} == {torch.float32}

@@ -97,7 +97,7 @@ def _out_of_place(function: nn.Module | None) -> nn.Module | None:
     made = copy.deepcopy(function)
     for each in made.modules():
         if getattr(each, "inplace", False):
-            each.inplace = False
+            vars(each).update(inplace=False)
     return made
 
 

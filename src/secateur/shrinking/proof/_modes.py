@@ -1,4 +1,4 @@
-"""What a comparison runs under: no dropout or stochastic depth, and an eye on the precision the model computes in."""
+"""What a comparison runs under: nothing drawn, and an eye on the precision that the model's own code computes in."""
 
 from __future__ import annotations
 
