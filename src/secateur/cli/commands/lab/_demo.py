@@ -54,7 +54,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _smaller(run: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Take the dead units of a trained run out, keep what is left in a file, and write the report."""
+    """Take the dead units of a trained run out, keep what is left in an archive, and write the report."""
+    from secateur.archive import compress, load
     from secateur.cli.commands.models import curves_of
     from secateur.cli.networks import network
     from secateur.cli.runs import busy
@@ -62,17 +63,18 @@ def _smaller(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     from secateur.lab.running import MASKS, WEIGHTS
     from secateur.masks import Masks
     from secateur.reporting import report
-    from secateur.shrinking import save, shrink
+    from secateur.shrinking import shrink
 
     asked = argparse.Namespace(threads=None, seed=0, input=None, batch=32, runs=args.runs)
     model, inputs = network(asked, str(run)).model.eval(), data.load(DATA).test
     masks = Masks.load(run / MASKS)
     made = shrink(model, masks, inputs.x)
-    file, page = args.runs / "snip.safetensors", args.runs / "report.html"
-    save(made, None, file)
+    file, page = args.runs / "snip.sct", args.runs / "report.html"
+    compress(made, None, file)
+    opened = load(file, network(asked, str(run)).model).model.eval()
     with busy("timing the four ways to run it", quiet=args.quiet or args.json):
         report(model, masks, inputs.x[:32], seconds=0.5, curves=curves_of(run)).save(page)
-    errors = [_wrong(each, inputs) for each in (model, made.model)]
+    errors = [_wrong(each, inputs) for each in (model, opened)]
     return {
         "run": str(run),
         "params": [made.certificate.before.params, made.certificate.after.params],
@@ -97,7 +99,7 @@ def _tell(found: dict[str, Any]) -> None:
     one, other = found["wrong"]
     lines = {
         "proof": f"outputs differ by {found['difference']:.1g} at most; {one} and {other} of {found['of']} wrong",
-        "file": f"{console.size(dense)} → {console.size(small)}: {found['file']}",
+        "file": f"{console.size(dense)} → {console.size(small)}, opened again: {found['file']}",
         "report": f"layer by layer and in milliseconds, to read in a browser: {found['report']}",
     }
     console.say()
