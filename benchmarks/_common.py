@@ -109,6 +109,29 @@ def head(title: str, densities: Sequence[float]) -> list[str]:
     return [f"| {title} | {columns} |", "|---|" + "---|" * len(densities)]
 
 
+def by_layer(
+    heads: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    batches: Sequence[int],
+    measure: Callable[[nn.Module, Tensor, str], tuple[object, str]],
+    file: Path | None,
+) -> None:
+    """Print a table of linear layers, a line or more for each shape and batch, and write what `measure` returns first.
+
+    `measure(layer, inputs, label)` returns what it found, and its lines of the table.
+    """
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    report: dict[str, object] = {}
+    for inputs, outputs in shapes:
+        for batch in batches:
+            label = f"{inputs} → {outputs}"
+            found, lines = measure(nn.Linear(inputs, outputs), torch.randn(batch, inputs), label)
+            report[f"{label}, {batch}"] = found
+            print(lines, flush=True)
+    if file:
+        file.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
 def milliseconds(label: str, times: dict[str, float], *, digits: int = 3) -> str:
     """Return one line of the times behind a table."""
     return f"{label} [ms]: " + ", ".join(f"{name} {1e3 * t:.{digits}f}" for name, t in times.items())

@@ -10,14 +10,12 @@ bfloat16 kernels, and by the float32 kernels of `sparsify` for comparison. Train
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from _common import where
+from _common import by_layer, where
 from torch import Tensor, nn
 
 from secateur._base import door
@@ -113,16 +111,12 @@ def main() -> None:
         "best bfloat16",
         *(f"{d:.0%} kept" for d in DENSITIES),
     ]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    report: dict[str, Any] = {}
-    for inputs, outputs in shapes:
-        for batch in BATCHES:
-            layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
-            found = interleaved(calls_for(layer, x), seconds=seconds, sample=TURN)
-            report[f"{inputs} → {outputs}, {batch}"] = found
-            print("\n".join(rows_of(found, f"{inputs} → {outputs}", batch)), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+    def measure(layer: nn.Module, x: Tensor, label: str) -> tuple[object, str]:
+        found = interleaved(calls_for(layer, x), seconds=seconds, sample=TURN)
+        return found, "\n".join(rows_of(found, label, len(x)))
+
+    by_layer(heads, shapes, BATCHES, measure, args.json)
 
 
 if __name__ == "__main__":

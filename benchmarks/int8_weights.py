@@ -14,7 +14,6 @@ Error: LeNet-300-100 on MNIST, pruned by SNIP before training, trained, then rou
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from _common import where
+from _common import by_layer, where
 from half_precision import TURN, dense_ways, infer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -92,17 +91,13 @@ def speed(args: argparse.Namespace) -> None:
         "int8 of torch",
         *(f"{d:.0%} kept" for d in DENSITIES),
     ]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    report: dict[str, Any] = {}
     clock = time.thread_time if args.threads == 1 else time.perf_counter
-    for inputs, outputs in shapes:
-        for batch in args.batches:
-            layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
-            found = interleaved(ways_of(layer, x), seconds=seconds, sample=TURN, clock=clock)
-            report[f"{inputs} → {outputs}, {batch}"] = found
-            print(line(found, f"{inputs} → {outputs}", batch), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+    def measure(layer: nn.Module, x: Tensor, label: str) -> tuple[object, str]:
+        found = interleaved(ways_of(layer, x), seconds=seconds, sample=TURN, clock=clock)
+        return found, line(found, label, len(x))
+
+    by_layer(heads, shapes, args.batches, measure, args.json)
 
 
 @torch.no_grad()

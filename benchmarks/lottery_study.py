@@ -21,7 +21,6 @@ fraction of an epoch, where papers train for tens of epochs.
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import json
 import math
@@ -33,6 +32,8 @@ from statistics import mean, pstdev
 from typing import Any
 
 import torch
+from _lottery_nets import Block, batch_at, drawn, error, lenet_5, lenet_300, train
+from _lottery_theory import Line, gadget, subset_sum, width
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,125 +46,9 @@ from secateur.signals import edge_of_chaos_, orthogonal_, singular_values
 from secateur.sparse.timing import processor
 
 RECORD = Path(__file__).with_suffix(".json")
-Line = dict[str, Any]
-BATCH = 60
-
-
-# ------------------------------------------------------------------ no data
-def subset_sum(seed: int, _: int) -> Iterator[Line]:
-    """The 95 % quantile over targets of the best subset's error, for n uniform numbers, exactly."""
-    g = torch.Generator().manual_seed(seed)
-    draws = 400
-    for n in range(4, 21):
-        numbers = 2 * torch.rand(draws, n, generator=g, dtype=torch.float64) - 1
-        targets = torch.rand(draws, generator=g, dtype=torch.float64) - 0.5
-        half = n // 2
-        left, right = (_sums(part) for part in (numbers[:, :half], numbers[:, half:]))
-        right = right.sort(1).values
-        wanted = targets[:, None] - left
-        place = torch.searchsorted(right.contiguous(), wanted.contiguous()).clamp(1, right.shape[1] - 1)
-        near = torch.minimum((right.gather(1, place) - wanted).abs(), (right.gather(1, place - 1) - wanted).abs())
-        errors = near.min(1).values
-        yield {"n": n, "error": float(errors.quantile(0.95))}
-
-
-def _sums(numbers: Tensor) -> Tensor:
-    """All subsets' sums, [draws, 2^n]."""
-    found = numbers.new_zeros(len(numbers), 1)
-    for k in range(numbers.shape[1]):
-        found = torch.cat([found, found + numbers[:, k : k + 1]], 1)
-    return found
-
-
-def gadget(seed: int, _: int) -> Iterator[Line]:
-    """Σ_i s_i a_i σ(b_i x) for w·x, s by subset sum over the b_i > 0 and over the b_i < 0: the sup norm on a grid.
-
-    `bound` follows from the largest error ε of a weight: on |x| ≤ 1 a hidden unit is off by 4ε at most, and an output
-    by Σ_j (|v_j| + ε)·4ε + ε Σ_j h_j.
-    """
-    g = torch.Generator().manual_seed(seed)
-    first, second = (torch.rand(s, generator=g, dtype=torch.float64) - 0.5 for s in ((6, 4), (2, 6)))
-    x = torch.cartesian_prod(*[torch.linspace(-1, 1, 9, dtype=torch.float64)] * 4)
-    for n in (6, 8, 10, 12, 14, 16):
-        ups, downs, outs = (_by_products(w.flatten(), n, g).reshape(w.shape) for w in (first, first, second))
-        hidden = (x.clamp(min=0) @ ups.T - (-x).clamp(min=0) @ downs.T).clamp(min=0)
-        true = (x @ first.T).clamp(min=0)
-        gap = (hidden @ outs.T - true @ second.T).abs().max()
-        off = max(float((one - two).abs().max()) for one, two in ((ups, first), (downs, first), (outs, second)))
-        bound = ((second.abs() + off).sum(1) * 4 * off + off * true.sum(1).max()).max()
-        yield {"n": n, "gap": float(gap), "bound": float(bound)}
-
-
-def _by_products(wanted: Tensor, n: int, g: torch.Generator) -> Tensor:
-    """The nearest sum of a subset of n products of uniform numbers, for each weight its own products."""
-    draws = [2 * torch.rand(len(wanted), n, generator=g, dtype=torch.float64) - 1 for _ in range(2)]
-    sums = _sums(draws[0] * draws[1].abs())
-    return sums.gather(1, (sums - wanted[:, None]).abs().argmin(1, keepdim=True))[:, 0]
-
-
-def width(seed: int, _: int) -> Iterator[Line]:
-    """A network of weights N(0, 2/d), a share d^(−½) of which is cut at random: the relative gap of its outputs."""
-    for d in (32, 64, 128, 256, 512, 1024, 2048):
-        torch.manual_seed(seed)
-        target = nn.Sequential(nn.Linear(d, d, bias=False), nn.ReLU(), nn.Linear(d, d, bias=False), nn.ReLU())
-        target.append(nn.Linear(d, 10, bias=False))
-        for layer in target:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=math.sqrt(2 / d))
-        pruned, g = copy.deepcopy(target), torch.Generator().manual_seed(seed + 1)
-        sc.prune(pruned, methods.random(1 - d**-0.5, scope=sc.scope.layerwise()), generator=g)
-        x = torch.randn(200, d, generator=g)
-        with torch.no_grad():
-            gap = (pruned(x) - target(x)).norm() / target(x).norm()
-        yield {"width": d, "gap": float(gap)}
 
 
 # ------------------------------------------------------------------ MNIST
-class Set:
-    """MNIST, loaded once."""
-
-    found: data.Dataset | None = None
-
-    @classmethod
-    def get(cls) -> data.Dataset:
-        cls.found = cls.found or data.load("mnist", seed=0, validation=0.0)
-        return cls.found
-
-
-def batch_at(seed: int, step: int) -> tuple[Tensor, Tensor]:
-    return data.batch_at(Set.get().train, BATCH, seed=seed, step=step)
-
-
-def train(model: nn.Module, seed: int, steps: int, rate: float = 1.2e-3) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    model.train()
-    for step in range(steps):
-        x, y = batch_at(seed, step)
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-
-@torch.no_grad()
-def error(model: nn.Module) -> float:
-    model.eval()
-    test = Set.get().test
-    wrong = sum(int((model(x).argmax(1) != y).sum()) for x, y in data.in_order(test, 1000))
-    model.train()
-    return 100 * wrong / len(test)
-
-
-class Block(nn.Module):
-    """x + F(x)/√L, or x + F(x)."""
-
-    def __init__(self, width: int, share: float) -> None:
-        super().__init__()
-        self.linear, self.share = nn.Linear(width, width), share
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.share * self.linear(torch.relu(x))
-
-
 def residual(seed: int, steps: int) -> Iterator[Line]:
     depth, wide = 98, 64
     for name, stable in (("snip", False), ("sbp_sr", True), ("sbp_sr, rescaled", True)):
@@ -206,22 +91,6 @@ def deep(seed: int, steps: int) -> Iterator[Line]:
         yield {**line, "error": error(model)}
 
 
-def lenet_5() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
-    )  # fmt: skip
-
-
-def drawn(model: nn.Module, seed: int) -> nn.Module:
-    g = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.xavier_normal_(module.weight, generator=g)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    return model
-
-
 def prospect(seed: int, steps: int) -> Iterator[Line]:
     made = {
         "snip": methods.snip(0.01),
@@ -235,11 +104,6 @@ def prospect(seed: int, steps: int) -> Iterator[Line]:
         with sc.hold(model, masks):
             train(model, seed, steps // 2, 1e-3)
         yield {"method": name, "error": error(model)}
-
-
-def lenet_300(seed: int) -> nn.Module:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU())
-    return drawn(model.append(nn.Linear(100, 10)), seed)
 
 
 def ticket(seed: int, steps: int) -> Iterator[Line]:

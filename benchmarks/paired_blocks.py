@@ -12,15 +12,13 @@ On one thread times are the thread's own, so that waiting for other processes do
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from _common import where
+from _common import by_layer, where
 from half_precision import TURN, dense_ways, infer, train
 from torch import Tensor, nn
 
@@ -123,18 +121,14 @@ def main() -> None:
         "best bfloat16",
         *(f"{d:.0%} kept" for d in DENSITIES),
     ]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    report: dict[str, Any] = {}
     clock = time.thread_time if args.threads == 1 else time.perf_counter
-    for inputs, outputs in shapes:
-        for batch in args.batches:
-            layer, x = nn.Linear(inputs, outputs), torch.randn(batch, inputs)
-            calls, marks = calls_for(layer, x)
-            found = interleaved(calls, seconds=seconds, sample=TURN, clock=clock)
-            report[f"{inputs} → {outputs}, {batch}"] = {**found, **marks}
-            print("\n".join(rows_of(found, marks, f"{inputs} → {outputs}", batch)), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+    def measure(layer: nn.Module, x: Tensor, label: str) -> tuple[object, str]:
+        calls, marks = calls_for(layer, x)
+        found = interleaved(calls, seconds=seconds, sample=TURN, clock=clock)
+        return {**found, **marks}, "\n".join(rows_of(found, marks, label, len(x)))
+
+    by_layer(heads, shapes, args.batches, measure, args.json)
 
 
 if __name__ == "__main__":

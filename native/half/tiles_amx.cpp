@@ -1,26 +1,13 @@
 // AMX: tdpbf16ps multiplies tiles of 16 × 32 and 32 × 16. Everything but the product is as with vdpbf16ps.
 
-#include <immintrin.h>
-
+#include "base/tiles.h"
 #include "half/kernels.h"
 
 namespace secateur::half {
 namespace {
 
-struct alignas(64) TileConfig {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t bytes_per_row[16];
-  uint8_t rows[16];
-};
+using tiles::kRowBytes;
 
-// Static: GCC's _tile_loadconfig claims to read eight bytes only, so stores into a local one would be dropped.
-const TileConfig kEightFullTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
-void enter() { _tile_loadconfig(&kEightFullTiles); }
-
-void leave() { _tile_release(); }  // else every context switch saves 8 KiB
-
-constexpr int kRowBytes = 64;               // of a left or a right tile
 constexpr int kSumBytes = kSide * 4;        // from one row of sums to the next
 constexpr int kHalf = kBlock / 2;
 
@@ -69,7 +56,7 @@ void multiply(const void* left, const int32_t* lefts, const void* right, const i
 
 Kernels with_tiles(Kernels base) {
   Kernels set = base;
-  set.enter = enter, set.leave = leave;
+  set.enter = tiles::enter, set.leave = tiles::leave;
   set.multiply = multiply;
   return set;
 }

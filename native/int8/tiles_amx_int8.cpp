@@ -1,26 +1,13 @@
 // AMX-INT8: tdpbsud multiplies tiles of 16 × 64 signed bytes and 64 × 16 unsigned ones. All else is as with VNNI.
 
-#include <immintrin.h>
-
+#include "base/tiles.h"
 #include "int8/kernels.h"
 
 namespace secateur::int8 {
 namespace {
 
-struct alignas(64) TileConfig {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t bytes_per_row[16];
-  uint8_t rows[16];
-};
+using tiles::kRowBytes;
 
-// Static: GCC's _tile_loadconfig claims to read eight bytes only, so stores into a local one would be dropped.
-const TileConfig kEightFullTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-
-void enter() { _tile_loadconfig(&kEightFullTiles); }
-
-void leave() { _tile_release(); }  // else every context switch saves 8 KiB
-
-constexpr int kRowBytes = 64;         // of a left or a right tile
 constexpr int kSumBytes = kRows * 4;  // from one row of sums to the next
 constexpr int kHalf = kBlock / 2;     // bytes of half a block
 constexpr int kLower = 16 * kRows;    // sums of the first sixteen rows
@@ -68,7 +55,7 @@ void multiply(const int8_t* left, const uint8_t* right, const int32_t* rights, i
 
 Kernels with_tiles(Kernels base) {
   Kernels set = base;
-  set.enter = enter, set.leave = leave;
+  set.enter = tiles::enter, set.leave = tiles::leave;
   set.multiply = multiply;
   return set;
 }

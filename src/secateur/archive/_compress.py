@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur._base.errors import SecateurError
-from secateur._base.files import write_sealed
-from secateur.archive._container import CODED, FORMAT, NAMES, VERSION
+from secateur._base.files import TYPE_NAMES, write_sealed
+from secateur.archive._container import CODED, FORMAT, VERSION
 from secateur.archive._record import write
 from secateur.archive._report import Report, inspect
 from secateur.archive._supports import Support, bitmap, gaps, modelled
@@ -157,7 +157,7 @@ class _Plan:
         coders: Sequence[Coder],
     ) -> None:
         """Write the record of a tensor; without a mask the tensor itself stays where that is shorter."""
-        if tensor.dtype not in NAMES:
+        if tensor.dtype not in TYPE_NAMES:
             raise SecateurError(
                 f"`model` cannot be compressed: {name!r} is {tensor.dtype}, which safetensors does not know."
             )
@@ -184,7 +184,8 @@ class _Plan:
         found, at = {}, 0
         for name, tensor in self._ordered():
             size = tensor.numel() * tensor.itemsize
-            found[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+            kind, shape = TYPE_NAMES[tensor.dtype], list(tensor.shape)
+            found[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
             at += size
         for name, (_, size) in self.records.items():
             found[name + CODED] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}

@@ -15,34 +15,16 @@ import torch
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
-from secateur._base.files import is_sealed, why_damaged
+from secateur._base.files import TYPE_NAMES, is_sealed, why_damaged
 from secateur._base.text import shown
 
-__all__ = ["CODED", "FORMAT", "NAMES", "VERSION", "Container", "damage_of", "is_archive", "opened"]
+__all__ = ["CODED", "FORMAT", "VERSION", "Container", "damage_of", "is_archive", "opened"]
 
 FORMAT = "secateur.archive"
 VERSION = "1"
 #: What stands behind the name of a tensor that is a record.
 CODED = "#coded"
-#: What safetensors calls each type.
-NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.uint16: "U16",
-    torch.uint32: "U32",
-    torch.uint64: "U64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
-_TYPES = {name: dtype for dtype, name in NAMES.items()}
+_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
 _LONGEST = 100_000_000  # bytes of a header, as safetensors has it
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, RuntimeError, IndexError)
 

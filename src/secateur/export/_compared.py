@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from secateur._base.errors import SecateurError
+from secateur.coupling import tensors_of
 
 
 def difference(expected: Any, found: Any, what: str) -> float:
@@ -17,17 +17,15 @@ def difference(expected: Any, found: Any, what: str) -> float:
     Raises:
         SecateurError: they differ by more than √ε of the largest number, with the ε of the outputs' type.
     """
-    wanted, got = _tensors(expected), _tensors(found)
+    wanted, got = tensors_of(expected), tensors_of(found)
+    if not wanted:
+        raise SecateurError(f"the model answers with no tensors, so that {what} cannot be compared with it.")
     if [tuple(t.shape) for t in wanted] != [tuple(t.shape) for t in got]:
         raise SecateurError(
             f"{what} answers with tensors of the shapes {[tuple(t.shape) for t in got]}, the model with "
             f"{[tuple(t.shape) for t in wanted]}. Export the part of the model whose forward returns tensors alone."
         )
     return max((_apart(one, other, what) for one, other in zip(wanted, got, strict=True)), default=0.0)
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _apart(wanted: Tensor, got: Tensor, what: str) -> float:

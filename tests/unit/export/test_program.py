@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import secateur as sc
 from export_cases import ALWAYS_SPARSE, NETS, convolutional, recurrent
 from secateur.export import exported
+from secateur.export._compared import difference
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -106,3 +107,18 @@ def test_a_language_model_by_its_config() -> None:
     given = {"input_ids": torch.randint(3, 40, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
     found = exported(net, given).module()(**given)
     torch.testing.assert_close(found.logits, net(**given).logits)
+
+
+class Answer:
+    """An output of a kind that torch's trees do not look into."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+
+def test_two_answers_are_compared_through_objects_and_none_without_tensors() -> None:
+    assert difference(Answer(torch.ones(2)), Answer(torch.ones(2)), "it") == 0.0
+    with pytest.raises(sc.SecateurError, match="computes something else"):
+        difference(Answer(torch.ones(2)), Answer(torch.zeros(2)), "it")
+    with pytest.raises(sc.SecateurError, match="no tensors"):
+        difference({"answer": 42}, {"answer": 42}, "it")

@@ -6,20 +6,24 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from secateur._base.errors import SecateurError
+from secateur._catalogue import catalogue
 from secateur.lab.comparing import Comparison, compare
 from secateur.lab.experiment import Constant, Experiment, Recipe
 from secateur.lab.referee import (
     SETTINGS,
     Line,
+    Plan,
     Setting,
     controls,
     fill,
     keep_lines,
     key,
+    line_of,
     plans,
     read_lines,
     setting,
@@ -93,6 +97,38 @@ def test_work_counts_all_training_in_dense_steps(sheet: tuple[Path, list[Line], 
     assert work["wanda"] == pytest.approx(8 + 8 * 0.1, abs=0.06)
     seconds = {line.method: line.train for line in lines if line.seed == 0 and line.error is not None}
     assert seconds["wanda"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "steps"),
+    [
+        # One dense training that the program asks for, and the ticket's own, of which each step counts by the weights.
+        ("imp", {"rounds": 1}, 8 + 8 * 0.1),
+        # Programs that train to the end, in parts.
+        ("late_rewinding", {"rounds": 1}, None),
+        ("fine_tuning", {}, None),
+    ],
+)
+def test_work_of_programs_is_what_they_asked_for(
+    method: str, options: dict[str, int], steps: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur.lab.running import _levels
+
+    asked: list[int] = []
+    train = _levels.Levels.__call__
+
+    def watched(self: Any, model: Any, stage: Any = None) -> Any:
+        asked.append(RECIPE.steps if stage is None else stage.stop - stage.start)
+        return train(self, model, stage)
+
+    monkeypatch.setattr(_levels.Levels, "__call__", watched)
+    base = Experiment(TINY.model, "digits", method, 0.1, RECIPE).with_options(options)
+    plan = Plan(method, 0.1, base)
+    comparison = compare([base], root=tmp_path, threads=1)
+    line = line_of(plan, comparison.rows[0].results[0], {})
+    complete = "complete" in catalogue()[method].tags
+    assert asked and line.work == pytest.approx(sum(asked) + (0 if complete else 8 * 0.1), abs=0.06)
+    assert steps is None or line.work == pytest.approx(steps, abs=0.06)
 
 
 def test_what_cannot_be_run_says_why_and_is_not_tried_again(sheet: tuple[Path, list[Line], list[Experiment]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -21,28 +20,7 @@ from secateur.signals import (
     orthogonal_,
     singular_values,
 )
-
-
-def mlp(*sizes: int, seed: int = 0, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b), activation()]
-    return nn.Sequential(*layers[:-1]).double()
-
-
-def batches(count: int, size: int = 16, inputs: int = 8, classes: int = 4) -> list[tuple[Tensor, Tensor]]:
-    g = torch.Generator().manual_seed(7)
-    make = range(count)
-    return [
-        (torch.randn(size, inputs, generator=g, dtype=torch.float64), torch.arange(size).add(k) % classes) for k in make
-    ]
-
-
-def measured(model: nn.Module, measure, data, seed: int = 0) -> dict[str, Tensor]:
-    found = gather(model, data, [measure], params=prunable(model), generator=torch.Generator().manual_seed(seed))
-    return found[measure.name]
-
+from signal_cases import batches, mlp
 
 # --- PHEW ---------------------------------------------------------------------------------------------------------
 

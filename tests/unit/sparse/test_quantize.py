@@ -99,6 +99,32 @@ def test_errors_are_those_of_the_dense_model(engine: str) -> None:
     assert quantization_of(quantize(model, masks)).output_error is None
 
 
+class Two(nn.Module):
+    """An output that is rounded badly behind one that is not touched, or none of floats at all."""
+
+    def __init__(self, floats: bool) -> None:
+        super().__init__()
+        self.inner, self.floats = model_of(), floats
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.inner(x)
+        return {"same": x, "rounded": y} if self.floats else {"classes": y.argmax(1)}
+
+
+def test_the_error_of_a_model_is_the_largest_of_its_outputs_and_unknown_where_none_has_floats() -> None:
+    x = torch.randn(8, 70)
+    model = Two(True)
+    masks = masks_of(model)
+    masks.apply_(model)  # pruned, not yet rounded: that is what it is compared with
+    small = quantize(model, masks, example_inputs=x)
+    want, got = (each(x)["rounded"].detach().double() for each in (model, small))
+    assert quantization_of(small).output_error == pytest.approx(float((want - got).norm() / want.norm()), rel=1e-5)
+    assert quantization_of(small).output_error > 0  # type: ignore[operator]
+    blind = Two(False)
+    found = quantization_of(quantize(blind, masks_of(blind), example_inputs=x))
+    assert found.output_error is None and all(line.output_error is not None for line in found.layers)
+
+
 def test_bytes_are_those_of_the_kernels() -> None:
     small: Any = quantize(nn.Linear(640, 320), masks_of(nn.Linear(640, 320)))
     (line,) = quantization_of(small).layers

@@ -13,23 +13,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from secateur._base.errors import SecateurError
-from secateur._base.files import write_parts
+from secateur._base.files import TYPE_NAMES, write_parts
 from secateur._base.text import shown
 
 INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_CODES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class Kind(NamedTuple):
@@ -131,10 +119,10 @@ def write(path: Path, kinds: Mapping[str, Kind], value: Callable[[str], Tensor])
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, kind in sorted(kinds.items(), key=lambda each: -each[1].dtype.itemsize):  # so that all are aligned
-        if kind.dtype not in _CODES:
+        if kind.dtype not in TYPE_NAMES:
             raise SecateurError(f"{shown(name)!r} is of {kind.dtype}, which is not written here.")
         begin, end = end, end + kind.bytes
-        header[name] = {"dtype": _CODES[kind.dtype], "shape": list(kind.shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": TYPE_NAMES[kind.dtype], "shape": list(kind.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
 

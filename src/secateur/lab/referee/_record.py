@@ -8,15 +8,19 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from secateur._base.errors import SecateurError
+import torch
+
+from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.files import write_whole
-from secateur.lab.experiment import Experiment, tags_of
+from secateur.lab import data
+from secateur.lab.experiment import Experiment, tags_of, untrained
 from secateur.lab.referee._plan import Plan
 from secateur.lab.repeat import damaged, read_json
-from secateur.lab.running import MASKS, PRUNE, Result, layer_uses
+from secateur.lab.running import MASKS, PRUNE, Result
 from secateur.masks import Masks
+from secateur.signals import effective
 
-_COLLAPSED = 0.02  # an error within two points of chance on ten classes
+_COLLAPSED = 0.02  # an error within two points of chance
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Line:
         method, of, asked, seed: what it was; see `Plan`.
         error: on the test set after the last step, as a fraction; None where the run failed.
         density: what stayed of the prunable weights.
-        effective: of those kept, the fraction on some path from input to output; None where layers are no chain.
+        effective: of those kept, the fraction on some path from input to output; None where paths cannot be followed.
         layers: kept and all, layer by layer.
         steps: training steps of the run itself.
         work: all of its training in steps of the dense network, pre-training and what a program trains counted.
@@ -69,17 +73,17 @@ class Line:
         return {name: value for name, value in told.items() if value != getattr(plain, name) or name in _ALWAYS}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Line:
+    def from_json(told: Mapping[str, Any]) -> Line:
         """Rebuild a line from `to_json`'s data.
 
         Raises:
             KeyError, TypeError, ValueError: it is no such data.
         """
-        known = {str(name): data[name] for name in data}
-        words = [data[name] for name in ("method", "of")]
-        if not all(isinstance(word, str) for word in words) or not isinstance(data["seed"], int):
-            raise ValueError(f"it has {words} for a method, and {data['seed']!r} for a seed")
-        known["layers"] = tuple((int(kept), int(whole)) for kept, whole in data.get("layers", ()))
+        known = {str(name): told[name] for name in told}
+        words = [told[name] for name in ("method", "of")]
+        if not all(isinstance(word, str) for word in words) or not isinstance(told["seed"], int):
+            raise ValueError(f"it has {words} for a method, and {told['seed']!r} for a seed")
+        known["layers"] = tuple((int(kept), int(whole)) for kept, whole in told.get("layers", ()))
         return Line(**known)
 
 
@@ -107,12 +111,12 @@ def line_of(plan: Plan, outcome: Result | str, spent: Mapping[str, float]) -> Li
     facts = outcome.facts
     layers = tuple((int(layer["kept"]), int(layer["numel"])) for layer in facts["layers"])
     before = sum(spent.values())
-    chance = 1 - 1 / 10
+    chance = 1 - 1 / data.catalogue()[plan.experiment.data].num_classes
     return Line(
         **same,
         error=round(outcome.test_error, 6),
         density=round(float(facts["density"]), 6),
-        effective=_effective(outcome.directory / MASKS),
+        effective=_effective(outcome),
         layers=layers,
         steps=int(facts["steps"]),
         work=round(_work(plan, facts, outcome.directory), 1),
@@ -134,11 +138,10 @@ def _work(plan: Plan, facts: Mapping[str, Any], directory: Path) -> float:
     one in which a method acts, or in a program's levels, as a dense one.
     """
     run, tags = plan.experiment, tags_of(plan.experiment)
-    own = float(facts["steps"])
+    own = 0.0 if "complete" in tags else float(facts["steps"])  # whose last training is among those that it asked for
     if "online" not in tags and run.density < 1:
         own *= float(facts["density"])
-    levels = _levels(directory) * run.recipe.steps if "program" in tags else 0
-    return own + levels + _before(run)
+    return own + (_by_program(directory) if "program" in tags else 0) + _before(run)
 
 
 def _before(run: Experiment) -> int:
@@ -149,21 +152,23 @@ def _before(run: Experiment) -> int:
     return 0 if first is None else first.steps
 
 
-def _levels(directory: Path) -> int:
-    """Return how many trainings a program asked for."""
+def _by_program(directory: Path) -> int:
+    """Return the training steps that a program asked for."""
     path = directory / PRUNE
-    return int(read_json(path).get("levels", 0)) if path.exists() else 0
+    return int(read_json(path).get("trained", 0)) if path.exists() else 0
 
 
-def _effective(path: Path) -> float | None:
+def _effective(result: Result) -> float | None:
+    """Return the part of the kept weights that lies on paths; None without masks, and where none can be followed."""
+    path = result.directory / MASKS
     if not path.exists():
         return None
-    masks = Masks.load(path)
-    uses = layer_uses(masks)
-    if any(use.effective is None for use in uses):
+    masks, shape = Masks.load(path), data.catalogue()[result.experiment.data].shape
+    try:
+        found = effective(untrained(result.experiment), masks, torch.zeros(1, *shape))
+    except UnfitModelError:
         return None
-    kept = sum(use.kept for use in uses)
-    return round(sum(use.effective or 0 for use in uses) / kept, 4) if kept else 0.0
+    return round(found.kept / masks.kept, 4) if masks.kept else 0.0
 
 
 def read_lines(path: Path) -> dict[tuple[str, str, float | None, int], Line]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from secateur._base.errors import SecateurError, nearest
@@ -44,47 +44,28 @@ _SLIM_300 = MappingProxyType({0.1: "mlp-784-34-11-10", 0.05: "mlp-784-17-6-10", 
 #: LeNet-5 with narrower layers: 25·a + 25·a·b + 16·b·c + c·10 ≥ ρ · 430,500.
 _SLIM_5 = MappingProxyType({0.1: "lenet-5-6-16-156", 0.05: "lenet-5-4-11-110", 0.02: "lenet-5-3-7-68"})
 
+
+def _on_both(
+    name: str, title: str, model: str, training: str, seeds: int, slim: Mapping[float, str]
+) -> tuple[Setting, Setting]:
+    """A network on MNIST and on Fashion-MNIST, otherwise alike."""
+    first = Setting(
+        f"{name}-mnist",
+        f"{title} on MNIST",
+        model,
+        "mnist",
+        shortened(recipe(training), _STEPS),
+        (0.1, 0.05, 0.02),
+        seeds,
+        slim,
+    )
+    other = replace(first, name=f"{name}-fashion", title=f"{title} on Fashion-MNIST", data="fashion-mnist")
+    return first, other
+
+
 SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "lenet-300-100-mnist",
-        "LeNet-300-100 on MNIST",
-        "lenet-300-100",
-        "mnist",
-        shortened(recipe("short"), _STEPS),
-        (0.1, 0.05, 0.02),
-        5,
-        _SLIM_300,
-    ),
-    Setting(
-        "lenet-300-100-fashion",
-        "LeNet-300-100 on Fashion-MNIST",
-        "lenet-300-100",
-        "fashion-mnist",
-        shortened(recipe("short"), _STEPS),
-        (0.1, 0.05, 0.02),
-        5,
-        _SLIM_300,
-    ),
-    Setting(
-        "lenet-5-mnist",
-        "LeNet-5-Caffe with ReLU on MNIST",
-        "lenet-5-caffe-relu",
-        "mnist",
-        shortened(recipe("gentle"), _STEPS),
-        (0.1, 0.05, 0.02),
-        3,
-        _SLIM_5,
-    ),
-    Setting(
-        "lenet-5-fashion",
-        "LeNet-5-Caffe with ReLU on Fashion-MNIST",
-        "lenet-5-caffe-relu",
-        "fashion-mnist",
-        shortened(recipe("gentle"), _STEPS),
-        (0.1, 0.05, 0.02),
-        3,
-        _SLIM_5,
-    ),
+    *_on_both("lenet-300-100", "LeNet-300-100", "lenet-300-100", "short", 5, _SLIM_300),
+    *_on_both("lenet-5", "LeNet-5-Caffe with ReLU", "lenet-5-caffe-relu", "gentle", 3, _SLIM_5),
     Setting(
         "lstm-mnist",
         "LSTM of 128 units over the rows of MNIST",

@@ -32,18 +32,21 @@ class Levels:
     programs find them.
 
     Attributes:
+        steps: training steps that were asked for so far, wherever their result was found.
         last: what the last training ended in; None before there is one, and where it was the dense run.
     """
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.count = 0
+        self.steps = 0
         self.last: State | None = None
 
     def __call__(self, model: nn.Module, stage: Stage | None = None) -> dict[str, Tensor]:
         """Train `model` in place, or a part of its training; return what the optimizer remembers."""
         work, begun = self.work, _name_of(model, stage)
         self.count += 1
+        self.steps += work.experiment.recipe.steps if stage is None else stage.stop - stage.start
         if stage is None and self._as_dense(model, begun):
             self.last = None
             return {}

@@ -30,6 +30,7 @@ from secateur.lab.experiment import (
     DENSE,
     Experiment,
     Sanity,
+    arguments_of,
     method_of,
     pretraining,
     program_of,
@@ -113,7 +114,7 @@ def prune_by_program(work: Work, state: State) -> State:
         levels = Levels(work)
         masks = program(model, **_given(work, program, levels)).to("cpu")
         found = masks, time.perf_counter() - start
-        _store(work, *found, model.state_dict(), levels=levels.count)
+        _store(work, *found, model.state_dict(), trained=_asked(work, program, levels))
     load_weights(model, work.directory / START)
     return _pruned(state, model, *found)
 
@@ -126,7 +127,7 @@ def train_by_program(work: Work, state: State) -> State:
     masks = program(model, **_given(work, program, levels)).to("cpu")
     assert levels.last is not None and levels.last.trail is not None  # such a program ends with a training
     after = _pruned(state, model, masks, time.perf_counter() - start - levels.last.trail.seconds)
-    _store(work, masks, after.seconds["prune"], None)
+    _store(work, masks, after.seconds["prune"], None, trained=_asked(work, program, levels))
     return replace(after, trail=levels.last.trail, choice=levels.last.choice)
 
 
@@ -215,12 +216,18 @@ def _pruned(state: State, model: nn.Module, masks: Masks, seconds: float) -> Sta
     return replace(state, model=model, masks=masks, fingerprint=_fingerprint(masks), seconds=spent)
 
 
-def _store(work: Work, masks: Masks, seconds: float, weights: Mapping[str, Tensor] | None, *, levels: int = 0) -> None:
+def _asked(work: Work, program: Callable[..., Masks], levels: Levels) -> int:
+    """Return the training steps of a program: those that it asked for, or where it trains by itself, its own."""
+    own = "train" not in inspect.signature(program).parameters
+    return int(arguments_of(work.experiment).get("steps", 0)) if own else levels.steps
+
+
+def _store(work: Work, masks: Masks, seconds: float, weights: Mapping[str, Tensor] | None, *, trained: int = 0) -> None:
     # The facts first: the masks, written last, are what says that the phase is done.
     if weights is not None:
         write_tensors(work.directory / START, weights)
-    trainings = {"levels": levels} if levels else {}
-    write_json(work.directory / PRUNE, {"fingerprint": _fingerprint(masks), "seconds": seconds} | trainings)
+    by_program = {"trained": trained} if trained else {}
+    write_json(work.directory / PRUNE, {"fingerprint": _fingerprint(masks), "seconds": seconds} | by_program)
     masks.save(work.directory / MASKS)
 
 

@@ -5,6 +5,7 @@ from secateur.sparse.convert._report import Choice, LayerReport, Report, report_
 from secateur.sparse.convert._shapes import dense_shapes
 from secateur.sparse.convert._situation import Situation, refused_by_kernels
 from secateur.sparse.convert._sparsify import copy_with, densify, refuse_nan, sparsify
+from secateur.sparse.convert._whole import tensors_in
 
 __all__ = [
     "Choice",
@@ -20,4 +21,5 @@ __all__ = [
     "refused_by_kernels",
     "report_of",
     "sparsify",
+    "tensors_in",
 ]

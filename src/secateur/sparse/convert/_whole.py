@@ -41,19 +41,19 @@ def _train(model: nn.Module, inputs: Inputs) -> None:
     for module in model.modules():
         if isinstance(module, SparseLinear):
             module.train(module.training)  # what was rounded is rounded anew, as at each step that changes the values
-    parts = [part for part in _tensors(call(model, inputs)) if part.requires_grad]
+    parts = [part for part in tensors_in(call(model, inputs)) if part.requires_grad]
     if parts:  # else nothing is to be trained, and a forward pass is all that training does
         torch.autograd.backward(parts, [torch.ones_like(part) for part in parts])
     model.zero_grad(set_to_none=True)
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
     """Yield the tensors of an output, whatever holds them."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
         for value in output.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(output, tuple | list):
         for value in output:
-            yield from _tensors(value)
+            yield from tensors_in(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from secateur._base.behind import catch_up
 from secateur._base.errors import SecateurError
 from secateur.masks import Masks, refuse_shared_memory, require_masks
 from secateur.sparse.calls import INPUTS
-from secateur.sparse.convert import Inputs, Situation, call, copy_with, refuse_nan, refused_by_kernels
+from secateur.sparse.convert import Inputs, Situation, call, copy_with, refuse_nan, refused_by_kernels, tensors_in
 from secateur.sparse.layers import SparseInt8Linear
 from secateur.sparse.quantized._report import QUANTIZATION, LayerErrors, QuantizationReport
 
@@ -127,8 +127,10 @@ def _with_error(line: LayerErrors, error: float | None) -> LayerErrors:
 
 def _output_errors(
     dense: nn.Module, new: nn.Module, swaps: Mapping[str, nn.Module], inputs: Inputs
-) -> tuple[float, dict[str, float]]:
-    """How far outputs are off: of the whole model, and of each layer on the inputs that it has in the dense one."""
+) -> tuple[float | None, dict[str, float]]:
+    """How far outputs are off: of the whole model, at most of all its tensors of floats, where it has any; and of each
+    layer on the inputs that it has in the dense one.
+    """
     found: dict[str, float] = {}
     for path in swaps:
         layer: Any = dense.get_submodule(path)
@@ -137,13 +139,13 @@ def _output_errors(
         )
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            want, got = (next(_tensors(call(each, inputs))) for each in (dense, new))
+            answers = [[t for t in tensors_in(call(each, inputs)) if t.is_floating_point()] for each in (dense, new)]
     except Exception as problem:  # whatever a user's forward raises: the inputs are what it was given
         raise SecateurError(
             f"`example_inputs`: {type(dense).__name__} does not run on them: {type(problem).__name__}: {problem}. Give "
             "what you would call the model with: a tensor, a tuple of arguments, or a mapping of them by name."
         ) from problem
-    return _apart(want, got), found
+    return max((_apart(*pair) for pair in zip(*answers, strict=True)), default=None), found
 
 
 def _note(found: dict[str, float], path: str, module: Any, rounded: Any, x: Tensor, y: Tensor) -> None:
@@ -156,16 +158,3 @@ def _apart(want: Tensor, got: Tensor) -> float:
     """Distance relative to what is wanted; 0 where both are 0."""
     far, long = (want.double() - got.double()).norm().item(), want.double().norm().item()
     return far / long if long else (0.0 if not far else float("inf"))
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """Yield the tensors of floats in an output, whatever holds them."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
-            yield from _tensors(value)

@@ -47,7 +47,7 @@ class QuantizationReport:
 
     Attributes:
         layers: one for each masked parameter.
-        output_error: ‖y − ŷ‖ / ‖y‖ of the model's first output on `example_inputs`; None where none were given.
+        output_error: ‖y − ŷ‖ / ‖y‖ on `example_inputs`, the largest of all outputs; None without inputs, or floats.
         through: the instructions that multiply: "amx", "vnni", or "torch" where there are neither.
     """
 
