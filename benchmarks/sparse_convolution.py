@@ -4,11 +4,12 @@
                                             [--own-time] [--nets NAME …] [--densities D …] [--layers-only]
 
 Two tables, each measured in one run and interleaved. Whole networks: stock torch eager, the best dense found (stock
-or channels-last; with --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused
-step; training and inference. Layers of VGG-like: one convolution at a uniform density, forward and backward, with the
-packing into the kernels' layout and without, and SparseProp's where it is installed. Masks of networks are SNIP's,
-from one batch of MNIST or CIFAR-10 (or its JPEG copy) where they are found, else of scikit-learn's digits. Figures are
-medians over turns of 30 ms; ratios are formed inside the run only.
+or channels-last; with --compile also torch.compile), the best under autocast to bfloat16, `sparsify` in an ordinary
+loop with torch.optim, and the fused step, in float32 and under autocast; training and inference. Layers of VGG-
+like: one convolution at a uniform density, forward and backward, with the packing into the kernels' layout and
+without, and SparseProp's where it is installed. Masks of networks are SNIP's, from one batch of MNIST or CIFAR-10
+(or its JPEG copy) where they are found, else of scikit-learn's digits. Figures are medians over turns of 30 ms;
+ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ MORE = {"alexnet-b": 128, "vgg-c": 32, "vgg-d": 32, "wrn-16-8": 16, "wrn-16-10":
 # Channels in and out, and the size of the image: the layers of VGG-like that differ.
 LAYERS = ((64, 64, 32), (64, 128, 16), (128, 128, 16), (128, 256, 8), (256, 256, 8), (256, 512, 4), (512, 512, 4))
 DENSE = ("stock", "channels last", "torch.compile")
+HALF = ("autocast", "autocast, channels last")
 # Seconds of a candidate's turn: long enough that its own weights are in the caches, as in a loop of its own.
 TURN = 0.03
 
@@ -110,6 +112,11 @@ def work_left(model: nn.Module, masks: Masks, x: Tensor) -> float:
     return left / total
 
 
+def under_autocast(step: Callable[[Tensor, Tensor], object], x: Tensor, y: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        step(x, y)
+
+
 def measure_whole(
     net: str, batch: int, density: float, seconds: float, compiled: bool, clock: Callable[[], float]
 ) -> Whole:
@@ -124,11 +131,14 @@ def measure_whole(
         dense["torch.compile"] = (torch.compile(make(net)), x)  # type: ignore[assignment]
     fast = sparsify(base, masks, example_inputs=x)
     training = {name: loop(model, inputs, y) for name, (model, inputs) in dense.items()}
+    training["autocast"] = loop(make(net), x, y, cast=True)
+    training["autocast, channels last"] = loop(make(net).to(memory_format=torch.channels_last), turned, y, cast=True)
     training["module"] = loop(fast, x, y)
     if door.native is not None:
         model = copy.deepcopy(base)
         step = compile_step(model, masks, cross_entropy, sgd(model))
         training["fused"] = lambda: step(x, y)
+        training["fused, autocast"] = lambda: under_autocast(step, x, y)
     trained = interleaved(training, seconds=seconds, sample=TURN, clock=clock)
     running = {"stock": make(net).eval(), "module": fast.eval()}
     some = {size: x[:size].contiguous() for size in (1, batch)}
@@ -184,14 +194,15 @@ def ratio(times: dict[str, float], name: str, over: Sequence[str]) -> str:
 
 
 def whole_table(results: list[Whole]) -> str:
-    """Speed-ups of training over stock / over the best dense, and of inference over stock."""
+    """Speed-ups of training over stock / the best dense / the best dense bfloat16, and of inference over stock."""
     densities = sorted({r.density for r in results}, reverse=True)
-    lines = head("speed-up over stock / over best dense", densities)
+    lines = head("speed-up over stock / best dense float32 / best bfloat16", densities)
     for net, batch in dict.fromkeys((r.net, r.batch) for r in results):
         own = [next(r for r in results if (r.net, r.density) == (net, d)) for d in densities]
-        for label, name in ((", fused step", "fused"), (", `sparsify` + torch.optim", "module")):
-            cells = [f"{ratio(r.training, name, ['stock'])} / {ratio(r.training, name, DENSE)}" for r in own]
-            lines.append(f"| {net}, batch {batch}{label} | " + " | ".join(cells) + " |")
+        ways = {"fused step": "fused", "fused step, autocast": "fused, autocast", "`sparsify` + torch.optim": "module"}
+        for label, name in ways.items():
+            cells = [" / ".join(ratio(r.training, name, over) for over in (["stock"], DENSE, HALF)) for r in own]
+            lines.append(f"| {net}, batch {batch}, {label} | " + " | ".join(cells) + " |")
         for size in (1, batch):
             cells = [ratio(r.inference, f"module {size}", [f"stock {size}"]) for r in own]
             lines.append(f"| {net}, inference, batch {size} | " + " | ".join(cells) + " |")

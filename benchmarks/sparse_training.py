@@ -3,10 +3,11 @@
     python benchmarks/sparse_training.py [--quick] [--json FILE] [--threads N] [--compile] [--seconds S]
 
 For each network and density, in one run and interleaved: stock torch eager, the best dense found (oneDNN linear;
-with --compile also torch.compile), dense bfloat16 (training by autocast, inference with bfloat16 weights), `sparsify`
-in an ordinary loop with torch.optim, the fused step, the same with nothing pruned (which shows what is owed to fusing),
-and peers that are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is
-found, else of the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
+with --compile also torch.compile), dense bfloat16 (training by autocast, inference with bfloat16 weights),
+`sparsify` in an ordinary loop with torch.optim, the fused step, the same with nothing pruned (which shows what is
+owed to fusing), the time that reading the activations alone takes of sparse inference (the roofline), and peers
+that are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is found, else
+of the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from secateur import Masks
 from secateur._base import door
 from secateur.lab.data import DataError, load
 from secateur.sparse import compile_step, sparsify
+from secateur.sparse.plans import native_chain, plan_layer
 from secateur.sparse.timing import interleaved
 
 DENSITIES = (0.10, 0.05, 0.02, 0.01)
@@ -36,6 +38,8 @@ TURN = 0.03
 DENSE = ("stock", "oneDNN", "torch.compile")
 HALF = "autocast"
 UNPRUNED = "fused, nothing pruned"
+# What sparse inference reads of activations, by the threads and in the order of the kernels, and nothing else.
+ROOFLINE = "reading alone"
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,8 @@ def measure(net: Net, density: float, seconds: float, compiled: bool) -> Result:
         everything = Masks({name: torch.ones_like(mask) for name, mask in masks.items()})
         dense_step = compile_step(unpruned, everything, cross_entropy, sgd(unpruned))
         training[UNPRUNED] = lambda: dense_step(x, y)
+        chain = native_chain(tuple(plan_layer(mask) for mask in masks.values())).native
+        inference[ROOFLINE] = lambda: chain.read(net.batch, torch.get_num_threads())
     settle(*training.values())
     trained = interleaved(training, seconds=seconds, sample=TURN)
     with torch.no_grad():
@@ -197,6 +203,9 @@ def table(results: list[Result]) -> str:
             cells = [own[d].ratio(kind, name) for d in densities]
             if any(cell != "–" for cell in cells):
                 lines.append(f"| {label.format(*net)} | " + " | ".join(cells) + " |")
+        if all(ROOFLINE in r.inference for r in own.values()):
+            shares = " | ".join(f"{own[d].inference[ROOFLINE] / own[d].inference['module']:.0%}" for d in densities)
+            lines.append(f"| {net[0]}, inference, share of the roofline | {shares} |")
         share = " | ".join(f"{own[d].bytes_ratio:.3f}" for d in densities)
         lines.append(f"| {net[0]}, parameters + optimizer state, over dense | {share} |")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ int pool(Net& net, int input, const std::array<int32_t, 8>& s, bool maximum, boo
 }
 
 void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples,
-             bool training, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
+             bool training, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads, bool split) {
   const auto values = floats(slots, net.slots());
   const float* input = batch_of(net.input(), x, x_length, samples, "the input");
   const NetLayout layout = net.layout(samples);
@@ -58,7 +58,8 @@ void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t 
   float* output = room_at(out, out_length, samples * net.output().features(), "the output");
   Barrier barrier;
   run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
-    const NetCall call{layout, room, values, nullptr, training, false, barrier, thread, team, net.grid(team, layout)};
+    const NetCall call{layout, room, values, nullptr, training, false, barrier, thread, team, net.grid(team, layout),
+                       nullptr, nullptr, 0, split ? split_kernels() : nullptr};
     net.pack_input(call, input);
     net.forward(call);
     net.unpack_output(call, output);
@@ -67,7 +68,7 @@ void forward(const SparseNet& net, const Addresses& slots, uintptr_t x, int64_t 
 
 void backward(const SparseNet& net, const Addresses& slots, const Addresses& gradients, uintptr_t dy,
               int64_t dy_length, int64_t samples, bool training, uintptr_t work, int64_t work_length, uintptr_t dx,
-              int64_t dx_length, int threads) {
+              int64_t dx_length, int threads, bool split) {
   const auto values = floats(slots, net.slots()), wanted = floats(gradients, net.slots(), true);
   const NetLayout layout = net.layout(samples);
   const float* from = batch_of(net.output(), dy, dy_length, samples, "the output's gradient");
@@ -77,7 +78,7 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
   Barrier barrier;
   run_team(net.threads_worth(threads, samples), [&](int thread, int team) {
     const NetCall call{layout, room, values, &wanted, training, dx != 0, barrier, thread, team,
-                       net.grid(team, layout)};
+                       net.grid(team, layout), nullptr, nullptr, 0, split ? split_kernels() : nullptr};
     net.pack_output_gradient(call, from);
     net.prepare_backward(call);
     call.wait();
@@ -87,7 +88,7 @@ void backward(const SparseNet& net, const Addresses& slots, const Addresses& gra
 }
 
 void forward_planes(const PlaneNet& net, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples, bool,
-                    uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
+                    uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads, bool) {
   if (!net.finished()) throw std::invalid_argument("the network is not finished");
   const auto values = floats(slots, net.slots());
   const float* input = batch_of(net.input(), x, x_length, samples, "the input");
@@ -140,6 +141,8 @@ void bind_sparse_net(nb::module_& module) {
       .def("shape", &shape_of<PlaneNet>)
       .def("work_floats", [](const PlaneNet& net, int64_t samples, bool) { return net.floats(samples); })
       .def("forward", &forward_planes, Release());
+  module.def("splits_products", [] { return split_kernels() != nullptr; },
+             "Whether products of float32 can be taken of two halves of bfloat16 here.");
 }
 
 }  // namespace secateur

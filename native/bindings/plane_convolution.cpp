@@ -31,7 +31,7 @@ void require_samples(int64_t samples) {
 }
 
 void forward(const PlaneConvolution& layer, const Addresses& slots, uintptr_t x, int64_t x_length, int64_t samples,
-             bool, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads) {
+             bool, uintptr_t work, int64_t work_length, uintptr_t out, int64_t out_length, int threads, bool) {
   require_samples(samples);
   if (count_of(slots) != 2) throw std::invalid_argument("not every slot was given");
   const ConvShape& s = layer.shape();
@@ -48,7 +48,7 @@ void forward(const PlaneConvolution& layer, const Addresses& slots, uintptr_t x,
 
 void backward(const PlaneConvolution& layer, const Addresses& slots, const Addresses& gradients, uintptr_t dy,
               int64_t dy_length, int64_t samples, bool, uintptr_t work, int64_t work_length, uintptr_t dx,
-              int64_t dx_length, int threads) {
+              int64_t dx_length, int threads, bool) {
   require_samples(samples);
   if (count_of(slots) != 2 || count_of(gradients) != 2) throw std::invalid_argument("not every slot was given");
   const ConvShape& s = layer.shape();

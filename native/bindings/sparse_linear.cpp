@@ -4,9 +4,12 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 
+#include <atomic>
+
 #include "base/addresses.h"
 #include "bindings/masks.h"
 #include "base/room.h"
+#include "kernels/reading_kernels.h"
 #include "net/sparse_chain.h"
 
 namespace nb = nanobind;
@@ -56,6 +59,37 @@ void forward(const SparseChain& chain, const Addresses& values, const Addresses&
     const Part part(kernels, barrier, thread, team, tiles_of(samples));
     chain.infer(part, v.data(), b.data(), input, stride, samples, buffer, ld, output, classes);
   });
+}
+
+// The lines of activations that `forward` reads, by the threads that read them, and nothing else: what benchmarks measure
+// the roofline by. Returns their sum, which means nothing.
+float read(const SparseChain& chain, int64_t samples, int threads) {
+  if (samples < 1) throw std::invalid_argument("a batch needs at least one sample, got " + std::to_string(samples));
+  for (size_t i = 0; i < chain.size(); ++i)
+    if (chain.layer(i).of_blocks()) throw std::invalid_argument("only layers of single weights are read alone");
+  const int64_t ld = SparseChain::leading_dimension(samples);
+  const int32_t tiles = tiles_of(samples);
+  const float* work = scratch(Scratch::activations, chain.work_floats(samples));
+  const ReadingKernels& kernels = SECATEUR_TABLE(reading_kernels);
+  std::atomic<float> total{0.0f};
+  run_team(chain.threads_worth(threads, samples), [&](int thread, int team) {
+    float mine = 0.0f;
+    for (size_t i = 0; i < chain.size(); ++i) {
+      const SparseLayer& layer = chain.layer(i);
+      const Product p = layer.forward(nullptr, work + chain.first_row(i) * ld, nullptr, false, nullptr, ld);
+      const Range rows = layer.forward_rows(thread, team);
+      for (int32_t t = 0; t < tiles; t += p.pass) {
+        const int at_once = std::min(p.pass, tiles - t);
+        for (int32_t b = 0; b < layer.column_blocks(); ++b) {
+          const Range entries = layer.entries_of(b, int32_t(rows.begin), int32_t(rows.end));
+          mine += kernels.read(p.x + int64_t(t) * kTileSamples, ld, p.columns + entries.begin,
+                               entries.end - entries.begin, at_once);
+        }
+      }
+    }
+    total.store(mine);
+  });
+  return total.load();
 }
 
 // One sample: vectors, nothing packed or padded.
@@ -162,6 +196,7 @@ void bind_sparse_linear(nb::module_& module) {
       .def("threads_worth", &SparseChain::threads_worth, nb::arg("threads"), nb::arg("samples"))
       .def("forward", &forward, Release())
       .def("forward_vector", &forward_vector, Release())
+      .def("read", &read, Release(), nb::arg("samples"), nb::arg("threads"))
       .def("backward", &backward, Release());
 }
 

@@ -81,10 +81,10 @@ void bind_net_step(nb::module_& module) {
       .def(
           "step",
           [](NetStep& step, uintptr_t x, int64_t x_length, uintptr_t targets, int64_t targets_length, int64_t samples,
-             int threads) {
+             int threads, bool split) {
             require_length(x_length, samples * step.net().input().features(), "the inputs");
             const float* input = room_at(x, x_length, x_length, "the inputs");
-            return step.step(input, labels(targets, targets_length, samples), samples, threads);
+            return step.step(input, labels(targets, targets_length, samples), samples, threads, split);
           },
           Release());
   bind_optimizer(type);

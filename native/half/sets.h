@@ -17,12 +17,6 @@ std::vector<std::string> supported_sets();
 std::string current_set();
 const Kernels& current_kernels();
 
-// Whether this processor multiplies pairs, whether its tiles may be used, and what other bits of its cpuid's leaf 7 say
-// (registers a b c d), for other numbers that need as much.
-bool has_pairs();
-bool has_tiles();
-bool has_leaf7(int word, int bit);
-
 // For tests and measurements; "" for the choice of this machine. Throws std::invalid_argument for others.
 void use_set(const std::string& name);
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/caches.h"
+#include "base/extensions.h"
 #include "base/isa.h"
 #include "half/corners.h"
 #include "half/sets.h"
@@ -28,9 +29,9 @@ enum Set { kNone, kVnni, kTiles };
 
 Set most() {
   static const Set found = [] {
-    const bool vnni = half::has_pairs() && half::has_leaf7(2, 11);
+    const bool vnni = has_pairs() && has_leaf7(2, 11);
 #if defined(SECATEUR_HAVE_AMX_INT8)
-    if (vnni && half::has_tiles() && half::has_leaf7(3, 25)) return kTiles;
+    if (vnni && has_tiles() && has_leaf7(3, 25)) return kTiles;
 #endif
 #if defined(SECATEUR_HAVE_VNNI)
     if (vnni) return kVnni;

@@ -91,9 +91,10 @@ struct WinogradPlane {
 };
 
 struct WinogradKernels {
-  // w: nine planes of [inputs, outputs], zero where a weight is missing; u[output block][input][16], the points
-  // `stride` floats apart. Outputs are a multiple of 16. Computes the inputs [c0, c1).
-  void (*weights)(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, int64_t stride, float* u);
+  // w: nine planes of [inputs, outputs], zero where a weight is missing; u[output block][input][16], with `depth` inputs in
+  // each block, the points `stride` floats apart. Outputs are a multiple of 16. Computes the inputs [c0, c1).
+  void (*weights)(const float* w, int64_t inputs, int64_t depth, int64_t outputs, int64_t c0, int64_t c1, int64_t stride,
+                  float* u);
   // v[(point − 6 · row0) · stride + (unit − u0) · 16] = Bᵀ d B for the units [u0, u1), its rows [row0, row1) of six.
   void (*input)(const WinogradPlane& x, int row0, int row1, int64_t u0, int64_t u1, int64_t stride, float* v);
   // The same of A dY Aᵀ.

@@ -80,13 +80,13 @@ SECATEUR_INLINE void fetch_ahead(const WinogradPlane& p, const float* patch) {
   }
 }
 
-void weights(const float* w, int64_t inputs, int64_t outputs, int64_t c0, int64_t c1, int64_t stride,
+void weights(const float* w, int64_t inputs, int64_t depth, int64_t outputs, int64_t c0, int64_t c1, int64_t stride,
              float* u) {
   const int64_t plane = inputs * outputs;
   for (int64_t c = c0; c < c1; ++c) {
     for (int64_t k = 0; k < outputs; k += kLanes) {
       const float* from = w + c * outputs + k;
-      float* to = u + (k / kRowsOfBlock * inputs + c) * kRowsOfBlock + k % kRowsOfBlock;
+      float* to = u + (k / kRowsOfBlock * depth + c) * kRowsOfBlock + k % kRowsOfBlock;
       Vec half[3][6];
 #pragma GCC unroll 3
       for (int x = 0; x < 3; ++x) {

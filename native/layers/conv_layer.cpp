@@ -165,13 +165,13 @@ int64_t ConvLayer::backward_floats() const {
   return total;
 }
 
-void ConvLayer::arrange_forward(const float* values, int index, int parts, float* own) const {
-  if (winograd_) return winograd_->arrange_forward(values, index, parts, own);
+void ConvLayer::arrange_forward(const SplitKernels* split, const float* values, int index, int parts, float* own) const {
+  if (winograd_) return winograd_->arrange_forward(split, values, index, parts, own);
   forward_.arrange_blocks(values, index, parts, own);
 }
 
-void ConvLayer::arrange_backward(const float* values, int index, int parts, float* own) const {
-  if (winograd_) return winograd_->arrange_backward(values, index, parts, own);
+void ConvLayer::arrange_backward(const SplitKernels* split, const float* values, int index, int parts, float* own) const {
+  if (winograd_) return winograd_->arrange_backward(split, values, index, parts, own);
   own += forward_.floats();
   if (unpadded_) unpadded_->arrange(values, index, parts, own);
   for (const Phase& phase : phases_) {
@@ -180,9 +180,10 @@ void ConvLayer::arrange_backward(const float* values, int index, int parts, floa
   }
 }
 
-void ConvLayer::forward(const ConvKernels& kernels, const float* values, const float* own, const float* bias, bool relu, const Planes& x,
-                        const Planes& y, int32_t tiles, int index, int parts) const {
-  if (winograd_) return winograd_->forward(own, bias, relu, x, y, tiles, index, parts);
+void ConvLayer::forward(const ConvKernels& kernels, const SplitKernels* split, const float* values, const float* own,
+                        const float* bias, bool relu, const Planes& x, const Planes& y, int32_t tiles, int index,
+                        int parts) const {
+  if (winograd_) return winograd_->forward(split, own, bias, relu, x, y, tiles, index, parts);
   const ConvSweep sweep{shape_.out_height(), shape_.out_width(), tiles, shape_.stride_y * x.row, y.row, y.step,
                         shape_.stride_x};
   forward_.convolve(kernels, values, own, bias, relu, false, x, y, sweep, index, parts);
@@ -197,9 +198,9 @@ void ConvLayer::forward_rows(const ConvKernels& kernels, const float* values, co
   forward_.convolve(kernels, values, own, bias, relu, false, from, y, sweep, 0, 1);
 }
 
-void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Planes& dy, const Planes& dx, bool add,
-                         int32_t tiles, int index, int parts) const {
-  if (winograd_) return winograd_->backward(own, dy, dx, add, tiles, index, parts);
+void ConvLayer::backward(const ConvKernels& kernels, const SplitKernels* split, const float* own, const Planes& dy,
+                         const Planes& dx, bool add, int32_t tiles, int index, int parts) const {
+  if (winograd_) return winograd_->backward(split, own, dy, dx, add, tiles, index, parts);
   own += forward_.floats();
   if (unpadded_) unpadded_->run(kernels, own, dy, dx, add, tiles, index, parts);
   // With strides each phase reads the same dy: they take turns, a group of positions at a time, so that it is in the
@@ -223,9 +224,10 @@ void ConvLayer::backward(const ConvKernels& kernels, const float* own, const Pla
   }
 }
 
-void ConvLayer::gradient(const ConvKernels& kernels, float* own, const Planes& x, const Planes& dy, int32_t tiles,
-                         Barrier& barrier, int index, int parts, float* out, const MadeChannels* made) const {
-  if (sums_patches()) return winograd_->gradient(own, x, dy, tiles, barrier, index, parts, out);
+void ConvLayer::gradient(const ConvKernels& kernels, const SplitKernels* split, float* own, const Planes& x,
+                         const Planes& dy, int32_t tiles, Barrier& barrier, int index, int parts, float* out,
+                         const MadeChannels* made) const {
+  if (sums_patches()) return winograd_->gradient(split, own, x, dy, tiles, barrier, index, parts, out);
   const ConvShape& s = shape_;
   const ConvSweep sweep{s.out_height(), s.out_width(), tiles, s.stride_y * x.row, dy.row, 16, s.stride_x};
   own += forward_.floats() + backward_floats();

@@ -54,21 +54,22 @@ class ConvLayer {
   // What a call needs: values in the kernels' order for both directions, and room for sums.
   int64_t floats() const;
   // Part `index` of `parts` of each piece of work; `own` are those floats.
-  void arrange_forward(const float* values, int index, int parts, float* own) const;
-  void arrange_backward(const float* values, int index, int parts, float* own) const;
-  void forward(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
-               const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const;
+  // `split`: what multiplies patches, in all four calls; null: in float32.
+  void arrange_forward(const SplitKernels* split, const float* values, int index, int parts, float* own) const;
+  void arrange_backward(const SplitKernels* split, const float* values, int index, int parts, float* own) const;
+  void forward(const ConvKernels&, const SplitKernels* split, const float* values, const float* own, const float* bias,
+               bool relu, const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const;
   // Whether rows of it can be computed on their own.
   bool by_rows() const { return !winograd_; }
   // The same for `rows` rows of one tile, from row `row` on, which is the first row of y.
   void forward_rows(const ConvKernels&, const float* values, const float* own, const float* bias, bool relu,
                     const Planes& x, int32_t tile, int32_t row, int32_t rows, const Planes& y) const;
-  void backward(const ConvKernels&, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
-                int index, int parts) const;
+  void backward(const ConvKernels&, const SplitKernels* split, const float* own, const Planes& dy, const Planes& dx,
+                bool add, int32_t tiles, int index, int parts) const;
   // The gradients of the kept weights, in storage order. `made`: gives dy a channel and a tile at a time, if it is
   // not stored; only a layer that computes by rows takes that.
-  void gradient(const ConvKernels&, float* own, const Planes& x, const Planes& dy, int32_t tiles, Barrier&, int index,
-                int parts, float* out, const MadeChannels* made = nullptr) const;
+  void gradient(const ConvKernels&, const SplitKernels* split, float* own, const Planes& x, const Planes& dy,
+                int32_t tiles, Barrier&, int index, int parts, float* out, const MadeChannels* made = nullptr) const;
 
  private:
   struct Tap {

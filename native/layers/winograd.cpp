@@ -83,31 +83,56 @@ void Winograd::Direction::fill(const int64_t* positions, int64_t count, bool tur
   }
 }
 
-void Winograd::Direction::arrange(const float* values, int index, int parts, float* own) const {
-  const Range mine = share(inputs, index, parts);
+void Winograd::Direction::arrange(const SplitKernels* split, const float* values, int index, int parts,
+                                  float* own) const {
+  if (!may_split()) split = nullptr;
+  const Range mine = share(inputs, index, parts, split ? kSplitDepth : 1);
   for (int32_t k = starts[size_t(mine.begin)]; k < starts[size_t(mine.end)]; ++k)
     own[places[size_t(k)]] = values[order[size_t(k)]];
-  SECATEUR_TABLE(winograd_kernels).weights(own, inputs, padded(), mine.begin, mine.end, stride(),
-                                           own + 9 * plane());
+  float* u = own + 9 * plane();
+  SECATEUR_TABLE(winograd_kernels).weights(own, inputs, depth(split), padded(), mine.begin, mine.end, stride(), u);
+  if (split && mine.begin < mine.end) split_weights(*split, mine, u);
 }
 
-void Winograd::Direction::convolve(const float* own, const float* bias, bool relu, bool add, const Planes& x,
-                                   const Planes& y, int32_t tiles, int index, int parts) const {
+void Winograd::Direction::split_weights(const SplitKernels& split, Range mine, float* u) const {
+  const int64_t deep = depth(true), end = mine.end == inputs ? deep : mine.end;
+  for (int64_t p = 0; p < kPoints; ++p) {
+    for (int64_t k = 0; k < padded() / kRowsOfBlock; ++k) {
+      float* block = u + p * stride() + k * deep * kRowsOfBlock;
+      std::fill(block + mine.end * kRowsOfBlock, block + end * kRowsOfBlock, 0.0f);
+      split.weights(block + mine.begin * kRowsOfBlock, (end - mine.begin) / kSplitDepth);
+    }
+  }
+}
+
+void Winograd::Direction::convolve(const SplitKernels* split, const float* own, const float* bias, bool relu, bool add,
+                                   const Planes& x, const Planes& y, int32_t tiles, int index, int parts) const {
+  if (!may_split()) split = nullptr;
   const WinogradKernels& kernels = SECATEUR_TABLE(winograd_kernels);
   const float* weights = own + 9 * plane();
+  const int64_t deep = depth(split);
   const Range mine = share(int64_t(tiles) * patches(height) * patches(width), index, parts, 2);
   const int64_t most = std::clamp<int64_t>(transformed_bytes() / (kPoints * (inputs + outputs) * 64) / 2 * 2, 2, 8);
   const int64_t in_stride = apart(inputs * most * 16), out_stride = apart(outputs * most * 16);
-  float* v = room(kPoints * (in_stride + out_stride));
-  float* m = v + kPoints * in_stride;
+  float* v = room(kPoints * (in_stride + out_stride) + (split ? deep * most * 16 : 0));
+  float *m = v + kPoints * in_stride, *right = m + kPoints * out_stride;
   for (int64_t u0 = mine.begin; u0 < mine.end; u0 += most) {
     const int64_t u1 = std::min(mine.end, u0 + most), count = (u1 - u0) * 16;
     for (int32_t c = 0; c < inputs; ++c)
       kernels.input(plane_of(x, c, -pad_y * x.row - pad_x * 16, height, width), 0, 6, u0, u1, in_stride,
                     v + c * count);
-    for (int64_t p = 0; p < kPoints; ++p)
-      kernels.multiply(weights + p * stride(), v + p * in_stride, inputs, outputs, count, false,
-                       m + p * out_stride);
+    if (split) split->enter();
+    for (int64_t p = 0; p < kPoints; ++p) {
+      const float* u = weights + p * stride();
+      float *points = v + p * in_stride, *to = m + p * out_stride;
+      if (split) {
+        split->right(points, inputs, count, right);
+        split->multiply(u, right, deep, outputs, count, false, to);
+      } else {
+        kernels.multiply(u, points, inputs, outputs, count, false, to);
+      }
+    }
+    if (split) split->leave();
     for (int32_t k = 0; k < outputs; ++k)
       kernels.output(m + k * count, out_stride, u0, u1, bias ? bias[k] : 0.0f, relu, add,
                      plane_of(y, k, 0, height, width));
@@ -130,37 +155,39 @@ Halo Winograd::gradient_halo() const {
 
 int64_t Winograd::floats() const { return forward_.floats() + backward_.floats() + kPoints * sum_stride(); }
 
-void Winograd::arrange_forward(const float* values, int index, int parts, float* own) const {
-  forward_.arrange(values, index, parts, own);
+void Winograd::arrange_forward(const SplitKernels* split, const float* values, int index, int parts, float* own) const {
+  forward_.arrange(split, values, index, parts, own);
 }
 
-void Winograd::arrange_backward(const float* values, int index, int parts, float* own) const {
-  backward_.arrange(values, index, parts, own + forward_.floats());
+void Winograd::arrange_backward(const SplitKernels* split, const float* values, int index, int parts, float* own) const {
+  backward_.arrange(split, values, index, parts, own + forward_.floats());
 }
 
-void Winograd::forward(const float* own, const float* bias, bool relu, const Planes& x, const Planes& y, int32_t tiles,
-                       int index, int parts) const {
-  forward_.convolve(own, bias, relu, false, x, y, tiles, index, parts);
+void Winograd::forward(const SplitKernels* split, const float* own, const float* bias, bool relu, const Planes& x,
+                       const Planes& y, int32_t tiles, int index, int parts) const {
+  forward_.convolve(split, own, bias, relu, false, x, y, tiles, index, parts);
 }
 
-void Winograd::backward(const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles, int index,
-                        int parts) const {
-  backward_.convolve(own + forward_.floats(), nullptr, false, add, dy, dx, tiles, index, parts);
+void Winograd::backward(const SplitKernels* split, const float* own, const Planes& dy, const Planes& dx, bool add,
+                        int32_t tiles, int index, int parts) const {
+  backward_.convolve(split, own + forward_.floats(), nullptr, false, add, dy, dx, tiles, index, parts);
 }
 
 // The points of these rows, which no other thread sums, over all units.
-void Winograd::sum_points(float* sums, const Planes& x, const Planes& dy, int32_t tiles, Range rows) const {
+void Winograd::sum_points(const SplitKernels* split, float* sums, const Planes& x, const Planes& dy, int32_t tiles,
+                          Range rows) const {
   const WinogradKernels& kernels = SECATEUR_TABLE(winograd_kernels);
   const Direction& d = forward_;
   const int row0 = int(rows.begin), row1 = int(rows.end);
   const int64_t points = 6 * (rows.end - rows.begin), columns = sum_columns();
   const int64_t units = int64_t(tiles) * patches(d.height) * patches(d.width);
   // The same for any number of threads, so that the sums are.
-  const int64_t most = std::clamp<int64_t>(kSumBytes / (kPoints * (d.inputs + d.outputs) * 64), 4, 32);
+  const int64_t most = std::clamp<int64_t>(kSumBytes / (kPoints * (d.inputs + d.outputs) * 64) / 2 * 2, 4, 32);
   const int64_t in_stride = apart(d.inputs * most * 16), out_stride = apart(d.outputs * most * 16);
-  float* v = room(points * (in_stride + out_stride) + (columns + d.padded()) * most * 16);
+  float* v = room(points * (in_stride + out_stride) + (2 * columns + d.padded()) * most * 16);
   float* m = v + points * in_stride;
-  float *turned_v = m + points * out_stride, *turned_m = turned_v + columns * most * 16;
+  float *turned_v = m + points * out_stride, *turned_m = turned_v + columns * most * 16,
+        *right = turned_m + d.padded() * most * 16;
   sums += row0 * 6 * sum_stride();
   for (int64_t u0 = 0; u0 < units; u0 += most) {
     const int64_t u1 = std::min(units, u0 + most), count = (u1 - u0) * 16;
@@ -170,19 +197,29 @@ void Winograd::sum_points(float* sums, const Planes& x, const Planes& dy, int32_
     for (int32_t k = 0; k < d.outputs; ++k)
       kernels.gradient(plane_of(dy, k, 0, d.height, d.width), row0, row1, u0, u1, out_stride, m + k * count);
     // With the samples outermost this is a product like the others: sums over lanes would take as long.
+    const bool splits = split && count % kSplitDepth == 0;
+    if (splits) split->enter();
     for (int64_t p = 0; p < points; ++p) {
+      float* to = sums + p * sum_stride();
       kernels.transpose(v + p * in_stride, d.inputs, count, columns, 16, turned_v);
-      kernels.transpose(m + p * out_stride, d.outputs, count, 16, 16 * count, turned_m);
-      kernels.multiply(turned_m, turned_v, count, d.outputs, columns, u0 > 0, sums + p * sum_stride());
+      if (splits) {
+        split->left(m + p * out_stride, d.outputs, count, turned_m);
+        split->right(turned_v, count, columns, right);
+        split->multiply(turned_m, right, count, d.outputs, columns, u0 > 0, to);
+      } else {
+        kernels.transpose(m + p * out_stride, d.outputs, count, 16, 16 * count, turned_m);
+        kernels.multiply(turned_m, turned_v, count, d.outputs, columns, u0 > 0, to);
+      }
     }
+    if (splits) split->leave();
   }
 }
 
-void Winograd::gradient(float* own, const Planes& x, const Planes& dy, int32_t tiles, Barrier& barrier, int index,
-                        int parts, float* out) const {
+void Winograd::gradient(const SplitKernels* split, float* own, const Planes& x, const Planes& dy, int32_t tiles,
+                        Barrier& barrier, int index, int parts, float* out) const {
   float* sums = own + forward_.floats() + backward_.floats();
   const Range rows = share(6, index, parts);
-  if (rows.begin < rows.end) sum_points(sums, x, dy, tiles, rows);
+  if (rows.begin < rows.end) sum_points(split, sums, x, dy, tiles, rows);
   barrier.wait(parts);
   const Range mine = share(int64_t(block_starts_.size()) - 1, index, parts);
   float found[9 * 16];

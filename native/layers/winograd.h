@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/conv_kernels.h"
+#include "kernels/split_kernels.h"
 #include "layers/conv_rows.h"
 
 namespace secateur {
@@ -25,17 +26,18 @@ class Winograd {
   Halo input_halo() const;
   Halo gradient_halo() const;
 
-  // Its own floats, zero when new, and kept from the forward pass to the backward pass.
+  // Its own floats, zero when new, and kept from the forward pass to the backward pass. `split`: multiplies the points'
+  // matrices, the same for arranging and for what follows; null: in float32.
   int64_t floats() const;
-  void arrange_forward(const float* values, int index, int parts, float* own) const;
-  void arrange_backward(const float* values, int index, int parts, float* own) const;
-  void forward(const float* own, const float* bias, bool relu, const Planes& x, const Planes& y, int32_t tiles,
-               int index, int parts) const;
-  void backward(const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles, int index,
-                int parts) const;
+  void arrange_forward(const SplitKernels* split, const float* values, int index, int parts, float* own) const;
+  void arrange_backward(const SplitKernels* split, const float* values, int index, int parts, float* own) const;
+  void forward(const SplitKernels* split, const float* own, const float* bias, bool relu, const Planes& x, const Planes& y,
+               int32_t tiles, int index, int parts) const;
+  void backward(const SplitKernels* split, const float* own, const Planes& dy, const Planes& dx, bool add, int32_t tiles,
+                int index, int parts) const;
   // The gradients of the kept weights, in storage order.
-  void gradient(float* own, const Planes& x, const Planes& dy, int32_t tiles, Barrier&, int index, int parts,
-                float* out) const;
+  void gradient(const SplitKernels* split, float* own, const Planes& x, const Planes& dy, int32_t tiles, Barrier&,
+                int index, int parts, float* out) const;
 
  private:
   // The weights as one direction reads them: those of input c are starts[c] … starts[c + 1].
@@ -45,18 +47,24 @@ class Winograd {
 
     int64_t padded() const { return (outputs + kRowsOfBlock - 1) / kRowsOfBlock * kRowsOfBlock; }
     int64_t plane() const { return inputs * padded(); }
-    int64_t stride() const { return plane() + 16; }  // of the points: they must not share a set of a cache
+    // With few inputs most of a tile would be zeros.
+    bool may_split() const { return inputs >= 16; }
+    int64_t depth(bool split) const { return split ? (inputs + kSplitDepth - 1) / kSplitDepth * kSplitDepth : inputs; }
+    // Of the points: they must not share a set of a cache.
+    int64_t stride() const { return depth(may_split()) * padded() + 16; }
     int64_t floats() const { return 9 * plane() + kPoints * stride(); }
     void fill(const int64_t* positions, int64_t count, bool turned);
-    void arrange(const float* values, int index, int parts, float* own) const;
-    void convolve(const float* own, const float* bias, bool relu, bool add, const Planes& x, const Planes& y,
-                  int32_t tiles, int index, int parts) const;
+    void arrange(const SplitKernels* split, const float* values, int index, int parts, float* own) const;
+    void split_weights(const SplitKernels& split, Range inputs, float* u) const;
+    void convolve(const SplitKernels* split, const float* own, const float* bias, bool relu, bool add, const Planes& x,
+                  const Planes& y, int32_t tiles, int index, int parts) const;
   };
 
   // The sums of the weights' gradients: at each point [outputs, inputs], in whole blocks of 16 inputs.
   int64_t sum_columns() const { return (forward_.inputs + 15) / 16 * 16; }
   int64_t sum_stride() const { return forward_.outputs * sum_columns() + 16; }
-  void sum_points(float* sums, const Planes& x, const Planes& dy, int32_t tiles, Range rows) const;
+  void sum_points(const SplitKernels* split, float* sums, const Planes& x, const Planes& dy, int32_t tiles,
+                  Range rows) const;
 
   Direction forward_, backward_;
   // The kept weights of block b, one output and 16 inputs: block_starts_[b] … block_starts_[b + 1].

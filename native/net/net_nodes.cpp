@@ -24,18 +24,18 @@ void ConvolutionNode::place(const NetLayout& layout) {
 }
 
 void ConvolutionNode::prepare_forward(const NetCall& call, float* own) const {
-  layer_.arrange_forward(call.slots[size_t(slot_)], call.thread, call.threads, own);
+  layer_.arrange_forward(call.split, call.slots[size_t(slot_)], call.thread, call.threads, own);
 }
 
 void ConvolutionNode::forward(const NetCall& call, float* own) const {
   if (pool_) return forward_pooled(call, own);
-  layer_.forward(call.convolution, call.slots[size_t(slot_)], own, call.slots[size_t(slot_) + 1], relu_,
+  layer_.forward(call.convolution, call.split, call.slots[size_t(slot_)], own, call.slots[size_t(slot_) + 1], relu_,
                  call.value(inputs_[0]), call.value(output_), call.layout.tiles, call.thread, call.threads);
 }
 
 void ConvolutionNode::prepare(const NetCall& call, float* own) const {
   if (wants_input_gradient(call))
-    layer_.arrange_backward(call.slots[size_t(slot_)], call.thread, call.threads, own);
+    layer_.arrange_backward(call.split, call.slots[size_t(slot_)], call.thread, call.threads, own);
 }
 
 void ConvolutionNode::backward(const NetCall& call, float* own) const {
@@ -51,15 +51,15 @@ void ConvolutionNode::backward(const NetCall& call, float* own) const {
     call.wait();
   }
   if (float* out = call.slot_gradient(slot_))
-    layer_.gradient(call.convolution, own, call.value(inputs_[0]), dy, call.layout.tiles, call.barrier, call.thread,
-                    call.threads, out);
+    layer_.gradient(call.convolution, call.split, own, call.value(inputs_[0]), dy, call.layout.tiles, call.barrier,
+                    call.thread, call.threads, out);
   if (float* out = call.slot_gradient(slot_ + 1)) {
     for (int64_t c = channels.begin; c < channels.end; ++c)
       out[c] = float(call.plane.total(extent, channel_of(dy, c)));
   }
   if (wants_input_gradient(call))
-    layer_.backward(call.convolution, own, dy, call.gradient(inputs_[0]), adds[0], call.layout.tiles, call.thread,
-                    call.threads);
+    layer_.backward(call.convolution, call.split, own, dy, call.gradient(inputs_[0]), adds[0], call.layout.tiles,
+                    call.thread, call.threads);
 }
 
 // ------------------------------------------------------------------ batch normalisation

@@ -90,11 +90,11 @@ void ConvolutionNode::backward_pooled(const NetCall& call, float* own) const {
   if (float* out = call.slot_gradient(slot_)) {
     const Unpooled made(call, *pool_, pooled, pooled_dy, winners(own));
     const Planes strides{nullptr, 0, 0, int64_t(pool_->width) * 16, 16};
-    layer_.gradient(call.convolution, own, call.value(inputs_[0]), stored ? dy : strides, call.layout.tiles,
+    layer_.gradient(call.convolution, call.split, own, call.value(inputs_[0]), stored ? dy : strides, call.layout.tiles,
                     call.barrier, call.thread, call.threads, out, stored ? nullptr : &made);
   }
   if (stored)
-    layer_.backward(call.convolution, own, dy, call.gradient(inputs_[0]), adds[0], call.layout.tiles, call.thread,
+    layer_.backward(call.convolution, call.split, own, dy, call.gradient(inputs_[0]), adds[0], call.layout.tiles, call.thread,
                     call.threads);
 }
 

@@ -70,6 +70,7 @@ struct NetCall {
   const float* batch = nullptr;        // the inputs as they came, one row per sample; null where they are not at hand
   const GradientSink* sink = nullptr;  // for linear layers, which then leave `gradients` alone
   int part = 0;                        // of layout.parts; the sink takes gradients with the last one
+  const SplitKernels* split = nullptr;  // what multiplies patches; null: in float32
 
   const SparseKernels& linear = SECATEUR_TABLE(sparse_kernels);
   const ConvKernels& convolution = SECATEUR_TABLE(conv_kernels);

@@ -40,7 +40,7 @@ void NetStep::prepare(int64_t samples, int threads) {
   optimizer_.begin_step();
 }
 
-double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int threads) {
+double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int threads, bool split) {
   check_labels(labels, samples, net_->output().features());
   prepare(samples, threads);
   Barrier barrier;
@@ -49,7 +49,8 @@ double NetStep::step(const float* x, const int64_t* labels, int64_t samples, int
       const int64_t first = part * layout_.samples;
       const NetLayout& layout = part + 1 < layout_.parts ? layout_ : last_;
       run(NetCall{layout, room_.at(), slots_, &gradients_, true, false, barrier, thread, team,
-                  net_->grid(team, layout), x + first * net_->input().features(), this, part},
+                  net_->grid(team, layout), x + first * net_->input().features(), this, part,
+                  split ? split_kernels() : nullptr},
           first, samples, labels);
     }
   });

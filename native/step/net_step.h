@@ -34,7 +34,7 @@ class NetStep final : private GradientSink {
 
   // Mean loss of the batch before the update. x: contiguous samples; throws std::invalid_argument for labels that
   // are no class.
-  double step(const float* x, const int64_t* labels, int64_t samples, int threads);
+  double step(const float* x, const int64_t* labels, int64_t samples, int threads, bool split);
 
  private:
   struct Trained : Parameter {

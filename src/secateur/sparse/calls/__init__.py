@@ -6,7 +6,7 @@ from secateur.sparse.calls._half import Rounded, half_fits, half_linear
 from secateur.sparse.calls._half_chosen import BlocksTimed, blocks_at_inference, blocks_in_training
 from secateur.sparse.calls._int8 import INPUTS, eight_bits, int8_by_torch, int8_layer, int8_linear
 from secateur.sparse.calls._limits import looked_into, refuse_lookers, text_for_lookers
-from secateur.sparse.calls._network import run_network, slot_tensors
+from secateur.sparse.calls._network import run_network, slot_tensors, splits_products
 from secateur.sparse.calls._planes import FEW, build_planes, side_by_side
 from secateur.sparse.calls._recurrent import Pass, run_direction
 from secateur.sparse.calls._tensors import addresses, are_float32, autocast_to, fits, in_float32, plain
@@ -47,6 +47,7 @@ __all__ = [
     "side_by_side",
     "slot_tensors",
     "sparse_chain",
+    "splits_products",
     "text_for_lookers",
     "workspace_bytes",
 ]

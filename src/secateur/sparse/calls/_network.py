@@ -13,6 +13,17 @@ from secateur.sparse.calls._limits import first_order
 from secateur.sparse.calls._tensors import addresses, contiguous, plain
 
 
+def splits_products() -> bool:
+    """Tell whether products of float32 numbers may be taken of two halves of bfloat16 each, by AMX where there is one.
+
+    So they are under bfloat16 autocast, and where `torch.set_float32_matmul_precision` asks for less than "highest":
+    its "high" means numbers of about 16 bits, as these are.
+    """
+    if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16:
+        return True
+    return torch.get_float32_matmul_precision() != "highest"
+
+
 def slot_tensors(network: Network) -> tuple[Tensor | None, ...]:
     """Return the parameters and buffers that belong into the network's slots, as they are now."""
     return tuple([m._parameters[n] if n in m._parameters else m._buffers.get(n) for m, n in network.slots])
@@ -33,11 +44,11 @@ def run_network(x: Tensor, network: Network, tensors: Sequence[Tensor | None], *
     if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in tensors)):
         return _Run.apply(x, network, training, *tensors)  # type: ignore[return-value]
     x, held = plain(x.detach()), contiguous(*tensors)
-    out = _empty_output(x, network)
+    out, split = _empty_output(x, network), splits_products()
     each = x.shape[0] if training else part_of(x.shape[0])
     for part, into in zip(x.split(each), out.split(each), strict=True):
         lease = network.arena.lease(network.native, part.shape[0], False)
-        _forward(part, network, training, held, lease.work, into)
+        _forward(part, network, training, held, lease.work, into, split)
         del lease  # the next part takes the same workspace
     return out
 
@@ -64,10 +75,10 @@ def _empty_output(x: Tensor, network: Network) -> Tensor:
 
 
 def _forward(
-    x: Tensor, network: Network, training: bool, held: Sequence[Tensor | None], work: Tensor, out: Tensor
+    x: Tensor, network: Network, training: bool, held: Sequence[Tensor | None], work: Tensor, out: Tensor, split: bool
 ) -> None:
     network.native.forward(
-        addresses(*held), *addresses(x), x.shape[0], training, *addresses(work, out), torch.get_num_threads()
+        addresses(*held), *addresses(x), x.shape[0], training, *addresses(work, out), torch.get_num_threads(), split
     )
 
 
@@ -77,10 +88,10 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, network: Network, training: bool, *tensors: Tensor | None) -> Tensor:
         ctx.lease = network.arena.lease(network.native, x.shape[0], True)
-        ctx.network, ctx.training, ctx.x_shape = network, training, x.shape
+        ctx.network, ctx.training, ctx.x_shape, ctx.split = network, training, x.shape, splits_products()
         ctx.save_for_backward(*tensors)
         out = _empty_output(x, network)
-        _forward(plain(x), network, training, contiguous(*tensors), ctx.lease.work, out)
+        _forward(plain(x), network, training, contiguous(*tensors), ctx.lease.work, out, ctx.split)
         return out
 
     @staticmethod
@@ -96,6 +107,6 @@ class _Run(torch.autograd.Function):
         dy, held = plain(grads[0]), contiguous(*saved)
         ctx.network.native.backward(
             addresses(*held), addresses(*found), *addresses(dy), ctx.x_shape[0], ctx.training,
-            *addresses(ctx.lease.work, dx), torch.get_num_threads(),
+            *addresses(ctx.lease.work, dx), torch.get_num_threads(), ctx.split,
         )  # fmt: skip
         return dx, None, None, *found

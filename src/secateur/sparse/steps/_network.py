@@ -16,7 +16,17 @@ from secateur._base import door
 from secateur._base.errors import SecateurError
 from secateur._base.recent import remember
 from secateur.masks import Masks
-from secateur.sparse.calls import SHAPES, Arena, Network, addresses, build_network, plain, positions_of, run_network
+from secateur.sparse.calls import (
+    SHAPES,
+    Arena,
+    Network,
+    addresses,
+    build_network,
+    plain,
+    positions_of,
+    run_network,
+    splits_products,
+)
 from secateur.sparse.programs import Kind, Program, UnsupportedError, program_of
 from secateur.sparse.steps._base import CompiledStep
 from secateur.sparse.steps._batches import refuse_inputs, refuse_targets
@@ -98,14 +108,16 @@ class NetworkStep(CompiledStep):
                 return self._step_by_torch(batch, targets)
             self._prepare_engine(shape)
             self._send_options()
-            samples, most = x.shape[0], torch.get_num_threads()
+            samples, most, split = x.shape[0], torch.get_num_threads(), splits_products()
             threads = self._paces.settled.get((samples, most))
             try:
                 if threads is None:
-                    loss = self._try(most, (x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples))
+                    loss = self._try(
+                        most, (x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples), split
+                    )
                 else:  # spelled out: a call through a tuple takes longer
                     loss = self._engine.step(
-                        x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples, threads
+                        x.data_ptr(), x.numel(), targets.data_ptr(), targets.numel(), samples, threads, split
                     )
             except ValueError as error:  # labels that are no class
                 raise SecateurError(str(error)) from None
@@ -120,11 +132,11 @@ class NetworkStep(CompiledStep):
         except IndexError as error:  # labels that are no class
             raise SecateurError(str(error)) from None
 
-    def _try(self, most: int, where: tuple[int, ...]) -> float:
+    def _try(self, most: int, where: tuple[int, ...], split: bool) -> float:
         """Step with all threads or with fewer, to find out which is faster: the results are the same with any."""
         engine, samples = self._engine, where[-1]
         worth = partial(engine.threads_worth, most, samples)
-        return self._paces.run((samples, most), worth, lambda threads: engine.step(*where, threads))
+        return self._paces.run((samples, most), worth, lambda threads: engine.step(*where, threads, split))
 
     @property
     def steps(self) -> int:
