@@ -173,7 +173,7 @@ def test_calls_of_a_network(single: bool) -> None:
     x, out = torch.randn(n, 2, 5, 5), torch.empty(n, 3)
     work = torch.zeros(network.native.work_floats(n, True))
     shortest = network.native.work_floats(n, False)
-    arguments = [addresses(*held), *addresses(x), n, False, work.data_ptr(), shortest, *addresses(out), 1]
+    arguments = [addresses(*held), *addresses(x), n, False, work.data_ptr(), shortest, *addresses(out), 1, False]
     refuse_each(network.native.forward, arguments, {0}, {2, 3, 6, 8}, {1, 5, 7})
     refused(network.native.forward, *replaced(arguments, 0, [0, 0, *addresses(*held)[2:]]))
     torch.testing.assert_close(out, model(x).detach(), rtol=1e-4, atol=1e-5)
@@ -181,7 +181,7 @@ def test_calls_of_a_network(single: bool) -> None:
         found, dx = [torch.zeros_like(t) for t in held], torch.empty_like(x)
         refuse_each(
             network.native.backward,
-            [addresses(*held), addresses(*found), *addresses(out), n, True, *addresses(work, dx), 1],
+            [addresses(*held), addresses(*found), *addresses(out), n, True, *addresses(work, dx), 1, False],
             {0, 1}, {3, 4, 7, 9}, {2, 6},
         )  # fmt: skip
         torch.testing.assert_close(found[3], out.sum(0))
@@ -193,12 +193,12 @@ def test_networks_that_are_not_finished_compute_nothing(kind: str) -> None:
     net = native.SparseNet(2, 3, 3) if kind == "SparseNet" else native.PlaneNet(2, 3, 3, 1)
     x, out, work = torch.ones(1, 18), torch.ones(1, 18), torch.zeros(4000)
     net.copy(0, False)
-    call = [[], *addresses(x), 1, False, *addresses(work, out), 1]
+    call = [[], *addresses(x), 1, False, *addresses(work, out), 1, False]
     with pytest.raises(ValueError, match="the network is not finished"):
         net.forward(*call)
     if kind == "SparseNet":
         with pytest.raises(ValueError, match="the network is not finished"):
-            net.backward([], [], *addresses(out), 1, False, *addresses(work, x), 1)
+            net.backward([], [], *addresses(out), 1, False, *addresses(work, x), 1, False)
         with pytest.raises(ValueError, match="the network is not finished"):
             native.NetStep(net)
     net.finish(1, False)

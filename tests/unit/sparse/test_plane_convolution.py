@@ -88,7 +88,7 @@ def check(case: Case, *, trains: bool, threads: int) -> None:
     held = addresses(values, bias)
     work, room = guarded(layer.work_floats(case.samples, trains), 0.0)
     whole, out = guarded(want.numel(), float("nan"))
-    layer.forward(held, *addresses(x), case.samples, trains, *addresses(room, out), threads)
+    layer.forward(held, *addresses(x), case.samples, trains, *addresses(room, out), threads, False)
     close(out.view(want.shape), want.detach(), "forward")
     assert untouched(work) and untouched(whole)
     if not trains:
@@ -98,7 +98,7 @@ def check(case: Case, *, trains: bool, threads: int) -> None:
     around = [guarded(n, float("nan")) for n in (len(values), s[1] if case.bias else 0, x.numel())]
     gradients = [inside for _, inside in around]
     found = addresses(gradients[0], gradients[1] if case.bias else None)
-    layer.backward(held, found, *addresses(dy), case.samples, True, *addresses(room, gradients[2]), threads)
+    layer.backward(held, found, *addresses(dy), case.samples, True, *addresses(room, gradients[2]), threads, False)
     assert weight.grad is not None and exact_x.grad is not None
     close(gradients[0], weight.grad.flatten()[positions], "gradient of the values")
     close(gradients[2].view(x.shape), exact_x.grad, "gradient of the input")
@@ -141,7 +141,7 @@ def test_a_larger_batch_and_a_smaller_one_share_a_workspace_only_if_it_is_cleare
         x = torch.randn(samples, shape[0], *shape[3:])
         out = torch.empty(samples, shape[1], *shape[3:])
         held = addresses(weight.flatten(), None)
-        layer.forward(held, *addresses(x), samples, False, *addresses(room, out), 2)
+        layer.forward(held, *addresses(x), samples, False, *addresses(room, out), 2, False)
         close(out, conv2d(x.double(), weight.double(), padding=1), "forward")
 
 
@@ -169,4 +169,4 @@ def test_what_does_not_fit_is_refused() -> None:
         ((x, room, out[1:]), "the output"),
     ):
         with pytest.raises(ValueError, match=match):
-            layer.forward(held, *addresses(given[0]), 1, False, *addresses(*given[1:]), 1)
+            layer.forward(held, *addresses(given[0]), 1, False, *addresses(*given[1:]), 1, False)
