@@ -114,10 +114,32 @@ def test_a_file_has_nothing_imported(capsys: pytest.CaptureFixture[str], tmp_pat
     sys.modules.pop("own_nets")
     sys.modules.pop("own_data")
     capsys.readouterr()
-    assert main(["cost", str(run)]) == 1
-    assert "nobody but a command line that names them" in capsys.readouterr().err
+    for words in (["cost"], ["report"], ["shrink", "--keep", "50%"]):
+        assert main([words[0], str(run), *words[1:]]) == 2
+        assert "add --model own_nets:small" in capsys.readouterr().err
+        assert main([words[0], str(run), *words[1:], "--model", "own_nets:wide"]) == 2
+        assert "is a run of own_nets:small" in capsys.readouterr().err
     assert main(["show", str(run)]) == 0
     assert not {"own_nets", "own_data"} & set(sys.modules)
+    assert main(["cost", str(run), "--model", "own_nets:small"]) == 2
+    assert "add --data own_data:load" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_the_command_line_names_what_it_is_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*OWN, "--density", "0.1"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    named = [str(run), "--model", "own_nets:small", "--data", "own_data:load", "--json"]
+    capsys.readouterr()
+    assert main(["cost", *named, "--untimed"]) == 0
+    assert json.loads(capsys.readouterr().out)["params"] == 12 * 40 + 40 + 40 * 3 + 3
+    assert main(["report", *named, "--seconds", "0.1"]) == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == 60
+    assert main(["sensitivity", *named, "--densities", "50%"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["layers"]) == 2
+    assert main(["shrink", *named, "--keep", "50%"]) == 0
+    assert (run / "shrunk.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

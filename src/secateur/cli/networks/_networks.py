@@ -15,6 +15,8 @@ from secateur.cli.text import UsageError, console, values
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from secateur.lab.experiment import Experiment
+
 SHRUNK = "shrunk.safetensors"  # what shrink leaves in a run's directory
 
 #: What the help of each such command says of a network.
@@ -63,6 +65,9 @@ def add_network(parser: Any, *, batch: int) -> None:
         type=shape,
         action="append",
         help="of one example, without the batch: 3x224x224, or int:128 for integers; again for a second argument",
+    )
+    group.add_argument(
+        "--data", metavar="NAME", help="of a run on data of your own: package.module:factory once more, whose code runs"
     )
     group.add_argument("--batch", metavar="N", type=values.positive, default=batch, help="examples at once")
     group.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept")
@@ -118,11 +123,35 @@ def _of_run(args: Any, directory: Path) -> Network:
     experiment = experiment_in(directory)
     if not (directory / WEIGHTS).is_file():
         raise SecateurError(f"{directory} has no weights yet: it was not run to its end.")
+    _admit(args, experiment, directory)
     model, source = untrained(experiment), data.catalogue()[experiment.data]
     tensors, _ = read_tensors(directory / WEIGHTS)
     fill(model, tensors, directory / WEIGHTS)
     generator = torch.Generator().manual_seed(args.seed)
     return Network(str(directory), model, _inputs(args, args.input or [("float", source.shape)], generator), directory)
+
+
+def _admit(args: Any, experiment: Experiment, directory: Path) -> None:
+    """Import what a run has of somebody's own, if this command line names it as the one that made the run did."""
+    from secateur.lab import data, models
+    from secateur.lab.own import NotThereError, is_own
+
+    own = ("model", "a network", experiment.model, models.admit), ("data", "data", experiment.data, data.admit)
+    for option, what, name, admit in own:
+        given = getattr(args, option, None)
+        if given is not None and given != name:
+            raise UsageError(f"--{option} {given}: {directory} is a run of {name}.")
+        if not is_own(name):
+            continue
+        if given is None:
+            raise UsageError(
+                f"{directory} is a run of {what} of your own: add --{option} {name}. What a file names is not "
+                "imported, for that runs its code."
+            )
+        try:
+            admit(name)
+        except NotThereError as problem:
+            raise UsageError(str(problem)) from None
 
 
 def fill(model: nn.Module, tensors: Any, path: Path) -> None:

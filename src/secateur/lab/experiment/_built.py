@@ -161,7 +161,7 @@ def _source_of(experiment: Experiment) -> data.Source:
     if experiment.data not in known and is_own(experiment.data):
         raise SecateurError(
             f"{experiment.data!r} are data of one's own, and nobody but a command line that names them (--data "
-            f"{experiment.data}) has them imported: that runs their code. Name the network, not the run."
+            f"{experiment.data}) has them imported: that runs their code."
         )
     if experiment.data not in known:
         raise SecateurError(f"`data` must be one of {', '.join(known)}, got {experiment.data!r}.")

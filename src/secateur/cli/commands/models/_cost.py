@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     """Declare the subcommand."""
     parser: Parser = commands.add_parser("cost", help="what a network costs, per layer", description=ABOUT)
     parser.add_argument("what", metavar="MODEL", help="a model's name, a run, or package.module:factory")
+    parser.add_argument("--model", metavar="NAME", help="of a run of a network of your own: its factory once more")
     parser.add_argument("--seconds", metavar="S", type=values.seconds, default=1.0, help="time to measure for")
     parser.add_argument("--untimed", action="store_true", help="measure no time")
     add_network(parser, batch=1)

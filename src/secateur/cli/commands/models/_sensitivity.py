@@ -48,6 +48,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--examples", metavar="N", type=values.positive, help="of them, the first so many")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the scan as comma-separated values")
     parser.add_argument("--png", metavar="FILE", type=Path, help="draw it")
+    for option, what in (("--model", "a network"), ("--data", "data")):
+        parser.add_argument(option, metavar="NAME", help=f"of a run of {what} of your own: its factory once more")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the data set is looked for first")
     parser.add_argument("--threads", metavar="N", type=values.positive, help="threads [default: torch's own number]")

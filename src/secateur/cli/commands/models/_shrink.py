@@ -177,6 +177,8 @@ def opened(args: argparse.Namespace) -> Network:
         if run_of(args, args.what) is None and (path.suffix or "/" in args.what) and ":" not in args.what:
             raise UsageError(f"there is nothing at {console.shown(path)}.")
         return network(args, args.what)
+    if run_of(args, args.what) is not None:
+        return network(args, args.what)
     if not path.is_file():
         raise UsageError(f"there is no file of weights at {console.shown(path)}.")
     found = network(args, args.model)
