@@ -13,7 +13,7 @@ from secateur.coding._shared import (
     random,
     shared_values,
 )
-from secateur.coding._streams import Coder, entropy, huffman, packed, plain, ranked, read_stream, written
+from secateur.coding._streams import Coder, entropy, huffman, learnt, packed, plain, ranked, read_stream, written
 
 __all__ = [
     "Coder",
@@ -27,6 +27,7 @@ __all__ = [
     "encode_gaps",
     "entropy",
     "huffman",
+    "learnt",
     "linear",
     "nearest",
     "number",
