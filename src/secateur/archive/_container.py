@@ -18,6 +18,7 @@ from secateur._base.errors import SecateurError
 from secateur._base.files import TYPE_NAMES, is_sealed, why_damaged
 from secateur._base.text import shown
 from secateur.archive._directory import ENTRY, once, unpack_directory
+from secateur.archive._stored import Stored
 from secateur.coding import Cursor
 
 __all__ = ["CODED", "FORMAT", "VERSION", "Container", "damage_of", "is_archive", "opened"]
@@ -59,11 +60,10 @@ class Container:
         """How many bytes lie before the data."""
         return self.size - max((entry.end for entry in self.entries.values()), default=0)
 
-    def record(self, name: str) -> bytes:
-        """The bytes of an entry."""
+    def record(self, name: str) -> Stored:
+        """An entry that is a record, where it lies."""
         entry = self.entries[name]
-        self._file.seek(self.header + entry.begin)
-        return self._file.read(entry.end - entry.begin)
+        return Stored(self._file, self.header + entry.begin, entry.end - entry.begin)
 
     def plain(self, name: str) -> Tensor:
         """An entry that is a tensor as it is.
@@ -71,7 +71,11 @@ class Container:
         Raises:
             ValueError: its checksum is another.
         """
-        entry, content = self.entries[name], bytearray(self.record(name))
+        entry = self.entries[name]
+        content = bytearray(entry.end - entry.begin)
+        self._file.seek(self.header + entry.begin)
+        if self._file.readinto(content) != len(content):  # type: ignore[attr-defined]
+            raise ValueError(f"{name!r} is cut off")
         if self.about["sums"].get(name) != f"{zlib.crc32(content):08x}":
             raise ValueError(f"{name!r} has another checksum")
         if not content:

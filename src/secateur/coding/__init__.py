@@ -1,6 +1,6 @@
 """Codes: values that weights share, and how symbols and places become few bytes and come back."""
 
-from secateur.coding._cursor import Cursor, number
+from secateur.coding._cursor import Cursor, FileCursor, number
 from secateur.coding._gaps import decode_gaps, encode_gaps
 from secateur.coding._places import Places
 from secateur.coding._shared import (
@@ -18,6 +18,7 @@ from secateur.coding._streams import Coder, entropy, huffman, learnt, packed, pl
 __all__ = [
     "Coder",
     "Cursor",
+    "FileCursor",
     "Init",
     "Places",
     "SharedValues",
