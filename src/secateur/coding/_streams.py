@@ -84,13 +84,13 @@ packed = Coder("packed", _pack, _unpack, _packed_bits)
 huffman = Coder("huffman", encode_prefixes, decode_prefixes, entropy)
 #: Asymmetric numeral systems: within a hundredth of a percent of the entropy, and quicker to decode.
 ranked = Coder("ranked", encode_symbols, decode_symbols, entropy)
-#: By the symbols before each, without a table: for short streams. Among others it is not tried on more than 16,384
+#: By the symbols before each, without a table: for short streams. Among others it is not tried on more than 8,192
 #: symbols, since it takes its time for each bit of each.
 learnt = Coder("learnt", encode_learnt, decode_learnt, entropy)
 
 #: By the number that stands for them in a file.
 CODERS = (plain, packed, huffman, ranked, learnt)
-_SHORT = 1 << 14
+_SHORT = 1 << 13
 
 
 def written(symbols: np.ndarray, coders: Sequence[Coder]) -> tuple[bytes, Coder]:
