@@ -84,10 +84,9 @@ def speed(size: int, folder: Path) -> None:
             for name, values in VALUES.items():
                 path = folder / "layer"
                 report = archive.compress(net, masks, path, values=values)
-                with opened(path) as file:
-                    content = file.record("weight#coded")
                 room = torch.empty(size, size)
-                decode = best(lambda content=content, room=room: read(content, room))
+                with opened(path) as file:
+                    decode = best(lambda file=file, room=room: read(file.record("weight#coded"), room))
                 fresh = nn.Linear(size, size, bias=False)
                 loaded = best(lambda path=path, fresh=fresh: sc.load(path, fresh), 3)
                 print(

@@ -13,6 +13,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
+#include "coding/learnt.h"
 #include "coding/places.h"
 #include "coding/range_coder.h"
 #include "coding/symbols.h"
@@ -130,6 +131,39 @@ std::string prefixes_decoded(Bytes bytes, Bytes lengths, Array<uint8_t> symbols)
                          static_cast<int64_t>(symbols.size()));
 }
 
+void require_bits(int bits) {
+  if (bits < 1 || bits > 8) throw std::invalid_argument("a byte has 1 to 8 bits");
+}
+
+nb::bytes learnt_encoded(Bytes symbols, int bits) {
+  require_bits(bits);
+  std::vector<uint8_t> out;
+  {
+    nb::gil_scoped_release released;
+    RangeEncoder encoder;
+    each_bit_learnt(bits, static_cast<int64_t>(symbols.size()), [&](int64_t index, int level, uint32_t probability) {
+      const bool bit = symbols.data()[index] >> level & 1;
+      encoder.write(bit, probability);
+      return bit;
+    });
+    out = encoder.finish();
+  }
+  return as_bytes(out);
+}
+
+bool learnt_decoded(Bytes bytes, int bits, Array<uint8_t> symbols) {
+  require_bits(bits);
+  nb::gil_scoped_release released;
+  RangeDecoder decoder(bytes.data(), bytes.size());
+  each_bit_learnt(bits, static_cast<int64_t>(symbols.size()), [&](int64_t index, int level, uint32_t probability) {
+    const bool bit = decoder.read(probability);
+    uint8_t& symbol = symbols.data()[index];
+    symbol = static_cast<uint8_t>((level == bits - 1 ? 0 : symbol << 1) | bit);
+    return bit;
+  });
+  return decoder.done();
+}
+
 }  // namespace
 
 void bind_coding(nb::module_& module) {
@@ -146,6 +180,10 @@ void bind_coding(nb::module_& module) {
              "Encode bytes by the canonical prefix code of 256 lengths.");
   module.def("decode_prefixes", &prefixes_decoded, arg("bytes"), arg("lengths"), arg("symbols"),
              "Decode them; return what is wrong, or an empty text.");
+  module.def("encode_learnt", &learnt_encoded, arg("symbols"), arg("bits"),
+             "Encode bytes below 2^bits by what came before each.");
+  module.def("decode_learnt", &learnt_decoded, arg("bytes"), arg("bits"), arg("symbols"),
+             "Decode them; return whether all bytes were needed.");
 }
 
 }  // namespace secateur

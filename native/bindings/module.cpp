@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 
 namespace secateur {
+void bind_binary_linear(nanobind::module_& module);
 void bind_coding(nanobind::module_& module);
 void bind_half_linear(nanobind::module_& module);
 void bind_int8_linear(nanobind::module_& module);
@@ -28,6 +29,7 @@ NB_MODULE(_native, module) {
   nanobind::set_leak_warnings(false);
   module.attr("interface") = kInterface;
   secateur::bind_isa(module);
+  secateur::bind_binary_linear(module);
   secateur::bind_coding(module);
   secateur::bind_half_linear(module);
   secateur::bind_int8_linear(module);

@@ -105,6 +105,8 @@ def kernel_files() -> list[Path]:
 PAIRS = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", "-mavx512bf16"]
 SPECIAL = {"*_avx512_bf16.cpp": PAIRS, "*_amx.cpp": [*PAIRS, "-mamx-tile", "-mamx-bf16"]}
 SPECIAL_FILES = [(path, flags) for name, flags in SPECIAL.items() for path in (ROOT / "native" / "half").glob(name)]
+COUNTS = [*PAIRS[:4], "-mavx512vpopcntdq", "-DSECATEUR_HAVE_VPOPCNTDQ=1"]
+SPECIAL_FILES += [(path, COUNTS) for path in (ROOT / "native" / "binary").glob("*_vpopcntdq.cpp")]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from secateur.archive._load import load, tensors_of
 from secateur.archive._report import Report, TensorSize, inspect
 from secateur.archive._supports import Support, bitmap, gaps, modelled
 from secateur.archive._values import Values, exact, int8, rounded, shared
-from secateur.coding import Coder, density, huffman, linear, packed, plain, random, ranked
+from secateur.coding import Coder, density, huffman, learnt, linear, packed, plain, random, ranked
 
 __all__ = [
     "CODERS",
@@ -29,6 +29,7 @@ __all__ = [
     "inspect",
     "int8",
     "is_archive",
+    "learnt",
     "linear",
     "load",
     "modelled",

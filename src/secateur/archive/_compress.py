@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from secateur._base.errors import SecateurError
 from secateur._base.files import TYPE_NAMES, write_sealed
 from secateur.archive._container import CODED, FORMAT, VERSION
+from secateur.archive._directory import ENTRY, packed_directory
 from secateur.archive._record import write
 from secateur.archive._report import Report, inspect
 from secateur.archive._supports import Support, bitmap, gaps, modelled
 from secateur.archive._values import Values, exact
-from secateur.coding import Coder, packed, plain, ranked
+from secateur.coding import Coder, learnt, packed, plain, ranked
 from secateur.masks import Masks, prunable
 from secateur.shrinking.files import Described, Small, described
 from secateur.shrinking.manifests import to_json
@@ -30,7 +31,7 @@ __all__ = ["CODERS", "SUPPORTS", "compress"]
 #: How it may be told which weights are there; the shortest is taken.
 SUPPORTS: tuple[Support, ...] = (modelled, gaps(5), bitmap)
 #: How streams of bytes may be told; each has the shortest.
-CODERS: tuple[Coder, ...] = (plain, packed, ranked)
+CODERS: tuple[Coder, ...] = (plain, packed, ranked, learnt)
 
 _PIECE = 1 << 20
 
@@ -97,16 +98,15 @@ def compress(
         plan = _Plan(room)
         for name, tensor in found.tensors.items():
             plan.add(name, tensor, found.packed.get(name), lossy.get(name, exact), supports, coders)
-        about = {
-            "kind": found.kind,
-            "model": found.name,
-            "tied": found.tied,
-            "sums": plan.sums,
-            "manifest": None if found.manifest is None else to_json(found.manifest),
-        }
-        header = {"format": FORMAT, "version": VERSION}
-        header["about"] = json.dumps(about, allow_nan=False, separators=(",", ":"))
-        write_sealed(path, header, plan.entries(), plan.data())
+        about: dict[str, Any] = {"kind": found.kind, "model": found.name, "tensors": plan.entries()}
+        if found.tied:
+            about["tied"] = found.tied
+        if found.manifest is not None:
+            about["manifest"] = to_json(found.manifest)
+        directory = packed_directory(about)
+        size = len(directory) + plan.size
+        whole = {ENTRY: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+        write_sealed(path, {"format": FORMAT, "version": VERSION}, whole, chain([directory], plan.data()))
     return inspect(path, errors=plan.errors)
 
 
@@ -179,22 +179,20 @@ class _Plan:
         self.records[name] = (begin, size)
         self.errors[name] = error
 
-    def entries(self) -> dict[str, Any]:
-        """What the header says of each: wide types first, so that each lies at a multiple of its size."""
-        found, at = {}, 0
-        for name, tensor in self._ordered():
-            size = tensor.numel() * tensor.itemsize
-            kind, shape = TYPE_NAMES[tensor.dtype], list(tensor.shape)
-            found[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
-            at += size
-        for name, (_, size) in self.records.items():
-            found[name + CODED] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
-            at += size
-        return found
+    @property
+    def size(self) -> int:
+        """Of the data, in bytes."""
+        kept = sum(tensor.numel() * tensor.itemsize for tensor in self.whole.values())
+        return kept + sum(size for _, size in self.records.values())
+
+    def entries(self) -> list[list[Any]]:
+        """What the directory says of each, in the order of the data: type, shape and checksum, or a record's size."""
+        kept = [[name, TYPE_NAMES[each.dtype], list(each.shape), self.sums[name]] for name, each in self.whole.items()]
+        return kept + [[name, size] for name, (_, size) in self.records.items()]
 
     def data(self) -> Iterator[Any]:
         """The data, piece by piece."""
-        for _, tensor in self._ordered():
+        for tensor in self.whole.values():
             yield _memory(tensor.detach().cpu().contiguous())
         for begin, size in self.records.values():
             self.room.seek(begin)
@@ -202,9 +200,6 @@ class _Plan:
                 piece = self.room.read(min(_PIECE, size))
                 size -= len(piece)
                 yield piece
-
-    def _ordered(self) -> list[tuple[str, Tensor]]:
-        return sorted(self.whole.items(), key=lambda each: -each[1].itemsize)
 
 
 def _not_zero(weight: Tensor) -> Tensor | None:

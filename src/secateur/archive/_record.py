@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.archive._stored import CHECKSUM, Stored, cursor_of, is_whole
 from secateur.archive._supports import Reader, Support, everything, read_support
 from secateur.archive._values import DTYPES, Code, Values, read_code
 from secateur.coding import Coder, Cursor, number, read_stream, written
@@ -23,7 +24,6 @@ BLOCK, _LARGEST = 18, 20
 #: Bytes of a tensor that stand behind one byte of its record at most, so that a small file never asks for much memory.
 MOST = 4096
 _DIMENSIONS, _LONGEST = 64, 1 << 48
-_CHECKSUM = 4
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ def write(
         flags = None if alive is None else alive[start : start + size]
         seal(told[index])
         error += _write_values(seal, code, part, flags, start, shape, coders)
-    room = -(-flat.numel() * weight.itemsize // MOST) - seal.size - _CHECKSUM
+    room = -(-flat.numel() * weight.itemsize // MOST) - seal.size - CHECKSUM
     padding = number(max(0, room)) + bytes(max(0, room))
     seal(padding)
-    sink(seal.sum.to_bytes(_CHECKSUM, "little"))
+    sink(seal.sum.to_bytes(CHECKSUM, "little"))
     return error
 
 
@@ -185,25 +185,24 @@ def _rows(code: Code, flags: np.ndarray | None, start: int, size: int, shape: tu
 
 
 # ------------------------------------------------------------------ reading
-def read_head(content: bytes) -> Head:
+def read_head(content: bytes | Stored) -> Head:
     """Read what a record says of its tensor; nothing is decoded.
 
     Raises:
         ValueError: it says nothing that could be true.
     """
-    return _begin(Cursor(content), len(content))[0]
+    return _begin(cursor_of(content, len(content)), len(content))[0]
 
 
-def parts(content: bytes) -> Iterator[Part]:
+def parts(content: bytes | Stored) -> Iterator[Part]:
     """Read a record block by block; its checksum is compared first, its end last.
 
     Raises:
         ValueError: it is damaged.
     """
-    body = memoryview(content)[:-_CHECKSUM]
-    if len(content) < _CHECKSUM or zlib.crc32(body) != int.from_bytes(content[-_CHECKSUM:], "little"):
+    if not is_whole(content):
         raise ValueError("its checksum is another")
-    cursor = Cursor(body)
+    cursor = cursor_of(content, len(content) - CHECKSUM)
     head, reader, code = _begin(cursor, len(content))
     size = 1 << head.block
     for start in range(0, head.numel, size):
@@ -222,7 +221,7 @@ def _bound(reader: Reader, flags: np.ndarray, streams: Sequence[tuple[np.ndarray
     return reader.bound(flags) + sum(coder.bound(plane) for plane, coder in streams)
 
 
-def read(content: bytes, into: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def read(content: bytes | Stored, into: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Read a record: its tensor, and its mask where it has one and no memory was given.
 
     Args:

@@ -1,6 +1,6 @@
 """Codes: values that weights share, and how symbols and places become few bytes and come back."""
 
-from secateur.coding._cursor import Cursor, number
+from secateur.coding._cursor import Cursor, FileCursor, number
 from secateur.coding._gaps import decode_gaps, encode_gaps
 from secateur.coding._places import Places
 from secateur.coding._shared import (
@@ -13,11 +13,12 @@ from secateur.coding._shared import (
     random,
     shared_values,
 )
-from secateur.coding._streams import Coder, entropy, huffman, packed, plain, ranked, read_stream, written
+from secateur.coding._streams import Coder, entropy, huffman, learnt, packed, plain, ranked, read_stream, written
 
 __all__ = [
     "Coder",
     "Cursor",
+    "FileCursor",
     "Init",
     "Places",
     "SharedValues",
@@ -27,6 +28,7 @@ __all__ = [
     "encode_gaps",
     "entropy",
     "huffman",
+    "learnt",
     "linear",
     "nearest",
     "number",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Cursor", "number"]
+from typing import BinaryIO
+
+__all__ = ["Cursor", "FileCursor", "number"]
 
 
 def number(value: int) -> bytes:
@@ -55,3 +57,26 @@ class Cursor:
         if value > most or byte > 127:
             raise ValueError(f"a number is larger than {most:,}")
         return value
+
+
+class FileCursor(Cursor):
+    """Read through a part of a file, from `begin` on and `size` bytes long: nothing but what is taken is in memory."""
+
+    def __init__(self, file: BinaryIO, begin: int, size: int) -> None:
+        super().__init__(b"")
+        self._file, self._begin, self._size = file, begin, size
+
+    @property
+    def left(self) -> int:
+        """How many bytes there are still."""
+        return self._size - self._at
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        if size <= self.left:
+            self._file.seek(self._begin + self._at)
+            found = self._file.read(size)
+            self._at += len(found)
+            if len(found) == size:
+                return found
+        raise ValueError(f"it ends {size - self.left:,} bytes too early")

@@ -18,7 +18,7 @@ __all__ = ["Init", "SharedValues", "codebook_of", "density", "linear", "nearest"
 Init = Callable[[Tensor, int], Tensor]
 
 _MOST_BITS = 16
-_CHUNK = 1 << 20  # values that are looked up at a time
+_CHUNK = 1 << 16  # values that are looked up at a time, in the second-level cache
 _STEP = 256  # values of which a sum is remembered
 
 

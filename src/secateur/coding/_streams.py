@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.coding._cursor import Cursor, number
+from secateur.coding._learnt import decode_learnt, encode_learnt
 from secateur.coding._prefixes import decode_prefixes, encode_prefixes
 from secateur.coding._symbols import decode_symbols, encode_symbols
 
-__all__ = ["CODERS", "Coder", "entropy", "huffman", "packed", "plain", "ranked", "read_stream", "written"]
+__all__ = ["CODERS", "Coder", "entropy", "huffman", "learnt", "packed", "plain", "ranked", "read_stream", "written"]
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,22 @@ packed = Coder("packed", _pack, _unpack, _packed_bits)
 huffman = Coder("huffman", encode_prefixes, decode_prefixes, entropy)
 #: Asymmetric numeral systems: within a hundredth of a percent of the entropy, and quicker to decode.
 ranked = Coder("ranked", encode_symbols, decode_symbols, entropy)
+#: By the symbols before each, without a table: for short streams. Among others it is not tried on more than 8,192
+#: symbols, since it takes its time for each bit of each.
+learnt = Coder("learnt", encode_learnt, decode_learnt, entropy)
 
 #: By the number that stands for them in a file.
-CODERS = (plain, packed, huffman, ranked)
+CODERS = (plain, packed, huffman, ranked, learnt)
+_SHORT = 1 << 13
 
 
 def written(symbols: np.ndarray, coders: Sequence[Coder]) -> tuple[bytes, Coder]:
     """Return the symbols as a stream by whichever coder makes it shortest: its number, its size, its content."""
-    wide = len(coders) > 1 and len(symbols) > 0 and int(symbols.max()) > 127  # packed, these are what they were
-    found = [(coder.encode(symbols), coder) for coder in coders if not (wide and coder is packed)]
+    several = len(coders) > 1 and len(symbols) > 0
+    no_gain = several and int(symbols.max()) > 127  # packed, these are what they were
+    too_long = several and len(symbols) > _SHORT and any(coder not in (learnt, packed) for coder in coders)
+    idle = [packed] * no_gain + [learnt] * too_long
+    found = [(coder.encode(symbols), coder) for coder in coders if coder not in idle]
     content, best = min(found, key=lambda each: len(each[0]))
     return bytes([CODERS.index(best)]) + number(len(content)) + content, best
 

@@ -5,7 +5,7 @@
 
 Rooms, each standing on those before it: `plans` (where weights are) and `programs` (what a model computes); `calls`
 (the doors to the kernels) and `timing` (what is faster here); `layers`, `transformers`, `measured` (break-evens),
-`convert` and `quantized` (weights of eight bits) on one side, `steps` on the other.
+`convert` and `quantized` (weights of eight bits, and of one) on one side, `steps` on the other.
 """
 
 from __future__ import annotations
@@ -23,12 +23,25 @@ from secateur.sparse.layers import (
 )
 from secateur.sparse.measured import BreakEven, Machine, this_machine
 from secateur.sparse.programs import UnsupportedError
-from secateur.sparse.quantized import LayerErrors, QuantizationReport, quantization_of, quantize
+from secateur.sparse.quantized import (
+    BinarisationReport,
+    BinaryLayer,
+    BinaryLinear,
+    LayerErrors,
+    QuantizationReport,
+    binarisation_of,
+    binarised,
+    quantization_of,
+    quantize,
+)
 from secateur.sparse.steps import NetworkStep, compile_step, why_no_fused_step
 from secateur.sparse.transformers import SparseAttention, SparseTransposedLinear
 
 __all__ = [
     "BenchRow",
+    "BinarisationReport",
+    "BinaryLayer",
+    "BinaryLinear",
     "BreakEven",
     "Choice",
     "LayerErrors",
@@ -47,6 +60,8 @@ __all__ = [
     "SparseTransposedLinear",
     "UnsupportedError",
     "bench",
+    "binarisation_of",
+    "binarised",
     "compile_step",
     "dense_shapes",
     "densify",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 import attention_nets
@@ -165,20 +163,6 @@ def test_every_byte_is_counted_and_nothing_is_below_its_bound(tmp_path: Path) ->
         assert report.ratio == report.dense / report.bytes and report.over == report.bytes / report.bound - 1
         assert str(report).endswith(f"{report.over:+.1%}")
     assert report == archive.inspect(path, errors={}) or report.bytes == archive.inspect(path).bytes
-
-
-def test_strangers_read_it_as_safetensors(tmp_path: Path) -> None:
-    model, masks = pruned("conv_bn")
-    path = tmp_path / "a.safetensors"
-    sc.compress(model, masks, path)
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata()["format"] == "secateur.archive" and file.metadata()["version"] == "1"
-        assert json.loads(file.metadata()["about"])["kind"] == "masked"
-        assert torch.equal(file.get_tensor("1.running_mean"), model.state_dict()["1.running_mean"])
-        assert torch.equal(file.get_tensor("5.num_batches_tracked"), model.state_dict()["5.num_batches_tracked"])
-        assert file.get_tensor("8.weight#coded").dtype == torch.uint8
-    with pytest.raises(SecateurError, match=r"is an archive: secateur\.load opens it"):
-        sc.shrinking.load(path)
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from secateur._base.errors import SecateurError
 
 COUNT = int(os.environ.get("SECATEUR_MUTANTS", "60"))
 SEED = int(os.environ.get("SECATEUR_MUTANTS_SEED", "0"))
-NAMES = ["exact", "shared, gaps, huffman", "int8, bitmap, packed", "rounded", "dense", "shrunk"]
+NAMES = ["exact", "shared, gaps, huffman", "int8, bitmap, packed", "rounded", "version 1", "dense", "shrunk"]
 
 
 @pytest.fixture(scope="module")

@@ -153,10 +153,10 @@ def _kind(model: nn.Module, masks: Masks | None, call: str) -> tuple[str, Masks 
         if not sparse:  # names of a wrapped model, or of a tied weight, are those that the model itself uses
             own = {id(parameter): name for name, parameter in model.named_parameters()}
             found = masks.parameters(model)
-            masks = Masks({own[id(parameter)]: masks[name] for name, parameter in found.items()})
+            masks = Masks({own[id(parameter)]: masks[name] for name, parameter in found.items()}, copy=False)
     holds = held(model)
     if masks is None and holds:
-        masks = Masks({name: mask for each in holds for name, mask in each.masks.items()})
+        masks = Masks({name: mask for each in holds for name, mask in each.masks.items()}, copy=False)
     if masks is None:
         if sparse:
             raise SecateurError("`masks` must be those that the model was sparsified with, got None.")

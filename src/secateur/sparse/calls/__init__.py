@@ -1,5 +1,6 @@
 """The doors to the kernels: autograd functions over native products."""
 
+from secateur.sparse.calls._binary import binary_by_torch, binary_layer, binary_linear
 from secateur.sparse.calls._build import SHAPES, Network, build_network, positions_of
 from secateur.sparse.calls._chain import sparse_chain
 from secateur.sparse.calls._half import Rounded, half_fits, half_linear
@@ -24,6 +25,9 @@ __all__ = [
     "addresses",
     "are_float32",
     "autocast_to",
+    "binary_by_torch",
+    "binary_layer",
+    "binary_linear",
     "blocks_at_inference",
     "blocks_in_training",
     "build_network",
