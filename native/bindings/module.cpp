@@ -10,6 +10,7 @@ void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_plane_convolution(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
+void bind_exchange(nanobind::module_& module);
 void bind_topk(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
@@ -20,7 +21,7 @@ void bind_steps(nanobind::module_& module);
 
 // What the functions take. Raise it with secateur/_base/door.py when a signature changes: a library from other sources
 // must not be called.
-constexpr int kInterface = 6;
+constexpr int kInterface = 7;
 
 NB_MODULE(_native, module) {
   module.doc() = "Compiled kernels of Secateur. Private: use the Python modules that wrap them.";
@@ -34,6 +35,7 @@ NB_MODULE(_native, module) {
   secateur::bind_memory(module);
   secateur::bind_plane_convolution(module);
   secateur::bind_select(module);
+  secateur::bind_exchange(module);
   secateur::bind_topk(module);
   secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);

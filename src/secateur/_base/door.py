@@ -21,7 +21,7 @@ from types import ModuleType
 import torch as torch
 
 # What the native functions take: native/bindings/module.cpp has the same number.
-_INTERFACE = 6
+_INTERFACE = 7
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
