@@ -1,12 +1,14 @@
 """Every method that acts while a network trains, beside SNIP and dense: error, spread, density and seconds on MNIST.
 
     python benchmarks/training_methods.py --model lenet-300-100 --densities 5% 2%
-    python benchmarks/training_methods.py --model lenet-5-caffe --densities 2% 1% --seeds 3
+    python benchmarks/training_methods.py --model lenet-5-caffe --bf16 --densities 2% 1% --seeds 1
+    python benchmarks/training_methods.py --model lenet-5-bn --bf16 --densities 1% --methods slimming,ista_bn --seeds 1
 
 10 epochs for all, over 5 seeds unless said otherwise, each method with its defaults. Methods that are told a density
 are run at each; the others once, and stand at the density that they end in. What has been measured is kept in
 `training_methods.json` beside this file, one line per run, and is not measured again: a table that was cut off, on
-whatever day or processor, goes on. `--only-show` prints what is there; remove lines to measure them anew.
+whatever day or processor, goes on. `--only-show` prints what is there; remove lines to measure them anew. With `--bf16`
+torch trains in bfloat16, SNIP in float32 on the sparse engine; such lines are kept apart.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 from secateur._base.files import write_whole
 from secateur._catalogue import Entry, catalogue
 from secateur.lab.comparing import compare, deviation, grid
+from secateur.lab.data import load
 from secateur.lab.experiment import Experiment, recipe, shortened, takes_density
 from secateur.sparse.timing import processor
 
@@ -36,21 +39,24 @@ def acting_in_training() -> list[Entry]:
     return [entry for entry in catalogue().values() if "online" in entry.tags]
 
 
-def plans(model: str, method: str, density: float, epochs: int, seeds: int) -> Iterator[tuple[Line, Experiment]]:
-    plain = recipe(RECIPE.get(model, "gentle"))
-    base = Experiment(model, "mnist", method, density, shortened(plain, epochs * EXAMPLES // plain.batch))
-    for experiment in grid(base, [method], range(seeds)):
+def plans(options: argparse.Namespace, method: str, density: float) -> Iterator[tuple[Line, Experiment]]:
+    plain = recipe(RECIPE.get(options.model, "gentle"))
+    length = shortened(plain, options.epochs * EXAMPLES // plain.batch)
+    bf16 = options.bf16 and method != "snip"
+    base = Experiment(options.model, "mnist", method, density, length, bf16=bf16)
+    for experiment in grid(base, [method], range(options.seeds)):
         asked = experiment.density if method != "dense" and takes_density(catalogue()[method].factory) else None
-        yield {"model": model, "method": method, "asked": asked, "epochs": epochs, "seed": experiment.seed}, experiment
+        line = {"model": options.model, "method": method, "asked": asked, "epochs": options.epochs}
+        yield line | {"seed": experiment.seed} | ({"bf16": True} if bf16 else {}), experiment
 
 
 def all_plans(options: argparse.Namespace, densities: Sequence[float]) -> Iterator[tuple[Line, Experiment]]:
     wanted = options.methods.split(",") if options.methods else None
-    yield from plans(options.model, "dense", 1.0, options.epochs, options.seeds)
+    yield from plans(options, "dense", 1.0)
     for entry in [catalogue()["snip"], *acting_in_training()]:
         if wanted is None or entry.name in wanted:
             for density in densities if takes_density(entry.factory) else [1.0]:
-                yield from plans(options.model, entry.name, density, options.epochs, options.seeds)
+                yield from plans(options, entry.name, density)
 
 
 def measured(line: Line, experiment: Experiment, runs: str) -> Line:
@@ -66,7 +72,8 @@ def measured(line: Line, experiment: Experiment, runs: str) -> Line:
 
 
 def key(line: Line) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("model", "method", "asked", "epochs", "seed"))
+    names = ("model", "method", "asked", "epochs", "seed", "bf16")
+    return tuple(line.get(name) for name in names)
 
 
 def recorded() -> dict[tuple[Any, ...], Line]:
@@ -105,9 +112,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--runs", default="runs")
+    parser.add_argument("--bf16", action="store_true", help="torch in bfloat16; SNIP stays on the sparse engine")
     parser.add_argument("--only-show", action="store_true")
     options = parser.parse_args()
     densities = [float(text.rstrip("%")) / (100 if text.endswith("%") else 1) for text in options.densities]
+    if not options.only_show:
+        load("mnist")  # what is missing is said now, and not kept as what a method did
     planned = sorted(all_plans(options, densities), key=lambda each: each[0]["seed"])
     for line, experiment in planned:
         if not options.only_show and key(line) not in recorded():
@@ -116,7 +126,8 @@ def main() -> None:
     known = recorded()
     lines = [known[key(line)] for line, _ in all_plans(options, densities) if key(line) in known]
     where = ", ".join(sorted({line["processor"] for line in lines}))
-    print(f"{options.model} on MNIST, {options.epochs} epochs, {where}\n")
+    precision = ", bfloat16" if options.bf16 else ""
+    print(f"{options.model} on MNIST, {options.epochs} epochs{precision}, {where}\n")
     show(lines)
 
 

@@ -11,6 +11,7 @@ void bind_isa(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_plane_convolution(nanobind::module_& module);
 void bind_select(nanobind::module_& module);
+void bind_exchange(nanobind::module_& module);
 void bind_topk(nanobind::module_& module);
 void bind_zeros(nanobind::module_& module);
 void bind_sparse_linear(nanobind::module_& module);
@@ -36,6 +37,7 @@ NB_MODULE(_native, module) {
   secateur::bind_memory(module);
   secateur::bind_plane_convolution(module);
   secateur::bind_select(module);
+  secateur::bind_exchange(module);
   secateur::bind_topk(module);
   secateur::bind_zeros(module);
   secateur::bind_sparse_linear(module);

@@ -13,7 +13,7 @@ from secateur._base.zeros import count_true
 from secateur.axes._moment import Bits, Moment
 from secateur.axes._quota import apportioned
 from secateur.measures import from_first_rank, reduced
-from secateur.selection import at_least, topk_mask
+from secateur.selection import at_least, exchanged_at_once, topk_mask
 
 #: Optimizer step → the fraction of a layer's units that is exchanged.
 Fraction = Callable[[int], float]
@@ -59,8 +59,13 @@ def _worst(scores: Tensor) -> Tensor:
     return torch.full((), torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device)
 
 
-def exchanged(one: Exchange, stay: Bits, share: Share | None, *, just_dropped: bool) -> dict[str, Tensor]:
-    """Fill the places of those that left: each layer its own, or as `share` says."""
+def exchanged(one: Exchange, leave: Leave, share: Share | None, *, just_dropped: bool) -> dict[str, Tensor]:
+    """Let some leave, and fill their places: each layer its own, or as `share` says."""
+    if isinstance(leave, Weakest) and share is None:
+        found = exchanged_at_once(one.scores, one.growth, one.alive, leave.moved(one), just_dropped=just_dropped)
+        if found is not None:
+            return found
+    stay = leave(one)
     left = one.left(stay)
     free = {name: ~(stay[name] if just_dropped else bits) for name, bits in one.alive.items()}
     if sum(left.values()) > sum(count_true(bits) for bits in free.values()):  # nothing else is free
@@ -79,13 +84,16 @@ class Weakest:
     fraction: Fraction
 
     def __call__(self, one: Exchange) -> Bits:
-        part = self.fraction(one.moment.step)
-        return {name: self._stay(bits, one.scores[name], part) for name, bits in one.alive.items()}
+        moved = self.moved(one)
+        return {name: self._stay(bits, one.scores[name], moved[name]) for name, bits in one.alive.items()}
 
-    def _stay(self, alive: Tensor, scores: Tensor, part: float) -> Tensor:
-        living = count_true(alive)
-        moved = min(math.floor(part * living + 1e-9), alive.numel() - living)
-        return best(scores, among=alive, count=living - moved) if moved else alive.clone()
+    def moved(self, one: Exchange) -> dict[str, int]:
+        """How many go from each layer."""
+        part, living = self.fraction(one.moment.step), {name: count_true(bits) for name, bits in one.alive.items()}
+        return {n: min(math.floor(part * k + 1e-9), one.alive[n].numel() - k) for n, k in living.items()}
+
+    def _stay(self, alive: Tensor, scores: Tensor, moved: int) -> Tensor:
+        return best(scores, among=alive, count=count_true(alive) - moved) if moved else alive.clone()
 
 
 @dataclass(frozen=True)

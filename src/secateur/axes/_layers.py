@@ -20,7 +20,7 @@ from secateur.axes._quota import (
     uniform_plus_densities,
 )
 from secateur.axes._scope import Keep, Scope, Scores, Shapes, best_of_each, density_of, kappa
-from secateur.selection import check_density, kept_count
+from secateur.selection import check_density, kept_count, sizes_of
 
 # --- quotas -------------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,8 @@ class _Quota:
 
     def __call__(self, scores: Scores, shapes: Shapes, density: float) -> Keep:
         # In the order of `shapes`, which is the model's: of equal remainders the first layer's is rounded up.
-        size = {layer: scores[layer].numel() for layer in shapes if layer in scores}
+        sizes = sizes_of(scores)
+        size = {layer: sizes[layer] for layer in shapes if layer in sizes}
         keep = kappa(density, sum(size.values()))
         quota = self.densities({layer: shapes[layer] for layer in size}, density)
         return best_of_each(

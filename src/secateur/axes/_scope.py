@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur._base.errors import SecateurError, UnfitModelError
 from secateur._base.zeros import count_true
-from secateur.selection import Chosen, few_patterns, kept_count, topk_mask
+from secateur.selection import Among, Chosen, best_of_one, few_patterns, kept_count
 
 Scores = Mapping[str, Tensor]
 Shapes = Mapping[str, torch.Size]
@@ -56,7 +56,7 @@ class Scope:
         if self.rank is not None:
             scores = {name: self.rank(tensor) for name, tensor in scores.items()}
         if alive is not None:
-            scores = {name: torch.where(alive[name], tensor, _worst(tensor)) for name, tensor in scores.items()}
+            scores = Among(scores, alive)
         keep = self.choose(scores, shapes, 1.0 if density is None else density)
         if alive is not None:
             keep = {name: bits & alive[name] for name, bits in keep.items()}
@@ -76,7 +76,7 @@ def living(scores: Tensor) -> Tensor:
 
 def best_of_each(scores: Scores, counts: Mapping[str, int]) -> Keep:
     """The `counts` highest scores of each layer."""
-    return Chosen.joined(topk_mask({name: tensor}, counts[name]) for name, tensor in scores.items())
+    return Chosen.joined(best_of_one(name, scores, counts[name]) for name in scores)
 
 
 def kappa(density: float, size: int) -> int:

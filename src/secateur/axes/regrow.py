@@ -95,7 +95,7 @@ class Regrow:
         """
         one = Exchange(moment, alive, scores, growth)
         leave = self.leave or Weakest(self.fraction or Constant(0.0))
-        return exchanged(one, leave(one), self.share, just_dropped=self.just_dropped)
+        return exchanged(one, leave, self.share, just_dropped=self.just_dropped)
 
 
 def revive() -> Regrow:

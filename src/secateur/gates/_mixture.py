@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from secateur._base.errors import SecateurError
 from secateur.axes import Gate
@@ -34,18 +35,19 @@ class Mixture(nn.Module):
 
     def joint(self, weight: Tensor) -> Tensor:
         """log π_j + log N(w | μ_j, 1/λ_j), `[component, weight]`."""
+        return self._polynomials() @ _powers(weight.flatten())
+
+    def _polynomials(self) -> Tensor:
+        """The exponents as polynomials in w: a table of distances would take several passes, this is one product."""
         share = torch.full_like(self.log_precisions[:1], self._zero_share)
         mixing = torch.cat([share.log(), (1 - share).log() + torch.log_softmax(self.logits, 0)])
         precisions, centres = self.log_precisions.exp(), self.centres()
-        # The exponent as a polynomial in w: one matrix product, where a table of distances would take several passes.
         constant = mixing + 0.5 * (self.log_precisions - math.log(2 * math.pi) - precisions * centres.square())
-        flat = weight.flatten()
-        powers = torch.stack([torch.ones_like(flat), flat, flat.square()])
-        return torch.stack([constant, precisions * centres, -0.5 * precisions], 1) @ powers
+        return torch.stack([constant, precisions * centres, -0.5 * precisions], 1)
 
     def surprise(self, weight: Tensor) -> Tensor:
         """−Σ log p(w) over all weights of a tensor."""
-        return -torch.logsumexp(self.joint(weight), 0).sum()
+        return _Surprise.apply(self._polynomials(), weight.flatten())  # type: ignore[return-value]
 
     def hyperprior(self) -> Tensor:
         """−log of the Gamma distributions of the precisions, up to a constant: Σ_j (1 − α_j) log λ_j + β_j λ_j."""
@@ -53,6 +55,42 @@ class Mixture(nn.Module):
         alpha = torch.cat([like.new_tensor([SPIKE[0]]), like.new_full((len(like) - 1,), OTHERS[0])])
         beta = torch.cat([like.new_tensor([SPIKE[1]]), like.new_full((len(like) - 1,), OTHERS[1])])
         return ((1 - alpha) * like + beta * like.exp()).sum()
+
+
+def _powers(flat: Tensor) -> Tensor:
+    return torch.stack([torch.ones_like(flat), flat, flat.square()])
+
+
+class _Surprise(torch.autograd.Function):
+    """−Σ logsumexp_j of polynomials in w, and its gradient, in one walk over parts that stay in the cache.
+
+    With 16 components the table of responsibilities is 16 times as large as the weights, and autograd would go over it
+    a dozen times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, polynomials: Tensor, flat: Tensor) -> Tensor:
+        total = flat.new_zeros(())
+        of_polynomials, of_flat = torch.zeros_like(polynomials), torch.empty_like(flat)
+        size = 1 << (13 if flat.device.type == "cpu" else 20)
+        for part, slope in zip(flat.split(size), of_flat.split(size), strict=True):
+            powers = _powers(part)
+            table = polynomials @ powers
+            highest = table.amax(0)
+            sums = table.sub_(highest).exp_().sum(0)
+            total -= (sums.log() + highest).sum()
+            table.div_(sums)
+            of_polynomials.addmm_(table, powers.t(), alpha=-1)
+            first, second = (polynomials[:, 1:].t() @ table).unbind()
+            torch.add(first, second * part, alpha=2, out=slope)
+        ctx.save_for_backward(of_polynomials, of_flat.neg_())
+        return total.to(flat.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        of_polynomials, of_flat = ctx.saved_tensors
+        return grads[0] * of_polynomials, grads[0] * of_flat
 
 
 class Sharing(Gate):

@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 from torch.optim import LBFGS, Optimizer
 
 from secateur._base import shards
-from secateur._base.zeros import zero_
+from secateur._base.zeros import count_true, zero_
 
 #: Optimizers whose memory of an entry depends on that entry alone: without others, the next step is the same.
 BY_ENTRY = tuple(
@@ -28,7 +28,7 @@ def clear_slots(optimizers: Iterable[Optimizer], parameter: nn.Parameter, entrie
     and step size, Adagrad's sum, ASGD's average. Counters of steps and statistics over whole rows (Adafactor) belong
     to no single entry and stay. L-BFGS remembers directions over all parameters together: it starts anew.
     """
-    if bool(entries.any()):
+    if count_true(entries):
         for optimizer in optimizers:
             _clear(optimizer, parameter, entries)
 

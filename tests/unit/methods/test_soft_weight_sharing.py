@@ -37,6 +37,17 @@ def test_the_surprise_is_that_of_a_mixture_distribution() -> None:
     torch.testing.assert_close(prior.surprise(values).detach(), -_reference(prior).log_prob(values).sum())
 
 
+def test_its_slopes_are_those_of_the_mixture_distribution_over_many_parts() -> None:
+    values = torch.linspace(-2, 2, 20_001, dtype=torch.float64, requires_grad=True)
+    prior, twin = _prior(), _prior()
+    ours = torch.autograd.grad(3 * prior.surprise(values), [values, *prior.parameters()])
+    by_torch = -3 * torch.logsumexp(twin.joint(values), 0).sum()
+    for mine, slope in zip(ours, torch.autograd.grad(by_torch, [values, *twin.parameters()]), strict=True):
+        torch.testing.assert_close(mine, slope, rtol=1e-9, atol=1e-9)
+    few = torch.tensor([0.3, -1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(prior.surprise, (few,))
+
+
 def test_one_component_is_weight_decay() -> None:
     prior, values = _prior(1), torch.linspace(-2, 2, 12, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(prior.surprise(values), values)

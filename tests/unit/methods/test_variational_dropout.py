@@ -107,6 +107,21 @@ def _by_hand(log_sigma2: Tensor, weight: Tensor) -> Tensor:
     return 0.63576 - minus
 
 
+def test_the_price_and_its_slopes_are_those_of_autograd_over_many_parts_and_beyond_the_bounds() -> None:
+    model, _ = _begun(nn.Linear(300, 150))
+    ((gate,), layer) = gates(model).values(), model[0]  # type: ignore[index]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        gate.log_sigma2.copy_(torch.empty(150, 300).uniform_(-14, 6))
+        layer.weight[0, :5] = 0
+    found = gate.penalty(layer.weight)
+    by_hand = _by_hand(gate.log_sigma2, layer.weight).sum() / 60_000
+    torch.testing.assert_close(found, by_hand)
+    both = [layer.weight, gate.log_sigma2]
+    for slope, wanted in zip(torch.autograd.grad(found, both), torch.autograd.grad(by_hand, both), strict=True):
+        torch.testing.assert_close(slope, wanted)
+
+
 def test_the_price_joins_the_gradients_and_warms_up() -> None:
     """With no loss but the price, weights move along its gradient, times t/T of the warm-up."""
     model = mlp()

@@ -164,6 +164,8 @@ _ALL = (
     # the same paper's Table 3 trains with Adam at 1e-3 without decay; its length is not printed, so MNIST's
     # is taken
     Recipe(steps=100_000, rate=Constant(1e-3), optimizer=Adam(), name="paper-adam"),
+    # the same at a rate that falls to zero, as the authors of variational dropout train (theirs falls linearly)
+    Recipe(steps=54_000, rate=Ramp(peak=1e-3, steps=54_000), optimizer=Adam(), name="adam"),
 )
 
 #: The recipes by name, as the command line's `--recipe` takes them.

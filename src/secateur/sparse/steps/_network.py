@@ -128,7 +128,7 @@ class NetworkStep(CompiledStep):
 
     def _dense_gradients(self, x: Tensor, targets: Tensor, wanted: Collection[int]) -> dict[int, Tensor] | None:
         try:
-            return dense_gradients(self._program, self._linear, self._active, (x, targets), wanted)
+            return dense_gradients(self._program, self._linear, self._slices, (x, targets), wanted)
         except IndexError as error:  # labels that are no class
             raise SecateurError(str(error)) from None
 

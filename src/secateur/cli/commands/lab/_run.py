@@ -24,7 +24,7 @@ to go on after an interruption, or to see a finished result at once."""
 #: What is said when runs are interrupted.
 GOES_ON = "The same command goes on from the last checkpoint."
 
-RECIPES = "demo (digits, a second), short (MNIST, about a minute), gentle, paper-mnist, paper-cifar, paper-adam"
+RECIPES = "demo (digits, a second), short (MNIST, about a minute), gentle, paper-mnist, paper-cifar, paper-adam, adam"
 
 
 def add(commands: Any) -> None:
