@@ -65,7 +65,7 @@ check: lint types docs test  ## everything that must be green before a commit
 
 # Tests that reach the kernels, on kernels of their own: built apart, beside those of the installation.
 SANITIZED := build/sanitize
-NATIVE_TESTS := tests/unit/sparse tests/unit/test_native.py tests/unit/test_zeros.py $(wildcard tests/unit/test_select*.py)
+NATIVE_TESTS := tests/unit/sparse tests/unit/coding tests/unit/test_native.py tests/unit/test_zeros.py $(wildcard tests/unit/test_select*.py)
 
 # libstdc++ beside libasan, which wants to know how C++ throws before the first library does. What torch and Python
 # leave to the end of the process is no leak of ours.
