@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -105,8 +107,26 @@ def test_they_are_taken_only_where_they_are_allowed() -> None:
         assert not splits_products()
     with torch.autocast("cpu", torch.bfloat16):
         assert splits_products()
+    assert not splits_products()
     for a, b, c in zip(whole, high, exact, strict=True):
         assert _error(a, c) < 3e-6 < _error(b, c)
+
+
+ASKED = {
+    "torch.backends.cuda.matmul.allow_tf32 = True": False,
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'": False,
+    "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'": True,
+    "torch.backends.mkldnn.conv.fp32_precision = 'tf32'": True,
+    "torch.backends.mkldnn.conv.fp32_precision = 'ieee'": False,
+}
+
+
+@pytest.mark.parametrize("said", ASKED)
+def test_whichever_way_torch_was_told(said: str) -> None:
+    """In a process of its own: the older and the newer ways of saying it do not go together in one."""
+    code = f"import torch; {said}; from secateur.sparse.calls import splits_products; print(splits_products())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(ASKED[said])]
 
 
 def test_the_gradients_are_taken_as_the_outputs_were() -> None:

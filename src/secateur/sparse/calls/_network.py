@@ -16,12 +16,15 @@ from secateur.sparse.calls._tensors import addresses, contiguous, plain
 def splits_products() -> bool:
     """Tell whether products of float32 numbers may be taken of two halves of bfloat16 each, by AMX where there is one.
 
-    So they are under bfloat16 autocast, and where `torch.set_float32_matmul_precision` asks for less than "highest":
-    its "high" means numbers of about 16 bits, as these are.
+    So they are under bfloat16 autocast, and where torch's own products on the CPU may lose as much: by
+    `torch.set_float32_matmul_precision("high")`, whose numbers have about 16 bits as these have, or by
+    `torch.backends.mkldnn`. (What is said of CUDA alone is not asked, and the older function raises where the newer
+    attributes have been set.)
     """
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16:
         return True
-    return torch.get_float32_matmul_precision() != "highest"
+    kinds = (getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv"))
+    return any(getattr(kind, "fp32_precision", "none") in ("tf32", "bf16") for kind in kinds)
 
 
 def slot_tensors(network: Network) -> tuple[Tensor | None, ...]:
@@ -44,7 +47,7 @@ def run_network(x: Tensor, network: Network, tensors: Sequence[Tensor | None], *
     if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in tensors)):
         return _Run.apply(x, network, training, *tensors)  # type: ignore[return-value]
     x, held = plain(x.detach()), contiguous(*tensors)
-    out, split = _empty_output(x, network), splits_products()
+    out, split = _empty_output(x, network), x.dim() > 2 and splits_products()
     each = x.shape[0] if training else part_of(x.shape[0])
     for part, into in zip(x.split(each), out.split(each), strict=True):
         lease = network.arena.lease(network.native, part.shape[0], False)
@@ -88,7 +91,12 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, network: Network, training: bool, *tensors: Tensor | None) -> Tensor:
         ctx.lease = network.arena.lease(network.native, x.shape[0], True)
-        ctx.network, ctx.training, ctx.x_shape, ctx.split = network, training, x.shape, splits_products()
+        ctx.network, ctx.training, ctx.x_shape, ctx.split = (
+            network,
+            training,
+            x.shape,
+            x.dim() > 2 and splits_products(),
+        )
         ctx.save_for_backward(*tensors)
         out = _empty_output(x, network)
         _forward(plain(x), network, training, contiguous(*tensors), ctx.lease.work, out, ctx.split)

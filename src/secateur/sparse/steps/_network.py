@@ -108,7 +108,7 @@ class NetworkStep(CompiledStep):
                 return self._step_by_torch(batch, targets)
             self._prepare_engine(shape)
             self._send_options()
-            samples, most, split = x.shape[0], torch.get_num_threads(), splits_products()
+            samples, most, split = x.shape[0], torch.get_num_threads(), x.dim() > 2 and splits_products()
             threads = self._paces.settled.get((samples, most))
             try:
                 if threads is None:
