@@ -146,9 +146,9 @@ def responses_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 CUTS: dict[str, Cut] = {
     "NISP": by_method(sc.methods.nisp(0.5)),
-    "layer by layer": by_scores(lambda name, weight, seen, drawn: infinite_selection(seen[name].double())),
     "L1": by_method(sc.methods.l1_filters(0.5)),
     "random": by_scores(lambda name, weight, seen, drawn: torch.rand(len(weight), generator=drawn)),
+    "layer by layer": by_scores(lambda name, weight, seen, drawn: infinite_selection(seen[name].double())),
 }
 
 

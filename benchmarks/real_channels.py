@@ -12,9 +12,10 @@ no labels are used. "gamma" ranks by |γ| of batch norms.
 `matched_moments`), or both in turn, on the same 128 tones. `--shares` says what of each layer stays: as much of every
 layer ("even"), what the best of all channels leave, each by its score over the mean of its layer ("everywhere"), or
 what `allocating.shared_out` gives from how the outputs change on 32 of those tones when a layer alone is cut, with as
-many channels in all ("measured"). Of several, the one is reported that is best on 128 tones of a third draw, which are
+many channels in all ("measured"). Of several, the one is chosen that is best on 128 tones of a third draw, which are
 neither those that the methods see nor those that are reported; of equals, the one whose outputs are nearer to the dense
-model's. Milliseconds are for 64 tones, dense and shrunk in turns, medians of five; `--untimed` leaves them out.
+model's. That one is reported, and beside it the plain one (even, no repair). Milliseconds are for 64 tones, dense and
+shrunk in turns, medians of five; `--untimed` leaves them out.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--repair", nargs="+", choices=REPAIRS, default=["none"])
     parser.add_argument("--shares", nargs="+", choices=["even", "everywhere", "measured"], default=["even"])
     parser.add_argument("--untimed", action="store_true")
+    parser.add_argument("--multiples", type=int, default=1, help="widths are the nearest multiples of it")
     parser.add_argument("--tones", type=int, default=512)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--record", type=Path, help="a file of JSON lines: what is finished, and where a run goes on")
@@ -190,17 +192,22 @@ class Study:
         self.known = {tuple(key): row for key, row in map(json.loads, lines)}
 
     def rows(self, name: str) -> list[list[object]]:
-        """The rows that were not chosen, by the other tones alone, and the one that was."""
+        """One for each repair and shares; reported are the one that the other tones choose, and the plain one."""
         found = {}
         for shares in self.options.shares:
             for repair in self.options.repair:
                 found[shares, repair] = self._once((name, self.options.density, shares, repair), self._tried)
         best = max(found, key=lambda how: (found[how][0], -found[how][1]))
-        rest = self._once((name, self.options.density, *best, "reported"), self._reported)
-        said = [[name, repair, shares, f"{found[shares, repair][0]:.3f}"] for shares, repair in found]
-        return [[*row, *([""] * 6 if (row[2], row[1]) != best else rest)] for row in said]
+        rows: list[list[object]] = []
+        for how, (others, _) in found.items():
+            told = how in (best, ("even", "none"))
+            cells = self._once((name, self.options.density, *how, "reported"), self._reported) if told else [""] * 6
+            chosen = f"{others:.3f}" + (", chosen" if how == best and len(found) > 1 else "")
+            rows.append([name, how[1], how[0], chosen, *cells])
+        return rows
 
     def _once(self, key: tuple[object, ...], make: Callable[..., list[Any]]) -> list[Any]:
+        key = key if self.options.multiples == 1 else (*key, self.options.multiples)
         if key not in self.known:
             self.known[key] = make(*key[:4])
             if self.options.record:
@@ -215,8 +222,9 @@ class Study:
         scope = self.scopes[name, density, shares]
         method = replace(method, scope=scope, repair=REPAIRS[repair])
         seen = self.batches[0][0][:1]
-        loss = F.binary_cross_entropy
-        return sc.shrink(self.model, method, seen, batches=self.batches, loss=loss, modes=("eval",), draws=0)
+        told: dict[str, Any] = {"batches": self.batches, "loss": F.binary_cross_entropy}
+        rounded = self.options.multiples
+        return sc.shrink(self.model, method, seen, **told, multiples=rounded, modes=("eval",), draws=0)
 
     def _tried(self, *how: Any) -> list[float]:
         small, (x, cents) = self._small(*how).model.eval(), self.others
