@@ -1,12 +1,13 @@
 """Half of the units of every layer go from a trained network: NISP beside the baselines of its paper.
 
     python benchmarks/nisp_study.py --model lenet-5-caffe --data mnist --seeds 5
-    python benchmarks/nisp_study.py --model resnet-20 --data cifar-10-jpeg75 --seeds 1 --epochs 4 --rate 0.1 --bfloat16
+    python benchmarks/nisp_study.py --model resnet-20 --data cifar-10-jpeg75 --seeds 1 --epochs 8 --after 4 \
+        --rate 0.1 --validation 0 --bfloat16 --threads 1 --folder DIR
 
 Each seed trains one network. Every method cuts that one (`shrink`, so that what trains on is really smaller), is
-measured, trained on for as many epochs, and measured again. NISP propagates the importance of the responses
-before the last layer; "layer by layer" ranks each layer's own responses by the same selection; "L1" is the norm of
-filters; "from scratch" draws fresh weights for NISP's small network, and has the epochs of both.
+measured, trained on for as many epochs (or `--after`), and measured again. NISP propagates the importance of the
+responses before the last layer; "layer by layer" ranks each layer's own responses by the same selection; "L1" is the
+norm of filters; "from scratch" draws fresh weights for NISP's small network, and has the epochs of both.
 CIFAR-10 here may be a JPEG copy: compare within the table only. With `--folder` the dense network and each finished
 row are kept there, and a run that was stopped goes on; `--bfloat16` trains under autocast, channels last.
 """
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur._base.files import write_whole
 from secateur.lab import data, models
 from secateur.lab.comparing import deviation
 from secateur.lab.data import Dataset
@@ -75,11 +77,12 @@ class Recipe:
     """SGD with momentum 0.9, decay 5e-4, and a rate that falls to zero as a half cosine."""
 
     epochs: float
+    after: float
     rate: float
     half: bool
 
-    def train(self, model: nn.Module, dataset: Dataset, seed: int, times: int = 1) -> nn.Module:
-        steps = data.steps_in(len(dataset.train), BATCH, epochs=times * self.epochs)
+    def train(self, model: nn.Module, dataset: Dataset, seed: int, epochs: float) -> nn.Module:
+        steps = data.steps_in(len(dataset.train), BATCH, epochs=epochs)
         optimizer = torch.optim.SGD(model.parameters(), self.rate, momentum=0.9, weight_decay=5e-4)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         model.train()
@@ -143,9 +146,9 @@ def responses_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 CUTS: dict[str, Cut] = {
     "NISP": by_method(sc.methods.nisp(0.5)),
-    "layer by layer": by_scores(lambda name, weight, seen, drawn: infinite_selection(seen[name].double())),
     "L1": by_method(sc.methods.l1_filters(0.5)),
     "random": by_scores(lambda name, weight, seen, drawn: torch.rand(len(weight), generator=drawn)),
+    "layer by layer": by_scores(lambda name, weight, seen, drawn: infinite_selection(seen[name].double())),
 }
 
 
@@ -154,8 +157,9 @@ Rows = dict[str, tuple[float, float, int]]
 
 def study(name: str, dataset: Dataset, seed: int, recipe: Recipe, folder: Path | None) -> Rows:
     """Errors before and after training on, and parameters, of each method; of the whole network under "dense"."""
-    kept = _Kept(folder, f"{name}-{dataset.name}-{recipe.epochs:g}-{recipe.rate:g}-{recipe.half}-{seed}")
-    dense = kept.weights(fresh(name, seed), lambda model: recipe.train(model, dataset, seed))
+    of = f"{name}-{dataset.name}-{len(dataset.train)}-{recipe.epochs:g}-{recipe.rate:g}-{recipe.half}-{seed}"
+    kept = _Kept(folder, of, f"{of}-{recipe.after:g}")
+    dense = kept.weights(fresh(name, seed), lambda model: recipe.train(model, dataset, seed, recipe.epochs))
     missed = error(dense, dataset)
     found = kept.rows
     kept.add("dense", (missed, missed, sum(p.numel() for p in dense.parameters())))
@@ -164,10 +168,11 @@ def study(name: str, dataset: Dataset, seed: int, recipe: Recipe, folder: Path |
         if method not in found:
             small = cut(dense, x, y, seed)
             size, before = sum(p.numel() for p in small.parameters()), error(small, dataset)
-            kept.add(method, (before, error(recipe.train(small, dataset, seed + 1), dataset), size))
+            recipe.train(small, dataset, seed + 1, recipe.after)
+            kept.add(method, (before, error(small, dataset), size))
     if "from scratch" not in found:
         scratch = redrawn(CUTS["NISP"](dense, x, y, seed), seed)
-        recipe.train(scratch, dataset, seed, times=2)
+        recipe.train(scratch, dataset, seed, recipe.epochs + recipe.after)
         kept.add("from scratch", (math.nan, error(scratch, dataset), found["NISP"][2]))
     return found
 
@@ -175,10 +180,9 @@ def study(name: str, dataset: Dataset, seed: int, recipe: Recipe, folder: Path |
 class _Kept:
     """The dense weights and the finished rows of one seed, in files where there is a folder."""
 
-    def __init__(self, folder: Path | None, name: str) -> None:
-        self._weights, self._rows = (
-            (folder / f"{name}.{kind}") if folder else None for kind in ("safetensors", "json")
-        )
+    def __init__(self, folder: Path | None, dense: str, rows: str) -> None:
+        self._weights = folder / f"{dense}.safetensors" if folder else None
+        self._rows = folder / f"{rows}.json" if folder else None
         done = self._rows is not None and self._rows.exists()
         self.rows: Rows = json.loads(self._rows.read_text(encoding="utf-8")) if done and self._rows else {}
 
@@ -195,7 +199,7 @@ class _Kept:
     def add(self, method: str, row: tuple[float, float, int]) -> None:
         self.rows[method] = row
         if self._rows is not None:
-            self._rows.write_text(json.dumps(self.rows), encoding="utf-8")
+            write_whole(self._rows, json.dumps(self.rows).encode())
 
 
 def redrawn(model: nn.Module, seed: int) -> nn.Module:
@@ -213,14 +217,20 @@ def main() -> None:
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--after", type=float, help="epochs after the cut; as many by default")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--examples", type=int, help="of the training set; all by default")
+    parser.add_argument("--validation", type=float, default=0.1, help="share of the training set left out")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--bfloat16", action="store_true", help="train under autocast")
     parser.add_argument("--folder", type=Path, help="where what is finished is kept")
     options = parser.parse_args()
-    recipe = Recipe(options.epochs, options.rate, options.bfloat16)
+    after = options.epochs if options.after is None else options.after
+    recipe = Recipe(options.epochs, after, options.rate, options.bfloat16)
     warnings.simplefilter("ignore")
-    dataset = data.load(options.data)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    dataset = data.load(options.data, validation=options.validation)
     if options.examples:
         dataset = data.first(dataset, options.examples)
     results = []

@@ -1,12 +1,14 @@
 """Methods that prune a trained network, side by side: LeNets on MNIST, before and after a short retraining.
 
-    python benchmarks/trained_methods.py --seeds 2 [--model lenet-5-caffe]
+    python benchmarks/trained_methods.py --seeds 2
+    python benchmarks/trained_methods.py --model lenet-5-caffe --bfloat16 --seeds 1 --retrain 1 --weights 0.05 \
+        --units 0.5 --skip wood_fisher
 
 Trains one network a seed (SGD with momentum, a rate that falls linearly), prunes a copy of it by each method at each
 density with the same 256 training images, and measures the test error at once and after `--retrain` epochs of the
 survivors. What has been measured is kept in `trained_methods.json` beside this file, one line per run, and is not
 measured again. Densities are of weights (of all layers together, biases not counted), or of the units of the hidden
-layers.
+layers. `--bfloat16` trains under autocast (the record says so); what is pruned and measured is float32.
 """
 
 from __future__ import annotations
@@ -79,13 +81,16 @@ RATES = {"lenet-300-100": 0.1, "lenet-5-caffe": 0.005}
 OF_INPUTS = ("thinet", "channel_lasso", "osscar", "reduce_and_reuse")
 
 
-def fit(model: nn.Module, train: data.Examples, epochs: int, rate: float, seed: int, batch: int = 100) -> None:
+def fit(model: nn.Module, train: data.Examples, epochs: int, rate: float, seed: int, half: bool) -> None:
+    batch = 100
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
     steps = epochs * (len(train.y) // batch)
     for step, (x, y) in enumerate(data.batches(train, batch, seed=seed, stop=steps)):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = model(x)
+        F.cross_entropy(out.float(), y).backward()
         optimizer.step()
 
 
@@ -108,7 +113,7 @@ def measured(kind: str, name: str, density: float, model: nn.Module, dataset: da
     test = dataset.test.x, dataset.test.y
     before = error(pruned, *test)
     with sc.hold(pruned, masks):
-        fit(pruned, dataset.train, options.retrain, RATES[options.model] / 5, seed=1)
+        fit(pruned, dataset.train, options.retrain, RATES[options.model] / 5, 1, options.bfloat16)
     after = error(pruned, *test)
     return {"before": before, "after": after, "kept": round(masks.density, 5), "seconds": round(took, 1)}
 
@@ -120,7 +125,7 @@ def recorded() -> dict[tuple[Any, ...], Line]:
 
 def key(line: Line) -> tuple[Any, ...]:
     named = tuple(line[name] for name in ("kind", "method", "density", "epochs", "retrain", "seed"))
-    return (line.get("model", "lenet-300-100"), *named)
+    return (line.get("model", "lenet-300-100"), line.get("bfloat16", False), *named)
 
 
 def keep(known: dict[tuple[Any, ...], Line]) -> None:
@@ -156,6 +161,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--retrain", type=int, default=2)
+    parser.add_argument("--bfloat16", action="store_true", help="train under autocast")
     parser.add_argument("--only-show", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -165,6 +171,7 @@ def main() -> None:
     wanted, dense = [], []
     for seed in range(options.seeds):
         given = {"model": options.model, "epochs": options.epochs, "retrain": options.retrain, "seed": seed}
+        given |= {"bfloat16": True} if options.bfloat16 else {}
         plan = [{"kind": kind, "method": name, "density": density} | given for kind, name, density in jobs]
         dense.append({"kind": "dense", "method": "dense", "density": 1.0} | given)
         wanted += plan
@@ -172,7 +179,7 @@ def main() -> None:
             continue
         dataset = data.load("mnist", seed=0)
         model = build(options.model, generator=torch.Generator().manual_seed(seed))
-        fit(model, dataset.train, options.epochs, RATES[options.model], seed)
+        fit(model, dataset.train, options.epochs, RATES[options.model], seed, options.bfloat16)
         found = {"before": error(model, dataset.test.x, dataset.test.y), "processor": processor()}
         keep(recorded() | {key(dense[-1]): dense[-1] | found})
         for line in plan:

@@ -13,7 +13,7 @@ from secateur.measures import at_least_float32
 from secateur.repairs._second_moments import inverse_of
 
 _AT_ONCE = 1 << 25  # numbers of the rows' own inverses that are held at once
-_BLOCK = 64  # removals after which they are taken out of the rows' own inverses, in one product
+_BLOCK = 128  # removals after which they are taken out of the rows' own inverses, in one product
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class _Rows:
         self.alive = torch.ones_like(weight, dtype=torch.bool)
         self.order = torch.full((rows, width), -1, dtype=torch.int64, device=weight.device)
         self.losses = torch.full((rows, width), torch.inf, dtype=torch.float64, device=weight.device)
-        self._inverse = inverse.expand(rows, inputs, inputs)
+        self._inverse, self._shared = inverse.expand(rows, inputs, inputs), True  # of one row it is no copy either
         self._diagonal = inverse.diagonal().repeat(rows, 1)
         self._lost = weight.new_zeros((rows, _BLOCK, inputs))
         self._pattern = pattern
@@ -111,7 +111,9 @@ class _Rows:
         every = torch.arange(len(self.weight), device=self.weight.device)
         ended = torch.zeros_like(every, dtype=torch.bool)
         for step in range(int(counts.max()) if len(counts) else 0):
-            cost = torch.where(self._may_go(), self.weight.square() / self._diagonal, torch.inf)
+            if deflate and step and step % _BLOCK == 0:
+                self._take_out()
+            cost = self.weight.square().div_(self._diagonal).masked_fill_(~self._may_go(), torch.inf)
             least, best = cost.min(1)
             ended |= ~((step < counts) & (least / 2 <= until) & (least < torch.inf))
             if bool(ended.all()):
@@ -120,7 +122,7 @@ class _Rows:
             self.losses[:, step] = torch.where(ended, torch.inf, least / 2)
             column, pivot = self._column(every, best, step % _BLOCK if deflate else 0), self._diagonal[every, best]
             share = torch.where(ended, 0.0, self.weight[every, best] / pivot)
-            self.weight = torch.where(self.alive, self.weight - share[:, None] * column, self.weight)
+            self.weight.addcmul_(share[:, None], column, value=-1)  # what has gone may move: nobody looks at it
             if deflate:
                 self._lose(column * torch.where(ended, 0.0, pivot.rsqrt())[:, None], step % _BLOCK)
             self.alive[every[~ended], best[~ended]] = False
@@ -131,15 +133,16 @@ class _Rows:
         if not lost:
             return columns
         past = self._lost[:, :lost]
-        return columns - (past[every, :, best][:, None] @ past)[:, 0]
+        return columns.sub_((past[every, :, best][:, None] @ past)[:, 0])
 
     def _lose(self, scaled: Tensor, place: int) -> None:
         """H⁻¹ ← H⁻¹ − v vᵀ; the product itself is made for a whole block at once."""
         self._lost[:, place] = scaled
-        self._diagonal = self._diagonal - scaled.square()
-        if place == _BLOCK - 1:
-            own = self._inverse if self._inverse.stride(0) else self._inverse.contiguous()
-            self._inverse = own.baddbmm_(self._lost.mT, self._lost, alpha=-1)
+        self._diagonal.addcmul_(scaled, scaled, value=-1)
+
+    def _take_out(self) -> None:
+        own = self._inverse.clone(memory_format=torch.contiguous_format) if self._shared else self._inverse
+        self._inverse, self._shared = own.baddbmm_(self._lost.mT, self._lost, alpha=-1), False
 
     def _may_go(self) -> Tensor:
         if self._pattern is None:

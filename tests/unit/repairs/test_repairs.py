@@ -198,6 +198,18 @@ def test_greedy_is_no_worse_than_magnitude_and_no_better_than_the_best_pair() ->
     assert greedy >= min(pairs) - 1e-9 and greedy < sorted(pairs)[len(pairs) // 2]
 
 
+def test_a_row_does_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row at a time, as of layers with more than 4,096 inputs, must leave the inverse of the others alone."""
+    weight, _, gram = _layer(13, outputs=5, inputs=24, samples=60)
+    whole = exact_removal(weight, gram, 15)
+    monkeypatch.setattr("secateur.repairs._exact._BLOCK", 4)
+    for numbers in (1, 2 * 24 * 24):
+        monkeypatch.setattr("secateur.repairs._exact._AT_ONCE", numbers)
+        found, keep, trace = exact_removal(weight, gram, 15)
+        torch.testing.assert_close(found, whole[0])
+        assert torch.equal(keep, whole[1]) and torch.equal(trace.order, whole[2].order)
+
+
 def test_without_deflation_only_the_first_removal_is_the_same() -> None:
     weight, _, gram = _layer(11)
     one, same = exact_removal(weight, gram, 1), exact_removal(weight, gram, 1, deflate=False)
