@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from secateur._base import door
+from secateur.lab.data import load
 from secateur.sparse.layers import OneDnnLinear
 from secateur.sparse.timing import processor
 
@@ -54,12 +55,10 @@ def through_onednn(model: nn.Module) -> nn.Module:
 
 
 def grown_digits(count: int) -> tuple[Tensor, Tensor]:
-    """Return scikit-learn's digits as 20 × 20 images in [0, 1], and their classes."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    small = torch.tensor(digits.images[:count], dtype=torch.float32)[:, None] / 16
-    return interpolate(small, size=(20, 20), mode="bilinear"), torch.tensor(digits.target[:count])
+    """Return the package's digits as 20 × 20 images in [0, 1], and their classes."""
+    train = load("digits", seed=0).train
+    small = train.x[:count] - train.x.min()  # as standardised, by one number for all pixels
+    return interpolate(small / small.max(), size=(20, 20), mode="bilinear"), train.y[:count].clone()
 
 
 # ------------------------------------------------------------------ the command line

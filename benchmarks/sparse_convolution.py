@@ -8,7 +8,7 @@ or channels-last; with --compile also torch.compile), the best under autocast to
 loop with torch.optim, and the fused step, in float32 and under autocast; training and inference. Layers of VGG-
 like: one convolution at a uniform density, forward and backward, with the packing into the kernels' layout and
 without, and SparseProp's where it is installed. Masks of networks are SNIP's, from one batch of MNIST or CIFAR-10
-(or its JPEG copy) where they are found, else of scikit-learn's digits. Figures are medians over turns of 30 ms;
+(or its JPEG copy) where they are found, else of the digits. Figures are medians over turns of 30 ms;
 ratios are formed inside the run only.
 """
 
@@ -83,7 +83,7 @@ def images(net: str, count: int) -> tuple[Tensor, Tensor, str]:
     if not grey:
         colours = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(0))
         grown = nn.functional.pad(grown, (2, 2, 2, 2)) * colours + 0.3 * (1 - colours)
-    return ((grown - 0.3) / 0.3).contiguous(), y, "scikit-learn's digits"
+    return ((grown - 0.3) / 0.3).contiguous(), y, "the digits"
 
 
 def make(net: str) -> nn.Module:

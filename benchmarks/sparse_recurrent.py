@@ -6,7 +6,7 @@ The networks of SNIP's paper that read an image row by row: a linear projection 
 or GRU h → h, a linear classifier of the last state; batch 100. For each network and density, in one run and
 interleaved: stock torch eager, other ways to run it densely (without oneDNN; linear layers through oneDNN; with
 --compile also torch.compile), `sparsify` in an ordinary loop with torch.optim, and the fused step. Masks are SNIP's,
-from one batch of MNIST where it is found, else of scikit-learn's digits. Figures are medians; ratios are formed
+from one batch of MNIST where it is found, else of the digits. Figures are medians; ratios are formed
 inside the run only. On a machine that others use, --threads 1 --own-time counts the time that the processor spends
 on this thread.
 """

@@ -7,7 +7,7 @@ with --compile also torch.compile), dense bfloat16 (training by autocast, infere
 `sparsify` in an ordinary loop with torch.optim, the fused step, the same with nothing pruned (which shows what is
 owed to fusing), the time that reading the activations alone takes of sparse inference (the roofline), and peers
 that are installed (SparseProp, torch CSR, scipy). Masks are SNIP's, from one batch of MNIST where it is found, else
-of the handwritten digits of scikit-learn. Figures are medians; ratios are formed inside the run only.
+of the handwritten digits. Figures are medians; ratios are formed inside the run only.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def images(count: int) -> tuple[Tensor, Tensor, str]:
     except DataError:
         grown, y = grown_digits(count)
         x = (nn.functional.pad(grown, (4, 4, 4, 4)) - 0.1307) / 0.3081
-        return x.flatten(1).contiguous(), y, "scikit-learn's digits, 20 × 20 in 28 × 28"
+        return x.flatten(1).contiguous(), y, "the digits, 20 × 20 in 28 × 28"
 
 
 def sparseprop_model(model: nn.Module) -> nn.Module | None:
