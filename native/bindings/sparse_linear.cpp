@@ -9,7 +9,7 @@
 #include "base/addresses.h"
 #include "bindings/masks.h"
 #include "base/room.h"
-#include "kernels/reading_kernels.h"
+#include "net/reading_kernels.h"
 #include "net/sparse_chain.h"
 
 namespace nb = nanobind;

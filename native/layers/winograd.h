@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/conv_kernels.h"
-#include "kernels/split_kernels.h"
+#include "split/kernels.h"
 #include "layers/conv_rows.h"
 
 namespace secateur {

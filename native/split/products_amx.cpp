@@ -1,7 +1,7 @@
 // Splitting with AVX512-BF16, products with AMX's tiles of 16 × 32 and 32 × 16 numbers of bfloat16.
 
 #include "base/tiles.h"
-#include "kernels/split_kernels.h"
+#include "split/kernels.h"
 
 namespace secateur {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/split_kernels.h"
+#include "split/kernels.h"
 
 #include "base/extensions.h"
 #include "base/isa.h"

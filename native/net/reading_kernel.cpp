@@ -2,7 +2,7 @@
 // out: no product can take less time than this, which is the roofline of docs/sparse.md.
 
 #include "base/vec.h"
-#include "kernels/reading_kernels.h"
+#include "net/reading_kernels.h"
 
 namespace secateur::SECATEUR_ISA {
 namespace {
